@@ -1,0 +1,47 @@
+# The commands of this project. `make help` lists them.
+
+GO        ?= go
+TOOL       = $(GO) tool -modfile=tools/go.mod
+FUZZTIME  ?= 10m
+BENCH     ?= .
+COUNT     ?= 6
+# The systems that the binary is vetted for besides the one it is built on.
+SYSTEMS    = darwin freebsd windows
+
+.PHONY: help build test test-fast check fmt fuzz bench
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build ./sallyport
+	CGO_ENABLED=0 $(GO) build -trimpath -o sallyport ./cmd/sallyport
+
+test: ## every test, race detector on; brings in the Debian packages that the tests use
+	tools/packages
+	$(GO) test -race -timeout 8m ./...
+
+test-fast: ## the tests that need nothing but Go
+	$(GO) test -short -timeout 1m ./...
+
+check: ## formatting, vet, linters, dead code, tidy modules
+	@unformatted=$$($(TOOL) gofumpt -l .) && if [ -n "$$unformatted" ]; then \
+		printf 'not formatted (make fmt mends it):\n%s\n' "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	@set -e; for system in $(SYSTEMS); do \
+		echo "GOOS=$$system $(GO) vet ./..."; CGO_ENABLED=0 GOOS=$$system $(GO) vet ./...; done
+	$(TOOL) staticcheck ./...
+	$(TOOL) golangci-lint run ./...
+	$(TOOL) golangci-lint run --tests=false --enable-only errcheck,forbidigo,noctx ./...
+	@dead=$$($(TOOL) deadcode -test ./...) && if [ -n "$$dead" ]; then \
+		printf 'never called:\n%s\n' "$$dead"; exit 1; fi
+	$(GO) mod tidy -diff
+	$(GO) -C tools mod tidy -diff
+
+fmt: ## format every Go file
+	$(TOOL) gofumpt -w .
+
+fuzz: ## every fuzz target, one after the other, FUZZTIME each (10m)
+	GO='$(GO)' FUZZTIME='$(FUZZTIME)' tools/fuzz
+
+bench: ## the benchmarks, COUNT times each, in the form that benchstat reads
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) ./...
