@@ -8,7 +8,7 @@ COUNT     ?= 6
 # The systems that the binary is vetted for besides the one it is built on.
 SYSTEMS    = darwin freebsd windows
 
-.PHONY: help build test test-fast check fmt fuzz bench
+.PHONY: help build test test-fast check check-format check-vet check-staticcheck check-lint check-dead check-tidy fmt fuzz bench
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,17 +23,31 @@ test: ## every test, race detector on; brings in the Debian packages that the te
 test-fast: ## the tests that need nothing but Go
 	$(GO) test -short -timeout 1m ./...
 
-check: ## formatting, vet, linters, dead code, tidy modules
+check: check-format check-vet check-staticcheck check-lint check-dead check-tidy ## formatting, vet, linters, dead code, tidy modules (-k: all the faults)
+
+check-format:
 	@unformatted=$$($(TOOL) gofumpt -l .) && if [ -n "$$unformatted" ]; then \
 		printf 'not formatted (make fmt mends it):\n%s\n' "$$unformatted"; exit 1; fi
+
+check-vet:
 	$(GO) vet ./...
 	@set -e; for system in $(SYSTEMS); do \
 		echo "GOOS=$$system $(GO) vet ./..."; CGO_ENABLED=0 GOOS=$$system $(GO) vet ./...; done
+
+check-staticcheck:
 	$(TOOL) staticcheck ./...
+
+check-lint:
 	$(TOOL) golangci-lint run ./...
 	$(TOOL) golangci-lint run --tests=false --enable-only errcheck,forbidigo,noctx ./...
+	@! grep -rnE 'strings\.[A-Z][A-Za-z]*\([A-Za-z.]*err[A-Za-z]*\.Error\(\)' --include='*.go' --exclude='*_test.go' . || \
+		{ echo "ask with errors.Is or errors.AsType, not by an error's words"; exit 1; }
+
+check-dead:
 	@dead=$$($(TOOL) deadcode -test ./...) && if [ -n "$$dead" ]; then \
 		printf 'never called:\n%s\n' "$$dead"; exit 1; fi
+
+check-tidy:
 	$(GO) mod tidy -diff
 	$(GO) -C tools mod tidy -diff
 

@@ -1,0 +1,189 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/sallyport/sallyport/socks"
+)
+
+// defaultTimeout is a little more than the two minutes after which the paper
+// has the proxy give up, so that the proxy's own answer arrives first.
+const defaultTimeout = 2*time.Minute + 10*time.Second
+
+// A ContextDialer connects to an address. *net.Dialer is one, and so is *Dialer.
+type ContextDialer interface {
+	DialContext(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+// A Resolver looks up host names. *net.Resolver is one.
+type Resolver interface {
+	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
+}
+
+// Dialer reaches targets through one proxy. Make it with New. It keeps nothing
+// between calls, and all its methods are safe for concurrent use.
+type Dialer struct {
+	proxy    proxy
+	forward  ContextDialer
+	resolver Resolver
+	timeout  time.Duration
+}
+
+// An Option changes how a Dialer works.
+type Option func(*Dialer)
+
+// WithForward makes the Dialer reach the proxy itself by f, which must not be
+// nil, instead of a zero net.Dialer: over TLS, from a certain address, or
+// through another proxy (f may be a Dialer too).
+func WithForward(f ContextDialer) Option { return func(d *Dialer) { d.forward = f } }
+
+// WithResolver makes a socks4 Dialer look up the targets' names by r, which
+// must not be nil, instead of net.DefaultResolver. A socks4a Dialer looks up none.
+func WithResolver(r Resolver) Option { return func(d *Dialer) { d.resolver = r } }
+
+// WithTimeout bounds every DialContext and Listen whose context has no deadline.
+// Without this option the bound is 2 min 10 s; 0 or less is no bound at all.
+func WithTimeout(t time.Duration) Option { return func(d *Dialer) { d.timeout = t } }
+
+// New returns a Dialer for the proxy at proxyURL, whose form the package
+// documentation gives. It connects to nothing. For schemes that other versions
+// of this package may know (socks5, socks5h, http, https) the error matches
+// errors.ErrUnsupported.
+func New(proxyURL string, opts ...Option) (*Dialer, error) {
+	p, err := parseProxy(proxyURL)
+	if err != nil {
+		return nil, err
+	}
+	d := &Dialer{proxy: p, forward: new(net.Dialer), resolver: net.DefaultResolver, timeout: defaultTimeout}
+	for _, opt := range opts {
+		opt(d)
+	}
+	return d, nil
+}
+
+// Dial is DialContext without a context. It makes a Dialer fit where old
+// interfaces ask for one.
+func (d *Dialer) Dial(network, address string) (net.Conn, error) {
+	return d.DialContext(context.Background(), network, address)
+}
+
+// DialContext connects to address ("host:port") through the proxy and blocks
+// until the proxy grants or refuses it, or ctx ends. ctx has no bearing on the
+// returned connection, which the caller must close; the package documentation
+// tells what it can do.
+//
+// network is tcp or tcp4. tcp6 goes only with the text of an IPv6 address and a
+// socks4a proxy. With the name of a target neither says how the proxy reaches it.
+func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	g, err := d.open(ctx, socks.Connect, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return newConn(g.conn, netAddr(g.target)), nil
+}
+
+// granted is a connection to the proxy on which a request has been granted.
+type granted struct {
+	conn   net.Conn
+	target socks.Addr // as it was named in the request
+	reply  socks.Reply4
+}
+
+// open makes the request for address, once for every address it may have, until
+// one is granted.
+func (d *Dialer) open(ctx context.Context, cmd socks.Command, network, address string) (granted, error) {
+	ctx, cancel := d.bound(ctx)
+	defer cancel()
+	targets, err := d.targets(ctx, network, address)
+	if err != nil {
+		return granted{}, d.fail(cmd, address, err)
+	}
+	var first error
+	for i, target := range targets {
+		g, err := d.try(ctx, cmd, target, len(targets)-i)
+		if err == nil {
+			return g, nil
+		}
+		if ctx.Err() != nil || isFinal(err) {
+			return granted{}, err
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	return granted{}, first
+}
+
+// bound returns ctx with the Dialer's own time limit if it has none.
+func (d *Dialer) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok || d.timeout <= 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeoutCause(ctx, d.timeout, fmt.Errorf("no answer within %v", d.timeout))
+}
+
+// try makes one request on a connection of its own. left is the number of
+// targets still to be tried, this one included.
+func (d *Dialer) try(ctx context.Context, cmd socks.Command, target socks.Addr, left int) (_ granted, err error) {
+	conn, err := d.forward.DialContext(ctx, "tcp", d.proxy.address)
+	if err != nil {
+		return granted{}, d.fail(cmd, target.String(), fmt.Errorf("%w: %w", errUnreachable, because(ctx, err)))
+	}
+	defer func() {
+		if err != nil {
+			conn.Close()
+		}
+	}()
+	ctx, cancel := share(ctx, left)
+	defer cancel()
+	reply, err := exchange(ctx, conn, d.proxy.request(cmd, target))
+	if err != nil {
+		return granted{}, d.fail(cmd, target.String(), err)
+	}
+	if reply.Code != socks.Granted4 {
+		return granted{}, refusal(d.proxy, cmd.String(), target.String(), reply)
+	}
+	return granted{conn, target, reply}, nil
+}
+
+// share returns ctx with its share of the time that is left, if there are other
+// targets to be tried after this one: a target that never answers must not use
+// up the time of those that would.
+func share(ctx context.Context, left int) (context.Context, context.CancelFunc) {
+	const least = 2 * time.Second
+	until, ok := ctx.Deadline()
+	if !ok || left == 1 {
+		return context.WithCancel(ctx)
+	}
+	part := max(time.Until(until)/time.Duration(left), least)
+	return context.WithTimeoutCause(ctx, part, fmt.Errorf("no answer within %v, this address's share of the time", part))
+}
+
+// errUnreachable marks failures to reach the proxy itself.
+var errUnreachable = errors.New("reaching the proxy")
+
+// isFinal reports whether err would be the same for any other address of the
+// target: it is about the proxy, or about who asks.
+func isFinal(err error) bool {
+	return errors.Is(err, errUnreachable) || errors.Is(err, socks.ErrVersion) ||
+		errors.Is(err, ErrNoIdentd) || errors.Is(err, ErrOtherUser)
+}
+
+func (d *Dialer) fail(cmd socks.Command, target string, err error) error {
+	return &opError{d.proxy.String(), cmd.String(), target, err}
+}
+
+func refusal(p proxy, op, target string, reply socks.Reply4) error {
+	return &ReplyError{
+		Proxy:  p.String(),
+		Op:     op,
+		Target: target,
+		Code:   reply.Code,
+		Addr:   netip.AddrPortFrom(reply.IP, reply.Port),
+	}
+}
