@@ -1,0 +1,167 @@
+package relay
+
+import (
+	"math"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// watchEvery is how often the session looks after a connection that no direction reads at present.
+const watchEvery = time.Second
+
+// never is a time that does not come.
+const never = time.Duration(math.MaxInt64)
+
+// past is a deadline that ends every wait at once.
+var past = time.Unix(1, 0)
+
+// session is what the two directions of a relay share: the time of the last byte, and the first fault.
+//
+// Deadlines are set in one place only, by end, to the past, and for good. Silence is measured by a timer of the
+// session's own: it costs nothing while bytes flow, and cannot undo the deadline that ends the relay.
+type session struct {
+	up, down *direction
+	limits   Limits
+	start    time.Time
+	last     atomic.Int64 // when the last byte moved, as a time.Duration since start
+
+	mu    sync.Mutex
+	half  bool          // one direction has ended by FIN
+	over  bool          // ended by a fault, or both directions by FIN: the connections are not touched any more
+	err   error         // the first fault
+	timer *time.Timer   // calls look; nil until it is first wanted
+	due   time.Duration // when timer fires, since start
+}
+
+func newSession(client, target Side, m *Meter, l Limits) *session {
+	s := &session{limits: l, start: time.Now(), due: never}
+	c := &endpoint{conn: client.Conn, port: newPort(client.Conn), reset: ErrClientReset}
+	t := &endpoint{conn: target.Conn, port: newPort(target.Conn), reset: ErrTargetReset}
+	s.up = &direction{session: s, from: c, to: t, head: client.Head, meter: &m.up}
+	s.down = &direction{session: s, from: t, to: c, head: target.Head, meter: &m.down}
+	for _, conn := range []net.Conn{client.Conn, target.Conn} {
+		_ = conn.SetDeadline(time.Time{}) // if this fails, so does the first read
+	}
+	return s
+}
+
+// now returns the time since the session's start, by the monotonic clock.
+func (s *session) now() time.Duration { return time.Since(s.start) }
+
+// touch notes that a byte moved just now.
+func (s *session) touch() { s.last.Store(int64(s.now())) }
+
+// watch makes look come within watchEvery, and look after d.from while d.deaf is set.
+func (s *session) watch(d *direction) {
+	d.deaf.Store(true)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now := s.now(); !s.over && s.due-now > watchEvery {
+		s.lookIn(now, watchEvery)
+	}
+}
+
+// halfClose notes that d has read a FIN. From now on nobody reads d.from, but it can still reset. It returns false when
+// the session is over, and the FIN must not be passed on: once look has taken a reset's error, a read meets EOF instead.
+func (s *session) halfClose(d *direction) bool {
+	d.deaf.Store(true)
+	s.touch()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over {
+		return false
+	}
+	s.half = true
+	s.lookNow()
+	return !s.over
+}
+
+// look ends the session if it was silent for too long, or if a connection that nobody reads was reset; else it sees to
+// it that it is called again in time.
+func (s *session) look() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.over {
+		s.lookNow()
+	}
+}
+
+// lookNow is look for callers that hold mu and know that the session is not over.
+func (s *session) lookNow() {
+	now, wait := s.now(), never
+	if limit, reason := s.patience(); limit > 0 {
+		wait = time.Duration(s.last.Load()) + limit - now
+		if wait <= 0 {
+			s.end(reason)
+			return
+		}
+	}
+	for _, d := range []*direction{s.up, s.down} {
+		if !d.deaf.Load() {
+			continue
+		}
+		if err := pendingError(d.from.conn); err != nil {
+			s.end(d.from.fault(err))
+			return
+		}
+		wait = min(wait, watchEvery)
+	}
+	s.lookIn(now, wait)
+}
+
+// patience returns how long the session may be silent, and what to call it if it is for longer. Callers hold mu.
+func (s *session) patience() (time.Duration, error) {
+	idle, half := s.limits.Idle, s.limits.HalfClosed
+	if s.half && half > 0 && (idle <= 0 || half <= idle) {
+		return half, ErrHalfClosed
+	}
+	return idle, ErrIdle
+}
+
+// lookIn makes the timer call look in wait from now, whatever was planned before. Callers hold mu.
+func (s *session) lookIn(now, wait time.Duration) {
+	if wait == never {
+		s.due = never // the timer has fired, or was never made
+		return
+	}
+	s.due = now + wait
+	if s.timer == nil {
+		s.timer = time.AfterFunc(wait, s.look)
+		return
+	}
+	s.timer.Reset(wait)
+}
+
+// fail ends both directions for the reason err, unless the session is over.
+func (s *session) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.over {
+		s.end(err)
+	}
+}
+
+// end is fail for callers that hold mu and know that the session is not over.
+func (s *session) end(err error) {
+	s.over, s.err = true, err
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	for _, conn := range []net.Conn{s.up.from.conn, s.up.to.conn} {
+		resetOnClose(conn)
+		_ = conn.SetDeadline(past) // fails on a closed connection only, which waits for nothing
+	}
+}
+
+// finish returns the first fault, or nil. Both directions have ended; afterwards nothing touches the connections.
+func (s *session) finish() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.over = true
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	return s.err
+}
