@@ -33,13 +33,15 @@ func NewAddr(host string, port uint16) (Addr, error) {
 			return Addr{}, fmt.Errorf("%w: %q", ErrHost, host)
 		}
 	}
-	if ip, err := netip.ParseAddr(bare); err == nil {
+	if ip, err := netip.ParseAddr(bare); err == nil && (ip.Zone() == "" || isName(ip.Zone())) {
 		return FromIP(netip.AddrPortFrom(ip, port)), nil
 	}
-	name := strings.ToLower(strings.TrimSuffix(bare, "."))
+	name := strings.TrimSuffix(bare, ".")
 	if bare != host || !isName(name) {
 		return Addr{}, fmt.Errorf("%w: %q", ErrHost, host)
 	}
+	// Only now: some letters outside ASCII have a lower case inside it.
+	name = strings.ToLower(name)
 	if !isNumber(name[strings.LastIndexByte(name, '.')+1:]) {
 		return Addr{Name: name, Port: port}, nil
 	}
@@ -81,9 +83,9 @@ func (a Addr) String() string {
 	return net.JoinHostPort(a.Host(), strconv.Itoa(int(a.Port)))
 }
 
-// isName reports whether s, in lower case, can be a host name: labels of 1 to
-// 63 letters, digits, hyphens and underscores, 253 bytes in all (RFC 1035,
-// 2.3.4; underscores as resolvers take them).
+// isName reports whether s can be a host name: labels of 1 to 63 letters,
+// digits, hyphens and underscores, 253 bytes in all (RFC 1035, 2.3.4;
+// underscores as resolvers take them).
 func isName(s string) bool {
 	if s == "" || len(s) > 253 {
 		return false
@@ -93,7 +95,7 @@ func isName(s string) bool {
 			return false
 		}
 		for _, c := range []byte(label) {
-			if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '_' {
+			if lower := c | 0x20; (lower < 'a' || lower > 'z') && (c < '0' || c > '9') && c != '-' && c != '_' {
 				return false
 			}
 		}
@@ -147,9 +149,6 @@ func parseIPv4Number(part string) (uint64, bool) {
 	} else if len(part) > 1 && part[0] == '0' {
 		base = 8
 	}
-	if strings.Trim(part, "0123456789abcdef") != "" {
-		return 0, false // ParseUint would take a sign or underscores
-	}
-	n, err := strconv.ParseUint(part, base, 33)
+	n, err := strconv.ParseUint(part, base, 32)
 	return n, err == nil
 }

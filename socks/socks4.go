@@ -40,7 +40,7 @@ type Request4 struct {
 }
 
 // Is4a reports whether the request names its target by host name.
-func (r Request4) Is4a() bool { return is4a(r.IP.As4()) }
+func (r Request4) Is4a() bool { return r.IP.Is4() && is4a(r.IP.As4()) }
 
 func is4a(ip [4]byte) bool { return ip[0] == 0 && ip[1] == 0 && ip[2] == 0 && ip[3] != 0 }
 
