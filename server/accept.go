@@ -1,0 +1,155 @@
+package server
+
+import (
+	"context"
+	"net"
+	"sync"
+	"time"
+)
+
+// acceptAll accepts until the socket fails for good and runs serve for each
+// connection in its own goroutine. A fault that may pass (descriptors used up,
+// a connection that ended in the queue) is waited out with a growing pause, as
+// net/http does; the log says so once and once more when it is over.
+func (s *Server) acceptAll(ctx context.Context, sv *serving, serve func(net.Conn)) error {
+	var pause backoff
+	for {
+		if !s.state.gate.enter(ctx, s.sayPaused) {
+			return context.Cause(ctx)
+		}
+		c, err := sv.socket.Accept()
+		if err != nil {
+			s.state.gate.leave()
+			if !isTemporary(err) || !pause.wait(ctx) {
+				return err
+			}
+			if pause.first() {
+				s.logger().Warn("cannot accept connections for now; open sessions go on", "listener", sv.address.String(), "error", err)
+			}
+			continue
+		}
+		if pause.over() {
+			s.logger().Info("accepting connections again", "listener", sv.address.String())
+		}
+		started := s.launch(sv, func() {
+			defer s.state.gate.leave()
+			serve(c)
+		})
+		if !started {
+			s.state.gate.leave()
+			c.Close()
+		}
+	}
+}
+
+func (s *Server) sayPaused(paused bool, limit int) {
+	if paused {
+		s.logger().Warn("accepting pauses: as many connections are open as the descriptor limit allows; open sessions go on", "connections", limit)
+		return
+	}
+	s.logger().Info("accepting connections again")
+}
+
+// isTemporary reports whether a later Accept may succeed.
+func isTemporary(err error) bool {
+	// Temporary is deprecated for what it says of other errors; for accept it
+	// is right: EMFILE, ENFILE, ECONNABORTED and ECONNRESET.
+	temporary, ok := err.(interface{ Temporary() bool })
+	return ok && temporary.Temporary()
+}
+
+// backoff is the pause between failing accepts: 5 ms, doubled up to a second.
+type backoff struct {
+	delay time.Duration
+	said  bool
+}
+
+// wait reports false when ctx ended.
+func (b *backoff) wait(ctx context.Context) bool {
+	b.delay = min(max(2*b.delay, 5*time.Millisecond), time.Second)
+	timer := time.NewTimer(b.delay)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// first reports true once an episode, when it has lasted long enough not to
+// have been a connection that merely ended in the queue.
+func (b *backoff) first() bool {
+	if b.said || b.delay < 20*time.Millisecond {
+		return false
+	}
+	b.said = true
+	return true
+}
+
+// over ends the episode and reports whether it had been spoken of.
+func (b *backoff) over() bool {
+	said := b.said
+	*b = backoff{}
+	return said
+}
+
+// gate holds back accepting while as many connections are open as the process
+// has descriptors for, so that a session that was let in can also be served.
+type gate struct {
+	mu     sync.Mutex
+	limit  int
+	open   int
+	paused bool          // from reaching limit until a tenth of it is free again
+	free   chan struct{} // closed when the pause is over
+	said   bool          // the log has the pause, and not yet its end: half of limit free again
+}
+
+// enter waits for a place and takes it, or reports false when ctx ends first.
+// Connections that come and go at the brim are one shortage: say is told of its
+// beginning, and of its end once half of the places are free.
+func (g *gate) enter(ctx context.Context, say func(paused bool, limit int)) bool {
+	for {
+		free, news := g.try()
+		if news != nil {
+			say(*news, g.limit)
+		}
+		if free == nil {
+			return true
+		}
+		select {
+		case <-free:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// try takes a place. Where there is none it returns what to wait for. News is
+// that a shortage began (true) or ended.
+func (g *gate) try() (free chan struct{}, news *bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.paused && g.open >= g.limit {
+		g.paused, g.free = true, make(chan struct{})
+	}
+	if short := g.paused; short != g.said && (short || g.open <= g.limit/2) {
+		g.said = short
+		news = &short
+	}
+	if g.paused {
+		return g.free, news
+	}
+	g.open++
+	return nil, news
+}
+
+func (g *gate) leave() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.open--
+	if g.paused && g.open <= g.limit-max(1, g.limit/10) {
+		g.paused = false
+		close(g.free)
+	}
+}

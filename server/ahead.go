@@ -1,0 +1,67 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"time"
+)
+
+// aheadLimit is how much a client may send before there is somebody to send it
+// to. Past it, it is not read: TCP holds the client back.
+const aheadLimit = 64 << 10
+
+// ahead reads what a client sends while its target is being reached, and
+// notices when the client leaves. It does not own the connection.
+type ahead struct {
+	conn net.Conn
+	head []byte // starts with what the handshake had read
+	done chan struct{}
+}
+
+// readAhead starts reading. gone is called, at most once, when the client
+// leaves: with ClientReset, or, where endIsGone, with ClientGone at its FIN.
+// A client of CONNECT may have said all it has to say and still wait for the
+// answer; one of BIND has nothing to wait for once it has closed.
+func readAhead(c net.Conn, head []byte, endIsGone bool, gone context.CancelCauseFunc) *ahead {
+	a := &ahead{conn: c, head: head, done: make(chan struct{})}
+	go func() {
+		defer close(a.done)
+		err := a.read()
+		switch {
+		case err == nil || errors.Is(err, os.ErrDeadlineExceeded):
+		case !errors.Is(err, io.EOF):
+			gone(ClientReset)
+		case endIsGone:
+			gone(ClientGone)
+		}
+	}()
+	return a
+}
+
+// read returns nil at the limit, else the error that ended it.
+func (a *ahead) read() error {
+	buf := make([]byte, 512)
+	for len(a.head) < aheadLimit {
+		n, err := a.conn.Read(buf[:min(len(buf), aheadLimit-len(a.head))])
+		a.head = append(a.head, buf[:n]...)
+		if err != nil {
+			return err
+		}
+		if n == len(buf) && n < aheadLimit/4 {
+			buf = make([]byte, 4*n)
+		}
+	}
+	return nil
+}
+
+// stop ends the reading and returns all that the client has sent. The
+// connection can be read again afterwards.
+func (a *ahead) stop() []byte {
+	_ = a.conn.SetReadDeadline(time.Unix(1, 0)) // fails only on a closed connection: nothing waits then
+	<-a.done
+	_ = a.conn.SetReadDeadline(time.Time{})
+	return a.head
+}

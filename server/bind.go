@@ -1,0 +1,191 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// bind serves a BIND request (the paper, section 2): it listens, tells the
+// client where, waits for the application server, tells the client who came,
+// and relays.
+func (x *exchange) bind(ctx context.Context) error {
+	binds, source := &x.server.state.binds, x.session.Client.Addr()
+	if !binds.add(source) {
+		return x.deny(fmt.Errorf("%w: too many BINDs wait, in sum or from this source", Busy), netip.AddrPort{})
+	}
+	peer, err := func() (net.Conn, error) {
+		defer binds.remove(source)
+		return x.awaitPeer(ctx)
+	}()
+	if err != nil {
+		return x.deny(err, x.session.Address)
+	}
+	defer peer.Close()
+	if err := x.grant(x.session.Address); err != nil {
+		return err
+	}
+	return x.relay(ctx, peer)
+}
+
+// awaitPeer returns the application server's connection. A client that leaves
+// meanwhile ends it.
+func (x *exchange) awaitPeer(ctx context.Context) (net.Conn, error) {
+	t := x.server.Timeouts.withDefaults()
+	ctx, end := x.await(ctx, t.Connect+t.Bind, true)
+	defer end()
+	grant, err := x.mayBind(ctx, t.Connect)
+	if err != nil {
+		return nil, err
+	}
+	ln, err := x.listen(ctx, grant.Addrs)
+	if err != nil {
+		return nil, err
+	}
+	defer ln.Close()
+	x.session.Bound = x.advertised(ln)
+	if err := x.grant(x.session.Bound); err != nil {
+		return nil, err
+	}
+	return x.accept(ctx, ln, grant, t.Bind)
+}
+
+// mayBind decides, and checks what a rule demands of a BIND beyond that.
+func (x *exchange) mayBind(ctx context.Context, limit time.Duration) (Grant, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, TimedOut)
+	defer cancel()
+	grant, err := x.decide(ctx)
+	if err != nil {
+		return grant, err
+	}
+	anybody := x.anyPeer()
+	switch {
+	case !anybody && !slices.ContainsFunc(grant.Addrs, isHost):
+		return grant, fmt.Errorf("%w: %s is no host's address", BadRequest, x.request.Target.Host())
+	case anybody && !grant.Bind.AnyPeer:
+		return grant, fmt.Errorf("%w: BIND for any peer (DSTIP 0.0.0.0), and the rule does not say any_peer", Denied)
+	case grant.Bind.PrimaryOptional || anybody:
+		x.session.Primary = "optional"
+	case x.server.state.primaries.has(x.session.Client.Addr(), x.request.Identity.Name, grant.Addrs):
+		x.session.Primary = "held"
+	default:
+		x.session.Primary = "missing"
+		return grant, NoPrimary
+	}
+	return grant, nil
+}
+
+// anyPeer reports whether the client leaves open who is to connect (DSTIP 0.0.0.0).
+func (x *exchange) anyPeer() bool { return x.request.Target.IP.IsUnspecified() }
+
+// listen opens the socket that the application server is to connect to: on the
+// address of ours that routes to it, or on all where it is not known.
+func (x *exchange) listen(ctx context.Context, peers []netip.Addr) (net.Listener, error) {
+	local := netip.IPv4Unspecified()
+	if !x.anyPeer() {
+		var err error
+		if local, err = localFor(ctx, peers); err != nil {
+			return nil, err
+		}
+	}
+	ports := x.listener.BindPorts
+	if ports == (PortRange{}) {
+		return x.listenOn(ctx, local, 0)
+	}
+	// From a random port on: whoever watches must not know the next one.
+	count := int(ports.Last) - int(ports.First) + 1
+	start := rand.IntN(max(1, count))
+	for i := range count {
+		ln, err := x.listenOn(ctx, local, ports.First+uint16((start+i)%count))
+		if err == nil {
+			return ln, nil
+		}
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+	}
+	return nil, fmt.Errorf("%w: every port from %d to %d is taken", NoPort, ports.First, ports.Last)
+}
+
+func (x *exchange) listenOn(ctx context.Context, local netip.Addr, port uint16) (net.Listener, error) {
+	network := "tcp4"
+	if local.Is6() {
+		network = "tcp6"
+	}
+	ln, err := x.server.outbound().Listen(ctx, network, netip.AddrPortFrom(local, port).String())
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", NoPort, err)
+	}
+	return ln, nil
+}
+
+// localFor returns the address of ours that routes to the peer. IPv4 comes
+// first: a SOCKS 4 reply can carry no other.
+func localFor(ctx context.Context, peers []netip.Addr) (netip.Addr, error) {
+	peer := peers[max(0, slices.IndexFunc(peers, netip.Addr.Is4))]
+	// Connecting a UDP socket sends nothing: it only asks for the route.
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "udp", netip.AddrPortFrom(peer, 9).String())
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	defer c.Close()
+	udp, ok := c.LocalAddr().(*net.UDPAddr)
+	if !ok {
+		return netip.Addr{}, fmt.Errorf("%w: no local address for %s", Failed, peer)
+	}
+	return udp.AddrPort().Addr().Unmap(), nil
+}
+
+// advertised is what the first reply says.
+func (x *exchange) advertised(ln net.Listener) netip.AddrPort {
+	at := addrPort(ln.Addr())
+	if x.listener.Advertise.IsValid() {
+		return netip.AddrPortFrom(x.listener.Advertise, at.Port())
+	}
+	return at
+}
+
+// accept waits for the peer. The socket closes as soon as one has come, so
+// that a second is refused; a stranger ends the BIND, or, where the rule says
+// so, only itself.
+func (x *exchange) accept(ctx context.Context, ln net.Listener, grant Grant, limit time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, TimedOut)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { ln.Close() })
+	defer stop()
+	for {
+		c, err := ln.Accept()
+		if ctx.Err() != nil {
+			err = errors.Join(context.Cause(ctx), closeIf(c))
+		}
+		if err != nil {
+			return nil, err
+		}
+		from := addrPort(c.RemoteAddr())
+		right := x.anyPeer() || slices.Contains(grant.Addrs, from.Addr())
+		if right || !grant.Bind.WaitForRightPeer {
+			ln.Close()
+			x.session.Address = from
+		}
+		if right {
+			return c, nil
+		}
+		c.Close()
+		if !grant.Bind.WaitForRightPeer {
+			return nil, fmt.Errorf("%w: %s", WrongPeer, from)
+		}
+	}
+}
+
+func closeIf(c net.Conn) error {
+	if c == nil {
+		return nil
+	}
+	return c.Close()
+}

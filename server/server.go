@@ -1,0 +1,263 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// ErrServerClosed is what [Server.Serve] returns after Shutdown or Close.
+var ErrServerClosed = errors.New("server: closed")
+
+// Server serves any number of listeners with one policy. Its exported fields
+// may be set before the first call of Serve and not after. The zero value denies
+// every request. All methods are safe for concurrent use.
+type Server struct {
+	Policy   Policy       // nil denies everything
+	Recorder Recorder     // nil: nobody is told
+	Outbound Outbound     // nil: the operating system's network
+	Log      *slog.Logger // faults of the server's own, never a session's; nil: none
+	Timeouts Timeouts
+	Limits   Limits
+
+	mu      sync.Mutex
+	closed  bool
+	serving map[*serving]struct{}
+	state   state
+}
+
+// state is what the sessions of all listeners share.
+type state struct {
+	lastID     atomic.Uint64
+	gate       gate      // connections in all
+	handshakes tally     // connections without a whole request yet, by source
+	binds      tally     // BINDs that wait, by source
+	primaries  primaries // relays that a BIND may lean on
+}
+
+// Listener says how the clients of one listening socket are served. The zero
+// value speaks SOCKS 4 and 4a.
+type Listener struct {
+	Name        string
+	Protocols   []Protocol // empty: all
+	Advertise   netip.Addr // what BIND replies say, behind NAT; zero: the socket's own address
+	BindPorts   PortRange  // the ports that BIND may take; zero: any
+	HideAddress bool       // the reply to CONNECT carries zeros instead of the outgoing address
+	MaxUserID   int        // bytes; 0: socks.DefaultUserID; at most socks.MaxUserID
+}
+
+// PortRange is a range of ports, both ends included. The zero value is any port.
+type PortRange struct{ First, Last uint16 }
+
+// Timeouts are the limits of every wait. A zero field takes its default.
+type Timeouts struct {
+	Handshake  time.Duration // from accept to a whole request; 10 s
+	Connect    time.Duration // deciding and connecting to the target; 120 s, as in the paper
+	Bind       time.Duration // waiting for BIND's peer; 120 s, as in the paper
+	Idle       time.Duration // nothing moves in either direction; 24 h
+	HalfClosed time.Duration // one side has ended and nothing moves from the other; 10 min
+}
+
+func (t Timeouts) withDefaults() Timeouts {
+	return Timeouts{
+		Handshake:  orElse(t.Handshake, 10*time.Second),
+		Connect:    orElse(t.Connect, 2*time.Minute),
+		Bind:       orElse(t.Bind, 2*time.Minute),
+		Idle:       orElse(t.Idle, 24*time.Hour),
+		HalfClosed: orElse(t.HalfClosed, 10*time.Minute),
+	}
+}
+
+// Limits bound what may wait or be open at once. A zero field takes its default.
+type Limits struct {
+	Connections         int // client connections in all; what the descriptor limit allows
+	Handshakes          int // connections without a whole request yet; half of Connections
+	HandshakesPerSource int // the same for one source (IPv6: one /64); 1024
+	Binds               int // BINDs waiting for their peer; 1024
+	BindsPerSource      int // the same for one source; 64
+}
+
+func (l Limits) withDefaults() Limits {
+	connections := orElse(l.Connections, connectionBudget())
+	return Limits{
+		Connections:         connections,
+		Handshakes:          orElse(l.Handshakes, max(1, connections/2)),
+		HandshakesPerSource: orElse(l.HandshakesPerSource, 1024),
+		Binds:               orElse(l.Binds, 1024),
+		BindsPerSource:      orElse(l.BindsPerSource, 64),
+	}
+}
+
+func orElse[T time.Duration | int](value, otherwise T) T {
+	if value == 0 {
+		return otherwise
+	}
+	return value
+}
+
+// serving is one call of Serve: its socket, and how to end what came from it.
+type serving struct {
+	socket  net.Listener
+	address netip.AddrPort
+	refuse  context.CancelCauseFunc // ends handshakes
+	cut     context.CancelCauseFunc // ends sessions
+	conns   sync.WaitGroup          // one for each accepted connection
+}
+
+// Serve accepts connections from socket and serves each in a goroutine of its
+// own. It blocks until the socket fails, ctx ends, or Shutdown or Close is
+// called, and closes the socket before it returns. It always returns an error;
+// after Shutdown or Close that is ErrServerClosed. The sessions go on when the
+// socket fails; when ctx ends they end too, with ctx's cause as their reason.
+func (s *Server) Serve(ctx context.Context, socket net.Listener, l Listener) error {
+	defer socket.Close()
+	sessions, cut := context.WithCancelCause(ctx)
+	handshakes, refuse := context.WithCancelCause(sessions)
+	sv := &serving{socket: socket, address: addrPort(socket.Addr()), refuse: refuse, cut: cut}
+	if !s.register(sv) {
+		cut(ErrServerClosed)
+		return ErrServerClosed
+	}
+	stop := context.AfterFunc(ctx, func() { socket.Close() })
+	defer stop()
+
+	err := s.acceptAll(handshakes, sv, func(c net.Conn) {
+		defer c.Close()
+		s.serveConn(handshakes, sessions, c, &l)
+	})
+	go s.forget(sv)
+	switch {
+	case s.isClosed():
+		return ErrServerClosed
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+func (s *Server) register(sv *serving) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	if s.serving == nil {
+		s.serving = make(map[*serving]struct{})
+		s.state.limit(s.Limits.withDefaults())
+	}
+	s.serving[sv] = struct{}{}
+	return true
+}
+
+func (st *state) limit(l Limits) {
+	st.gate.limit = l.Connections
+	st.handshakes.limit(l.Handshakes, l.HandshakesPerSource)
+	st.binds.limit(l.Binds, l.BindsPerSource)
+}
+
+// forget drops sv once the last of its sessions has ended.
+func (s *Server) forget(sv *serving) {
+	sv.conns.Wait()
+	sv.cut(nil)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.serving, sv)
+}
+
+func (s *Server) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
+}
+
+// Shutdown closes every listening socket, ends what is still in its handshake,
+// and waits for the sessions to end by themselves. When ctx ends first, it cuts
+// them with the reason Shutdown, waits until they are gone, and returns ctx's
+// error. No Serve can follow it.
+func (s *Server) Shutdown(ctx context.Context) error {
+	all := s.stopAccepting()
+	drained := make(chan struct{})
+	go func() {
+		for _, sv := range all {
+			sv.conns.Wait()
+		}
+		close(drained)
+	}()
+	select {
+	case <-drained:
+		return nil
+	case <-ctx.Done():
+	}
+	for _, sv := range all {
+		sv.cut(Shutdown)
+	}
+	<-drained
+	return ctx.Err()
+}
+
+// Close is Shutdown without patience: it cuts every session at once and returns
+// when all are gone.
+func (s *Server) Close() {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = s.Shutdown(ctx) // says only that ctx has ended
+}
+
+func (s *Server) stopAccepting() []*serving {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	var all []*serving
+	for sv := range s.serving {
+		sv.socket.Close()
+		sv.refuse(Shutdown)
+		all = append(all, sv)
+	}
+	return all
+}
+
+// launch runs f in a goroutine that Shutdown waits for. It reports false, and
+// runs nothing, once the server is closed.
+func (s *Server) launch(sv *serving, f func()) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	sv.conns.Go(f)
+	return true
+}
+
+func (s *Server) logger() *slog.Logger {
+	if s.Log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return s.Log
+}
+
+// direct is the Outbound of the operating system's own network.
+type direct struct {
+	net.Dialer
+	net.ListenConfig
+}
+
+func (s *Server) outbound() Outbound {
+	if s.Outbound == nil {
+		return &direct{}
+	}
+	return s.Outbound
+}
+
+func addrPort(a net.Addr) netip.AddrPort {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := tcp.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}
