@@ -1,0 +1,281 @@
+package access
+
+import (
+	"bufio"
+	"cmp"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/sallyport/sallyport/server"
+	"github.com/sallyport/sallyport/socks"
+)
+
+var seedFlag = flag.Uint64("seed", 0, "what TestRandomRules makes its rules and requests of; 0: something new")
+
+// The small world of TestRandomRules.
+var (
+	worldAddrs = map[string]Class{
+		"8.8.8.8": Internet, "8.8.4.4": Internet, "2606:4700::1": Internet,
+		"10.0.0.1": Private, "10.1.0.1": Private, "fd00::1": Private,
+		"127.0.0.1": Loopback, "127.0.0.2": Loopback, "::1": Loopback,
+		"169.254.169.254": "", "fd00:ec2::254": "", "0.0.0.0": "",
+	}
+	worldTexts    = []string{"8.8.8.8", "8.8.4.4", "2606:4700::1", "10.0.0.1", "10.1.0.1", "fd00::1", "127.0.0.1", "127.0.0.2", "::1", "169.254.169.254", "fd00:ec2::254", "0.0.0.0"}
+	worldHosts    = []string{"a.example", "b.example", "deep.a.example", "c.test", "localhost", "gone.example"}
+	worldNetworks = []string{"any", "internet", "private", "loopback", "8.8.0.0/16", "8.8.8.8", "10.0.0.0/16", "169.254.169.254", "0.0.0.0/0", "::/0", "fd00::/8"}
+	worldNames    = []string{"a.example", "*.example", "*.a.example", "b.example", "*.test", "localhost", "*.localhost"}
+	worldSources  = []string{"any", "loopback", "private", "127.0.0.0/8", "127.0.0.1", "127.0.0.2", "10.0.0.0/8"}
+	worldUsers    = []string{"fred", "alice", "-"}
+)
+
+// scene is one request in a world, and what the reference saw on its way.
+type scene struct {
+	rules    []Rule
+	request  *server.Request
+	addrs    []string // what the target is, or what its name resolves to; none: it does not resolve
+	identd   string   // the name it gives; empty: it closes
+	resolved bool
+	asked    bool
+}
+
+// decide is the reference: the rules as they are written down, without regard
+// to anything else. What it returns is a verdict.
+func (s *scene) decide() string {
+	open, failed := s.addrs, ""
+	for _, r := range s.rules {
+		if !s.plainly(r) {
+			continue
+		}
+		hit, decided := s.about(r, open)
+		if decided != "" {
+			return decided
+		}
+		shown := "not"
+		if len(hit) > 0 {
+			shown = s.shown(r)
+		}
+		switch {
+		case shown == "not" || (shown != "" && r.Deny):
+		case shown != "":
+			failed = cmp.Or(failed, shown+" "+r.Name)
+		case !r.Deny:
+			return r.Name + ": " + strings.Join(hit, " ")
+		default:
+			open = slices.DeleteFunc(slices.Clone(open), func(a string) bool { return hit[0] == "*" || slices.Contains(hit, a) })
+			if len(open) == 0 {
+				return "denied " + r.Name
+			}
+		}
+	}
+	return cmp.Or(failed, "denied")
+}
+
+// plainly checks the conditions that need nobody's answer.
+func (s *scene) plainly(r Rule) bool {
+	q := s.request
+	return (r.Listeners == nil || slices.Contains(r.Listeners, q.Listener)) &&
+		(r.Protocols == nil || slices.Contains(r.Protocols, q.Protocol)) &&
+		(r.Commands == nil || slices.Contains(r.Commands, q.Command)) &&
+		(r.Ports == nil || (r.Ports[0].First <= q.Target.Port && r.Ports[0].Last >= q.Target.Port)) &&
+		(r.From == nil || slices.ContainsFunc(r.From, func(n Network) bool { return lies(q.Client.Addr().String(), n) }))
+}
+
+func lies(a string, n Network) bool {
+	if n.Class != "" {
+		return n.Class == Any || n.Class == worldAddrs[a]
+	}
+	return n.Prefix.Contains(netip.MustParseAddr(a))
+}
+
+// about returns the addresses that a rule is about; or what is decided, where
+// they cannot be known.
+func (s *scene) about(r Rule, open []string) (hit []string, decided string) {
+	host := s.request.Target.Name
+	if r.Bind.AnyPeer && !r.Deny && s.request.Command == socks.Bind && len(open) > 0 && open[0] == "0.0.0.0" && host == "" {
+		return open, ""
+	}
+	destinations := r.To
+	if len(destinations) == 0 {
+		destinations = to(map[bool]string{false: "internet", true: "any"}[r.Deny])
+	}
+	named := slices.ContainsFunc(destinations, func(d Destination) bool { return d.Name != "" && covers(d, host) })
+	networks := slices.ContainsFunc(destinations, func(d Destination) bool { return d.Name == "" })
+	if named && r.Deny {
+		return []string{"*"}, "" // all there are, known or not
+	}
+	if host != "" && !named && !networks {
+		return nil, ""
+	}
+	s.resolved = s.resolved || (host != "" && host != "localhost")
+	if len(s.addrs) == 0 {
+		return nil, "no-name"
+	}
+	vouched := map[Class]bool{Internet: named && host != "localhost", Private: named && host != "localhost", Loopback: named && host == "localhost"}
+	for _, a := range open {
+		if vouched[worldAddrs[a]] || slices.ContainsFunc(destinations, func(d Destination) bool { return d.Name == "" && lies(a, d.Network) }) {
+			hit = append(hit, a)
+		}
+	}
+	return hit, ""
+}
+
+func covers(d Destination, host string) bool {
+	if d.Suffix {
+		return strings.HasSuffix(host, "."+d.Name)
+	}
+	return host == d.Name
+}
+
+// shown returns nothing where the client shows what the rule asks, "not" where
+// it does not, and else the reason why IDENT did not show it.
+func (s *scene) shown(r Rule) string {
+	userid := s.request.Identity.Name
+	listed := r.Users == nil || r.Users.Any || slices.Contains(r.Users.Names, userid)
+	claim := slices.Contains(r.Proofs, server.Claimed) || (len(r.Proofs) == 0 && r.Deny)
+	ident := slices.Contains(r.Proofs, server.Ident) || (len(r.Proofs) == 0 && !r.Deny)
+	switch {
+	case r.Users == nil && len(r.Proofs) == 0:
+		return ""
+	case !listed || (!claim && !ident) || (claim && userid == ""):
+		return "not"
+	case claim:
+		return ""
+	}
+	s.asked = true
+	switch {
+	case s.identd == "":
+		return "no-identd"
+	case s.identd != userid || userid == "-":
+		return "other-user"
+	}
+	return ""
+}
+
+// maker makes random rules and requests.
+type maker struct{ *rand.Rand }
+
+func (m maker) maybe(percent int) bool { return m.IntN(100) < percent }
+
+func (m maker) pick(from []string) string { return from[m.IntN(len(from))] }
+
+func (m maker) some(from []string, atMost int) (picked []string) {
+	for range 1 + m.IntN(atMost) {
+		picked = append(picked, m.pick(from))
+	}
+	return picked
+}
+
+func (m maker) rule(name string) Rule {
+	r := Rule{Name: name, Deny: m.maybe(40), Bind: server.BindOptions{AnyPeer: m.maybe(20)}}
+	if m.maybe(20) {
+		r.Listeners = m.some([]string{"lan", "wan", "guests"}, 2)
+	}
+	if m.maybe(10) {
+		r.Protocols = []server.Protocol{server.Protocol(m.pick([]string{"socks4", "socks4a"}))}
+	}
+	if m.maybe(20) {
+		r.Commands = []socks.Command{socks.Command(1 + m.IntN(2))}
+	}
+	if m.maybe(30) {
+		r.From = from(m.some(worldSources, 2)...)
+	}
+	if m.maybe(80) {
+		r.To = to(m.some(slices.Concat(worldNetworks, worldNames), 3)...)
+	}
+	if m.maybe(30) {
+		first := uint16(m.IntN(4))
+		r.Ports = []server.PortRange{{First: first, Last: first + uint16(m.IntN(4))}}
+	}
+	if m.maybe(30) {
+		r.Users = &Users{Any: m.maybe(30), Names: m.some(worldUsers, 2)}
+	}
+	if m.maybe(30) {
+		for _, p := range m.some([]string{"ident", "ident", "claimed", "password"}, 2) {
+			r.Proofs = append(r.Proofs, server.Proof(p))
+		}
+	}
+	return r
+}
+
+func (m maker) scene(rules []Rule) *scene {
+	s := &scene{rules: rules, identd: m.pick([]string{"fred", "fred", "alice", "-", ""})}
+	q := &server.Request{
+		Protocol: server.SOCKS4, Command: socks.Command(1 + m.IntN(2)), Listener: m.pick([]string{"lan", "wan"}),
+		Identity: server.Identity{Name: m.pick([]string{"fred", "fred", "alice", "-", ""}), Proof: server.Claimed},
+		Client:   netip.MustParseAddrPort("127.0.0.1:40000"),
+		Local:    netip.MustParseAddrPort(fmt.Sprintf("127.0.0.%d:1080", 1+m.IntN(8))), // spreads identd's connections
+		Target:   socks.Addr{Port: uint16(m.IntN(8))},
+	}
+	s.request = q
+	if m.maybe(40) {
+		s.addrs = []string{m.pick(worldTexts)}
+		q.Target.IP = netip.MustParseAddr(s.addrs[0])
+		return s
+	}
+	q.Protocol, q.Target.Name = server.SOCKS4a, m.pick(worldHosts)
+	switch q.Target.Name {
+	case "gone.example":
+	case "localhost":
+		s.addrs = []string{"127.0.0.1", "::1"}
+	default:
+		s.addrs = m.some(worldTexts, 4)
+		slices.Sort(s.addrs)
+		s.addrs = slices.Compact(s.addrs)
+	}
+	return s
+}
+
+// TestRandomRules compares the policy with the reference above over tens of
+// thousands of requests. It runs through the real resolver's and identd's doors.
+func TestRandomRules(t *testing.T) {
+	seed := cmp.Or(*seedFlag, rand.Uint64())
+	var says atomic.Value
+	says.Store("")
+	d := newIdentd(t, "127.0.0.1", func(c net.Conn) {
+		query, err := bufio.NewReader(c).ReadString('\n')
+		if name := says.Load(); err == nil && name != "" {
+			_, _ = io.WriteString(c, fmt.Sprintf("%s : USERID : UNIX : %s\r\n", strings.TrimSpace(query), name))
+		}
+	})
+	resolver := &zone{}
+	seen := map[string]int{}
+	for set := range uint64(500) {
+		m := maker{rand.New(rand.NewPCG(seed, set))}
+		var rules []Rule
+		for i := range 1 + m.IntN(6) {
+			rules = append(rules, m.rule(fmt.Sprintf("rule-%d", i)))
+		}
+		p := newPolicy(resolver, rules...)
+		p.Ident.Port = d.port
+		for range 50 {
+			s := m.scene(rules)
+			want := s.decide()
+			resolver.hosts = map[string]string{s.request.Target.Name: strings.Join(s.addrs, " ")}
+			if len(s.addrs) == 0 {
+				resolver.hosts = nil
+			}
+			says.Store(s.identd)
+			resolver.asked.Store(0)
+			d.asked.Store(0)
+			got := verdict(t.Context(), p, s.request)
+			if got != want || (resolver.asked.Load() == 1) != s.resolved || resolver.asked.Load() > 1 || (d.asked.Load() == 1) != s.asked || d.asked.Load() > 1 {
+				t.Fatalf("%q, want %q; resolver asked %d times, want %v; identd asked %d times, want %v\n%+v\n%v, identd says %q\n%+v\nagain: go test -run TestRandomRules -seed %d",
+					got, want, resolver.asked.Load(), s.resolved, d.asked.Load(), s.asked, *s.request, s.addrs, s.identd, rules, seed)
+			}
+			seen[strings.Fields(got)[0]]++
+		}
+	}
+	for _, kind := range []string{"rule-0:", "rule-3:", "denied", "no-name", "no-identd", "other-user"} {
+		if seen[kind] < 30 {
+			t.Errorf("%q came up only %d times: the world is too small (seed %d)", kind, seen[kind], seed)
+		}
+	}
+}
