@@ -1,0 +1,131 @@
+package config
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+// FuzzParse holds what must be true of every file: no panic, every fault has a
+// place in it and can be printed, and what is accepted is whole.
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(whole), "")
+	for _, c := range mistakes {
+		f.Add([]byte(c.file), "")
+	}
+	for _, listen := range []string{":0", "127.0.0.1:1080", "[::1]:9", "localhost:1", "x", "::1:1080"} {
+		f.Add([]byte("listeners: {listen: 127.0.0.1:1080}"), listen)
+	}
+	f.Fuzz(func(t *testing.T, data []byte, listen string) {
+		s, err := Parse("f.yaml", data, Override{Listen: listen})
+		if err == nil {
+			checkSettings(t, s)
+			return
+		}
+		faults, ok := errors.AsType[Errors](err)
+		if !ok || len(faults) == 0 || s != nil {
+			t.Fatalf("settings %v and the error %#v", s, err)
+		}
+		for i, fault := range faults {
+			checkPlace(t, string(data), fault)
+			if i == maxFaults {
+				break // it says that there were more
+			}
+			if fault.Line == 0 && fault.File != "" {
+				t.Errorf("without a place: %v", fault)
+			}
+			if i > 0 && faults[i-1].Line > fault.Line {
+				t.Errorf("line %d comes before line %d", faults[i-1].Line, fault.Line)
+			}
+			checkPrint(t, fault)
+		}
+	})
+}
+
+// checkPrint checks that a fault is safe to print, and no longer than a screen.
+func checkPrint(t *testing.T, fault *Error) {
+	t.Helper()
+	text := fault.Error()
+	if len(text) > 4096 || !utf8.ValidString(text) {
+		t.Errorf("%d bytes: %q", len(text), text)
+	}
+	if strings.IndexFunc(text, func(r rune) bool { return r < ' ' && r != '\n' || r == 0x7f || r == 0x9b || r == 0x202e }) >= 0 {
+		t.Errorf("not escaped: %q", text)
+	}
+	if n := strings.Count(text, "\n"); n > 3 {
+		t.Errorf("%d lines: %q", n, text)
+	}
+}
+
+// checkSettings checks what the rest of the program relies on.
+func checkSettings(t *testing.T, s *Settings) {
+	t.Helper()
+	listeners := map[string]bool{}
+	for _, l := range s.Listeners {
+		if _, m := parseListen(l.Listen); m != nil || l.Name == "" || listeners[l.Name] || len(l.Protocols) == 0 {
+			t.Errorf("listener %+v", l)
+		}
+		if l.UserIDMax < 0 || l.UserIDMax > 1024 || l.BindPorts.First > l.BindPorts.Last || l.BindPorts.First > 0 && l.BindPorts.First < 1024 {
+			t.Errorf("listener %+v", l)
+		}
+		if l.Advertise.IsValid() && (l.Advertise.IsUnspecified() || l.Advertise.Is4In6() || l.Advertise.Zone() != "") {
+			t.Errorf("listener %+v", l)
+		}
+		listeners[l.Name] = true
+	}
+	rules := map[string]bool{}
+	for _, r := range s.Rules {
+		if r.Name == "" || rules[r.Name] || len(r.To) == 0 {
+			t.Errorf("rule %+v", r)
+		}
+		rules[r.Name] = true
+		checkRule(t, r, s, listeners)
+	}
+	for _, d := range []int64{
+		int64(s.Timeouts.Handshake), int64(s.Timeouts.Connect), int64(s.Timeouts.Bind), int64(s.Timeouts.Ident),
+		int64(s.Timeouts.Idle), int64(s.Timeouts.HalfClosed), int64(s.Timeouts.Drain) + 1,
+	} {
+		if d <= 0 || d > int64(maxTimeout)+1 {
+			t.Errorf("timeouts %+v", s.Timeouts)
+		}
+	}
+}
+
+func checkRule(t *testing.T, r Rule, s *Settings, listeners map[string]bool) {
+	t.Helper()
+	for _, name := range r.Listeners {
+		if !listeners[name] {
+			t.Errorf("rule %+v: no listener %q", r, name)
+		}
+	}
+	for _, user := range r.Users {
+		group, isGroup := strings.CutPrefix(user, "@")
+		if _, ok := s.Groups[group]; isGroup && !ok || user == "" || strings.Contains(user, "\x00") {
+			t.Errorf("rule %+v: user %q", r, user)
+		}
+	}
+	for _, p := range r.Ports {
+		if p.First == 0 || p.First > p.Last {
+			t.Errorf("rule %+v: ports %+v", r, p)
+		}
+	}
+	checkAddresses(t, r)
+}
+
+func checkAddresses(t *testing.T, r Rule) {
+	t.Helper()
+	for _, n := range r.From {
+		if (n.Word == "") != n.Prefix.IsValid() || n.Prefix != n.Prefix.Masked() || n.Prefix.Addr().Is4In6() {
+			t.Errorf("rule %+v: from %+v", r, n)
+		}
+	}
+	for _, to := range r.To {
+		if (to.Word == "" && to.Name == "") != to.Prefix.IsValid() || to.Prefix.Addr().Is4In6() || to.Suffix && to.Name == "" {
+			t.Errorf("rule %+v: to %+v", r, to)
+		}
+		if to.Name != strings.ToLower(to.Name) || strings.HasSuffix(to.Name, ".") || endsInNumber(to.Name) {
+			t.Errorf("rule %+v: to %+v", r, to)
+		}
+	}
+}

@@ -1,0 +1,321 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// Each mistake is a file and all the faults that must be found in it, as
+// "line:column problem | hint".
+var mistakes = []struct {
+	name string
+	file string
+	want []string
+}{
+	// The top level.
+	{"unknown section", "listner: x", []string{`1:1 unknown key "listner" | did you mean "listeners"?`}},
+	{"unknown section, nothing near", "colour: red", []string{`1:1 unknown key "colour" | the keys here are admin, groups, hide_address, listeners, log, open_to_the_world, rules, timeouts`}},
+	{"section of a later version", "limits: {few: {sessions: 200}}", []string{`1:1 "limits" is not in this version yet | leave it out`}},
+	{"every section of a later version", "virtual_ports: 1\nusers: 1\nsets: 1\nschedules: 1\nlimits: 1\nupstreams: 1\nledger: 1\nresolver: 1\ninclude: 1\n", []string{
+		`1:1 "virtual_ports" is not in this version yet | leave it out`,
+		`2:1 "users" is not in this version yet | leave it out`,
+		`3:1 "sets" is not in this version yet | leave it out`,
+		`4:1 "schedules" is not in this version yet | leave it out`,
+		`5:1 "limits" is not in this version yet | leave it out`,
+		`6:1 "upstreams" is not in this version yet | leave it out`,
+		`7:1 "ledger" is not in this version yet | leave it out`,
+		`8:1 "resolver" is not in this version yet | leave it out`,
+		`9:1 "include" is not in this version yet | leave it out`,
+	}},
+	{"section twice", "log: {level: info}\nadmin: off\nlog: {level: warn}", []string{`3:1 the key "log" stands here twice | keep one of them`}},
+	{"section without a value", "rules:\nlog: {level: info}", []string{`1:1 "rules" has no value | give it a value, or leave the key out`}},
+	{"null", "timeouts: ~", []string{`1:1 "timeouts" has no value | give it a value, or leave the key out`}},
+	{"a list at the top", "- log", []string{`1:1 expected keys with values, found a list | the keys here are admin, groups, hide_address, listeners, log, open_to_the_world, rules, timeouts`}},
+	{"text at the top", "hello", []string{`1:1 expected keys with values, found "hello" | the keys here are admin, groups, hide_address, listeners, log, open_to_the_world, rules, timeouts`}},
+	{"admin page", "admin: {listen: 127.0.0.1:1088}", []string{"1:8 the admin page is not in this version yet | write `admin: off` or leave it out"}},
+	{"admin on", "admin: on", []string{"1:8 the admin page is not in this version yet | write `admin: off` or leave it out"}},
+	{"bool as yes", "hide_address: yes", []string{`1:15 expected true or false, found "yes" | write true, without quotes`}},
+	{"bool in quotes", `hide_address: "false"`, []string{`1:15 expected true or false, found "false" | write false, without quotes`}},
+	{"bool in capitals", "open_to_the_world: True", []string{`1:20 expected true or false, found "True" | write true, without quotes`}},
+	{"bool as a list", "hide_address: [true]", []string{`1:15 expected true or false, found a list | `}},
+
+	// Listeners.
+	{"no listeners", "listeners: []", []string{`1:12 the list is empty | leave the key out, and the default holds`}},
+	{"listener is an address", "listeners: 127.0.0.1:1080", []string{`1:12 expected keys with values, found "127.0.0.1:1080" | the keys here are advertise, bind_ports, hide_address, listen, name, open_to_the_world, protocols, userid_max`}},
+	{"listener without address", "listeners:\n  - name: lan", []string{"2:5 the listener has no address | write `listen: 127.0.0.1:1080`"}},
+	{"empty listener", "listeners:\n  - \n", []string{`2:3 an entry without a value | `}},
+	{"listener key of a later version", "listeners:\n  - listen: 127.0.0.1:1080\n    tls: {certificate: gw.pem}\n    proxy_protocol: 10.0.0.0/8\n    map: a:25\n    during: day", []string{
+		`3:5 "tls" is not in this version yet | leave it out`,
+		`4:5 "proxy_protocol" is not in this version yet | leave it out`,
+		`5:5 "map" is not in this version yet | leave it out`,
+		`6:5 "during" is not in this version yet | leave it out`,
+	}},
+	{"listen: only a port", "listeners: {listen: 1080}", []string{`1:21 "1080" is not an address with a port | write :1080 for all addresses, or 127.0.0.1:1080 for this machine`}},
+	{"listen: no port", "listeners: {listen: 127.0.0.1}", []string{`1:21 "127.0.0.1" is not an address with a port | write 127.0.0.1:1080`}},
+	{"listen: IPv6 without brackets", "listeners: {listen: ::1:1080}", []string{`1:21 "::1:1080" is not an address with a port | write an IPv6 address in brackets: "[::1]:1080"`}},
+	{"listen: IPv6 without port", "listeners: {listen: '[::1]'}", []string{`1:21 "[::1]" is not an address with a port | write "[::1]:1080"`}},
+	{"listen: IPv4 in brackets", "listeners: {listen: '[127.0.0.1]:80'}", []string{`1:21 brackets are for IPv6 addresses | write 127.0.0.1:80`}},
+	{"listen: port too high", "listeners: {listen: 127.0.0.1:65536}", []string{`1:21 "65536" is not a port | write a number from 0 to 65535; 0 is any free port`}},
+	{"listen: port by name", "listeners: {listen: 127.0.0.1:socks}", []string{`1:21 "socks" is not a port | write a number from 0 to 65535; 0 is any free port`}},
+	{"listen: short IPv4", "listeners: {listen: 127.1:1080}", []string{`1:21 "127.1" is not an IP address | write all four numbers of an IPv4 address`}},
+	{"listen: no such name", "listeners: {listen: lo_cal-:1080}", []string{`1:21 "lo_cal-" is not a host name | write a name such as www.example.com`}},
+	{"listen: udp", "listeners: {listen: udp/127.0.0.1:53}", []string{`1:21 listening for UDP is not in this version yet | `}},
+	{"listen: a list", "listeners: {listen: [127.0.0.1:1080]}", []string{`1:21 expected text, found a list | `}},
+	{"listen twice on one address", "listeners:\n  - {name: a, listen: 127.0.0.1:1080}\n  - {name: b, listen: '[::ffff:127.0.0.1]:1080'}", []string{`3:23 two listeners on the same address | the other one is in line 2`}},
+	{"listen on all and on one", "listeners:\n  - {name: a, listen: 127.0.0.1:1080}\n  - {name: b, listen: :1080, open_to_the_world: true}", []string{`3:23 two listeners on the same address | the other one is in line 2`}},
+	{"a listener twice", "listeners:\n  - {name: a, listen: 127.0.0.1:1080}\n  - {name: a, listen: 127.0.0.1:1080}\n  - listen: :81\n  - listen: :81", []string{
+		`3:12 two listeners are called "a" | the other one is in line 2`,
+		`3:23 two listeners on the same address | the other one is in line 2`,
+		`5:13 two listeners on the same address | the other one is in line 4`,
+	}},
+	{"listener name twice", "listeners:\n  - {name: a, listen: 127.0.0.1:1080}\n  - {name: a, listen: 127.0.0.1:1081}", []string{`3:12 two listeners are called "a" | the other one is in line 2`}},
+	{"listener name as another's default", "listeners:\n  - {listen: 127.0.0.1:1080}\n  - {name: 127.0.0.1:1080, listen: 127.0.0.1:1081}", []string{`3:12 two listeners are called "127.0.0.1:1080" | the other one is in line 2`}},
+	{"protocol of a later version", "listeners: {listen: 127.0.0.1:1080, protocols: [socks4, socks5]}", []string{`1:57 "socks5" is not in this version yet | a protocol is one of socks4, socks4a`}},
+	{"unknown protocol", "listeners: {listen: 127.0.0.1:1080, protocols: sock4}", []string{`1:48 "sock4" is not a protocol | did you mean "socks4"?`}},
+	{"no protocols", "listeners: {listen: 127.0.0.1:1080, protocols: []}", []string{`1:48 the list is empty | leave the key out, and the default holds`}},
+	{"advertise nothing", "listeners: {listen: 127.0.0.1:1080, advertise: 0.0.0.0}", []string{`1:48 0.0.0.0 is not the address of a machine | write an address such as 203.0.113.7`}},
+	{"advertise a name", "listeners: {listen: 127.0.0.1:1080, advertise: gw.example.com}", []string{`1:48 "gw.example.com" is not an IP address | write an address such as 203.0.113.7`}},
+	{"bind port too low", "listeners: {listen: 127.0.0.1:1080, bind_ports: 1023-2000}", []string{`1:49 port 1023 is too low | the lowest is 1024`}},
+	{"bind ports backwards", "listeners: {listen: 127.0.0.1:1080, bind_ports: 40999-40000}", []string{`1:49 the range 40999-40000 runs backwards | write 40000-40999`}},
+	{"bind ports with blanks", "listeners: {listen: 127.0.0.1:1080, bind_ports: 4000 - 4001}", []string{`1:49 "4000 - 4001" is not a port or a range of ports | write a port such as 443, or a range such as 8000-8999; the highest is 65535`}},
+	{"userid_max in quotes", `listeners: {listen: 127.0.0.1:1080, userid_max: "20"}`, []string{`1:49 expected a number, found "20" | write a number from 1 to 1024, without quotes`}},
+	{"userid_max too high", "listeners: {listen: 127.0.0.1:1080, userid_max: 1025}", []string{`1:49 "1025" is not a number from 1 to 1024 | `}},
+	{"userid_max in hex", "listeners: {listen: 127.0.0.1:1080, userid_max: 0x10}", []string{`1:49 "0x10" is not a number from 1 to 1024 | `}},
+
+	// Groups.
+	{"key without text", "groups: {~: [a], '': b}", []string{
+		`1:10 a key is plain text, not no value | `,
+		`1:18 a group without a name | `,
+	}},
+	{"group in a group", "groups: {a: [x], b: ['@a', any]}", []string{
+		`1:22 "@a" cannot be in a group | a group holds the names of users`,
+		`1:28 "any" cannot be in a group | a group holds the names of users`,
+	}},
+	{"group with its sign", "groups: {'@staff': [x]}", []string{`1:10 the name of a group starts with @ only where it is used | write "staff" here`}},
+	{"group twice", "groups:\n  a: x\n  a: y", []string{`3:3 the key "a" stands here twice | keep one of them`}},
+	{"groups as a list", "groups: [a]", []string{`1:9 expected keys with values, found a list | `}},
+	{"NUL in a user", `groups: {a: ["x\0y"]}`, []string{`1:14 the name of a user cannot hold a NUL byte | `}},
+	{"true as a user", "groups: {a: [true]}", []string{`1:14 expected text, found true | write "true" if the word is meant`}},
+
+	// Rules.
+	{"rule without a name", "rules: {from: any}", []string{"1:8 the rule neither allows nor denies | write `allow: NAME` or `deny: NAME`"}},
+	{"rule that does both", "rules:\n  - allow: x\n    deny: y", []string{"3:11 a rule either allows or denies | keep one of `allow` and `deny`"}},
+	{"empty name", "rules: {allow: ''}", []string{`1:16 expected text, found nothing | `}},
+	{"rule twice", "rules:\n  - allow: x\n  - deny: x", []string{`3:11 two rules are called "x" | the other one is in line 2`}},
+	{"unknown key in a rule", "rules:\n  - allow: x\n    form: 10.0.0.0/8", []string{`3:5 unknown key "form" | did you mean "from"?`}},
+	{"rule key of a later version", "rules: {allow: x, during: a, limits: b, via: c, outgoing: d}", []string{
+		`1:19 "during" is not in this version yet | leave it out`,
+		`1:30 "limits" is not in this version yet | leave it out`,
+		`1:41 "via" is not in this version yet | leave it out`,
+		`1:49 "outgoing" is not in this version yet | leave it out`,
+	}},
+	{"unknown listener", "rules: {allow: x, listeners: [defalt]}", []string{`1:31 no listener is called "defalt" | did you mean "default"?`}},
+	{"unknown group", "groups: {staff: []}\nrules: {allow: x, users: ['@stuff', '@']}", []string{
+		`2:27 no group is called "stuff" | did you mean "@staff"?`,
+		`2:37 no group is called "" | `,
+	}},
+	{"command of a later version", "rules: {allow: x, commands: [connect, udp, listen]}", []string{
+		`1:39 "udp" is not in this version yet | a command is one of connect, bind`,
+		`1:44 "listen" is not a command | a command is one of connect, bind`,
+	}},
+	{"not a proof", "rules: {allow: x, proof: [ident, password, indent]}", []string{
+		`1:44 "indent" is not a proof | did you mean "ident"?`,
+	}},
+	{"from nothing", "rules: {allow: x, from: []}", []string{`1:25 the list is empty | leave the key out, and the default holds`}},
+	{"host bits", "rules: {allow: x, from: 10.0.0.1/8}", []string{`1:25 the network 10.0.0.1/8 has bits set behind its length | write 10.0.0.0/8 for the network, or 10.0.0.1 for the one address`}},
+	{"prefix too long", "rules: {allow: x, from: 10.0.0.0/33}", []string{`1:25 "33" is not the length of a prefix | write a number from 0 to 32`}},
+	{"netmask", "rules: {allow: x, from: 10.0.0.0/255.0.0.0}", []string{`1:25 "255.0.0.0" is not the length of a prefix | write 10.0.0.0/8`}},
+	{"short address", "rules: {allow: x, from: 127.1}", []string{`1:25 "127.1" is not an IP address | write all four numbers of an IPv4 address`}},
+	{"octal address", "rules: {allow: x, from: 010.0.0.1}", []string{`1:25 "010.0.0.1" is not an IP address | write the numbers without leading zeros: some programs read those as octal`}},
+	{"zone", "rules: {allow: x, from: 'fe80::1%eth0'}", []string{`1:25 "fe80::1%eth0" holds a zone | write it without the zone, which starts at the %`}},
+	{"zone in a prefix", "rules: {allow: x, from: 'fe80::%eth0/64'}", []string{`1:25 "fe80::%eth0/64" holds a zone | write it without the zone, which starts at the %`}},
+	{"from a name", "rules: {allow: x, from: [www.example.com, locback]}", []string{
+		"1:26 \"www.example.com\" is not an IP address | `from` takes addresses, networks, and the words any, internet, loopback, private",
+		`1:43 "locback" is not an IP address | did you mean "loopback"?`,
+	}},
+	{"from a set", "rules: {allow: x, from: '@blocked'}", []string{`1:25 sets are not in this version yet | write the networks out`}},
+	{"to a set", "rules: {deny: x, to: '@blocked'}", []string{`1:22 sets are not in this version yet | write the targets out`}},
+	{"to a host with port", "rules: {allow: x, to: ['www.example.com:80', 10.0.0.1:80, '[::1]:80']}", []string{
+		"1:24 \"www.example.com:80\" holds a port | write \"www.example.com\" here, and the port in `ports`",
+		"1:46 \"10.0.0.1:80\" holds a port | write \"10.0.0.1\" here, and the port in `ports`",
+		"1:59 \"[::1]:80\" holds a port | write \"::1\" here, and the port in `ports`",
+	}},
+	{"to brackets", "rules: {allow: x, to: '[::1]'}", []string{`1:23 "[::1]" is not an IP address | an IPv6 address stands without brackets here, and ports are no part of it`}},
+	{"to a URL", "rules: {allow: x, to: 'http://www.example.com/'}", []string{`1:23 "http://www.example.com/" is a URL | write only the host name`}},
+	{"to a decimal address", "rules: {allow: x, to: [2130706433, 0x7f000001, 127.0.0.1.]}", []string{
+		`1:24 "2130706433" is not an IP address | write all four numbers of an IPv4 address`,
+		`1:36 "0x7f000001" is not an IP address | write an address such as 10.1.2.3 or 2001:db8::1, or a network such as 10.0.0.0/8`,
+		`1:48 "127.0.0.1." is not an IP address | write all four numbers of an IPv4 address`,
+	}},
+	{"star alone", "rules: {allow: x, to: '*'}", []string{`1:23 "*" is not a host name | write any`}},
+	{"star in the middle", "rules: {allow: x, to: ['www.*.com', '*.*.com', '*example.com']}", []string{
+		`1:24 "www.*.com" has a * in a place where it cannot be | write *.example.com for all names below example.com`,
+		`1:37 "*.*.com" has a * in a place where it cannot be | write *.example.com for all names below example.com`,
+		`1:48 "*example.com" has a * in a place where it cannot be | write *.example.com for all names below example.com`,
+	}},
+	{"not host names", "rules: {allow: x, to: [a..b, -a.b, 'b ü', b_ü.de, '.']}", []string{
+		`1:24 "a..b" is not a host name | write a name such as www.example.com`,
+		`1:30 "-a.b" is not a host name | write a name such as www.example.com`,
+		`1:36 "b ü" is not a host name | write a name such as www.example.com`,
+		`1:43 "b_ü.de" is not a host name | write its ASCII form, which starts with xn--`,
+		`1:51 "." is not a host name | write a name such as www.example.com`,
+	}},
+	{"a word misspelt", "rules: {deny: x, to: [privat, Internet, lopback]}", []string{
+		`1:23 "privat" is not one of the words any, internet, loopback, private | did you mean "private"? A host of this name is written "privat."`,
+		`1:31 "Internet" is not one of the words any, internet, loopback, private | did you mean "internet"? A host of this name is written "Internet."`,
+		`1:41 "lopback" is not one of the words any, internet, loopback, private | did you mean "loopback"? A host of this name is written "lopback."`,
+	}},
+	{"ports", "rules: {allow: x, ports: [0, 80, 65536, http, 90-80, -1, 08, [1]]}", []string{
+		`1:27 port 0 is too low | the lowest is 1`,
+		`1:34 "65536" is not a port or a range of ports | write a port such as 443, or a range such as 8000-8999; the highest is 65535`,
+		`1:41 "http" is not a port or a range of ports | write a port such as 443, or a range such as 8000-8999; the highest is 65535`,
+		`1:47 the range 90-80 runs backwards | write 80-90`,
+		`1:54 "-1" is not a port or a range of ports | write a port such as 443, or a range such as 8000-8999; the highest is 65535`,
+		`1:58 "08" is not a port or a range of ports | write a port such as 443, or a range such as 8000-8999; the highest is 65535`,
+		`1:62 expected a port or a range such as 8000-8999, found a list | `,
+	}},
+	{"bind terms", "rules: {allow: x, bind: {primary: maybe, any_peer: on, wait: true}}", []string{
+		"1:35 \"maybe\" is not a word for `primary` | a word for `primary` is one of required, optional",
+		`1:52 expected true or false, found "on" | write true, without quotes`,
+		`1:56 unknown key "wait" | did you mean "wait_for_right_peer"?`,
+	}},
+
+	// Timeouts and log.
+	{"time without unit", "timeouts: {connect: 120}", []string{`1:21 "120" has no unit | write 120s for seconds`}},
+	{"not a time", "timeouts: {connect: soon, idle: 1h2d, bind: [1s], ident: 1d-2h}", []string{
+		`1:21 "soon" is not a time | write 90s, 10m, 1h30m or 2d`,
+		`1:33 "1h2d" is not a time | write 90s, 10m, 1h30m or 2d`,
+		`1:45 expected a time such as 90s, found a list | `,
+		`1:58 "1d-2h" is not a time | write 90s, 10m, 1h30m or 2d`,
+	}},
+	{"time out of range", "timeouts: {handshake: 0s, idle: 31d, drain: -1s, connect: 99999999d, ident: -3d}", []string{
+		`1:23 a time must be over zero: every wait has a limit | at most 30d`,
+		`1:33 "31d" is too long | at most 30d`,
+		`1:45 a time cannot be negative | write 0s to wait for nothing`,
+		`1:59 "99999999d" is too long | at most 30d`,
+		`1:77 a time must be over zero: every wait has a limit | at most 30d`,
+	}},
+	{"log", "log: {level: warning, format: xml, access: /var/log/x}", []string{
+		`1:14 "warning" is not a log level | a log level is one of debug, info, warn, error`,
+		`1:31 "xml" is not a log format | a log format is one of text, json`,
+		`1:36 "access" is not in this version yet | leave it out`,
+	}},
+
+	// Everything at once, in the order of the lines.
+	{"many", "rules:\n  - allow: x\n    listeners: wan\n    to: 10.0.0.1/8\nlisteners:\n  - name: lan\n    listen: 127.0.0.1\nlog: {levl: info}\n", []string{
+		`3:16 no listener is called "wan" | did you mean "lan"?`,
+		`4:9 the network 10.0.0.1/8 has bits set behind its length | write 10.0.0.0/8 for the network, or 10.0.0.1 for the one address`,
+		`7:13 "127.0.0.1" is not an address with a port | write 127.0.0.1:1080`,
+		`8:7 unknown key "levl" | did you mean "level"?`,
+	}},
+	{"wide characters count one", "rules: {allow: 'größe 日本', to: 10.0.0.1/8}", []string{`1:32 the network 10.0.0.1/8 has bits set behind its length | write 10.0.0.0/8 for the network, or 10.0.0.1 for the one address`}},
+	{"tabs count one", "log:\t\t{level:\tx}", []string{`1:15 "x" is not a log level | a log level is one of debug, info, warn, error`}},
+	{"CRLF", "log:\r\n  level: x\r\n", []string{`2:10 "x" is not a log level | a log level is one of debug, info, warn, error`}},
+	{"a byte order mark", "\ufefflog: {level: x}", []string{`1:14 "x" is not a log level | a log level is one of debug, info, warn, error`}},
+	{"at an alias", "groups: {a: &a [[x], '@y'], b: *a}", []string{
+		`1:17 expected text, found a list | `,
+		`1:17 expected text, found a list | `,
+		`1:22 "@y" cannot be in a group | a group holds the names of users`,
+		`1:22 "@y" cannot be in a group | a group holds the names of users`,
+	}},
+}
+
+func TestMistakes(t *testing.T) {
+	for _, c := range mistakes {
+		t.Run(c.name, func(t *testing.T) {
+			checkFaults(t, c.file, Override{}, c.want)
+		})
+	}
+}
+
+// checkFaults parses a file that must have just these faults.
+func checkFaults(t *testing.T, file string, o Override, want []string) {
+	t.Helper()
+	s, err := Parse("f.yaml", []byte(file), o)
+	faults, ok := errors.AsType[Errors](err)
+	if !ok || s != nil {
+		t.Fatalf("no Errors: settings %v, error %v", s, err)
+	}
+	var got []string
+	for _, f := range faults {
+		got = append(got, fmt.Sprintf("%d:%d %s | %s", f.Line, f.Column, f.Problem, f.Hint))
+		checkPlace(t, file, f)
+	}
+	if g, w := strings.Join(got, "\n"), strings.Join(want, "\n"); g != w {
+		t.Errorf("faults of %q:\n%s\nwant:\n%s", file, g, w)
+	}
+}
+
+// checkPlace checks that a fault shows the line that it stands in.
+func checkPlace(t *testing.T, file string, f *Error) {
+	t.Helper()
+	if f.Line == 0 {
+		return
+	}
+	file = strings.ReplaceAll(strings.TrimPrefix(file, "\ufeff"), "\r\n", "\n")
+	lines := strings.Split(file, "\n")
+	if f.File != "f.yaml" || f.Line > len(lines) || f.Text != lines[f.Line-1] {
+		t.Fatalf("%s:%d shows %q, of a file of %d lines", f.File, f.Line, f.Text, len(lines))
+	}
+	if f.Column < 1 || f.Column > 1+len([]rune(f.Text)) {
+		t.Fatalf("%d:%d is outside of the line %q", f.Line, f.Column, f.Text)
+	}
+}
+
+// YAML itself.
+func TestSyntax(t *testing.T) {
+	for _, c := range []struct{ name, file, want string }{
+		{"no colon", "listeners\n  - listen: :1080\n", "1:1 a value that runs over several lines | is a colon, a dash or an indentation missing? Otherwise put it in quotes"},
+		{"one blank too many", "rules:\n  - allow: x\n    from: any\n     to: any\n", "3:11 a value that runs over several lines | is a colon, a dash or an indentation missing? Otherwise put it in quotes"},
+		{"one blank too few", "rules:\n  - allow: x\n   from: any\n", "3:4 this does not belong to what stands above it | entries that belong together start in the same column"},
+		{"empty entry below its key", "rules:\n-\nadmin: off\n", "3:1 this does not belong to what stands above it | entries that belong together start in the same column"},
+		{"value below its key", "rules:\n  - allow: x\n    to:\n    any\n", "4:5 this does not belong to what stands above it | entries that belong together start in the same column"},
+		{"key and list mixed", "rules:\n  allow: x\n  - deny: y\n", "3:3 a key with a colon is missing here | write `key: value`"},
+		{"list behind its key", "rules: - allow: x\n", "1:8 a list that starts on the line of its key | start the list on a line of its own, or write [one, two]"},
+		{"two keys in a line", "log: level: info\n", "1:6 a second key on the same line | put a value that holds a colon and a space in quotes"},
+		{"comma missing", "log: {level: info format: text}\n", "1:14 a second colon in one value | is a comma missing? Otherwise put the value in quotes"},
+		{"blank missing", "log: {level:\"info\"}\n", "1:12 a blank is missing behind the colon | write `key: value`"},
+		{"blank missing, too", "log: {level:info}\n", "1:7 unknown key \"level:info\" | write `key: value`, with a blank behind the colon"},
+		{"brackets without quotes", "listeners:\n  - listen: [::1]:1080\n", "2:18 this stands right behind a quote or a bracket | put the whole value in quotes, such as \"[::1]:1080\""},
+		{"brackets within braces", "listeners: {listen: [::1]:1080}\n", "1:26 this stands right behind a quote or a bracket | put the whole value in quotes, such as \"[::1]:1080\""},
+		{"group without quotes", "rules: {allow: x, users: [bob, @staff]}\n", "1:32 a value that starts with @ stands in quotes | write \"@staff\""},
+		{"suffix without quotes", "rules: {allow: x, to: [a.b, *.example.com]}\n", "1:29 no anchor called \".example.com\" stands above this | for a name that starts with * write \"*.example.com\""},
+		{"tab in front", "rules:\n\t- allow: x\n", "2:1 a tab in the indentation | indent with spaces"},
+		{"tab behind blanks", "rules:\n  - allow: x\n  \tto: any\n", "3:3 a tab in the indentation | indent with spaces"},
+		{"tab in a value", "rules:\n  - allow: x\ty\n", "2:12 a tab within a value | write spaces, or put the value in quotes"},
+		{"list not closed", "rules:\n  - allow: x\n    to: [any\n", "3:9 this [ is never closed | close the list with ]"},
+		{"mapping not closed", "log: {level: info\n", "1:6 this { is never closed | close the mapping with }"},
+		{"quote not closed", "rules:\n  - allow: \"x\n    to: \"any\"\n", "2:12 this quote is not closed on its line | "},
+		{"single quote not closed", "rules: {allow: 'it''s}", "1:16 this quote is not closed on its line | "},
+		{"text behind a quote", "rules: {allow: 'it's'}", "1:20 this stands right behind a quote or a bracket | put the whole value in quotes, such as \"[::1]:1080\""},
+		{"text behind a value", "rules: {allow: 'it' s}", "1:21 a comma or } is missing before this | "},
+		{"escape", `rules: {allow: "x\q"}`, `1:18 this is not an escape of YAML | write \\ for a backslash, "\x01" for a byte, "\u00e9" for a character`},
+		{"escape without digits", `rules: {allow: "\xzz"}`, `1:17 this is not an escape of YAML | write \\ for a backslash, "\x01" for a byte, "\u00e9" for a character`},
+		{"half of a surrogate pair", `rules: {allow: "\ud800"}`, `1:17 this is not an escape of YAML | write \\ for a backslash, "\x01" for a byte, "\u00e9" for a character`},
+		{"block text", "rules: {}\nlog: |\n  x\n", "2:6 a block of text is used nowhere in settings | put the value in quotes"},
+		{"second document, with an end", "[a]\n...\n[b]\n", "3:1 a second document | settings are one document, without a line of --- or ... in it"},
+		{"second document", "admin: off\n---\nadmin: off\n", "2:1 a second document | settings are one document, without a line of --- or ... in it"},
+		{"directive", "%YAML 1.2\n---\nadmin: off\n", "1:1 % starts a directive here, and settings do without | leave it out, or put the value in quotes"},
+		{"merge key", "log:\n  <<: {level: info}\n", "2:3 merge keys are not supported | write the keys out"},
+		{"alias before its anchor", "rules: [*x, &x {allow: y}]\n", "1:9 no anchor called \"x\" stands above this | for a name that starts with * write \"*x\""},
+		{"alias within itself", "groups: {a: &x [*x]}\n", "1:17 no anchor called \"x\" stands above this | for a name that starts with * write \"*x\""},
+		{"tag", "log: {level: !level info}\n", "1:14 the tag \"!level\" is not used in settings | leave it out"},
+		{"tag without a value", "groups: {a: !!str , b: c}\n", "1:13 expected text, found nothing | "},
+		{"tag of nothing", "groups:\n  a: !!str\n", "2:6 !!str is for a single value | "},
+		{"key with a question mark", "? log\n: {level: info}\n", "1:1 a key that starts with ? is not used in settings | write `key: value`"},
+		{"not base64", "groups: {a: !!binary x}\n", "1:22 this is not base64 | "},
+		{"control character", "admin: off\nlog: {level: \x1b[31m}\n", "2:14 a control character stands in the text | between double quotes it may be written as an escape, such as \"\\x01\""},
+		{"carriage return alone", "admin: off\rlog: {}\n", "1:11 a control character stands in the text | between double quotes it may be written as an escape, such as \"\\x01\""},
+		{"Latin 1", "admin: off\nrules: {allow: caf\xe9}\n", "2:19 this is not UTF-8 text | save the file as UTF-8"},
+		{"UTF-16", "\xff\xfea\x00", "1:1 this is not UTF-8 text | save the file as UTF-8"},
+		{"lone brace", "}", "1:1 expected keys with values, found \"}\" | the keys here are admin, groups, hide_address, listeners, log, open_to_the_world, rules, timeouts"},
+		{"lone colon", ":", "1:1 this cannot be a key | write `key: value`"},
+		{"list as a key", "[a]: b", "1:4 a key is missing before the colon | put a value that holds a colon and a space in quotes"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			checkFaults(t, c.file, Override{}, []string{c.want})
+		})
+	}
+}

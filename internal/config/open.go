@@ -1,0 +1,91 @@
+package config
+
+import (
+	"math"
+	"net/netip"
+	"slices"
+)
+
+// A proxy that serves everybody on a public address is found within hours and
+// used to attack others. It takes one line to mean it, and none to be safe.
+
+// openProxies refuses listeners that would serve everybody by accident.
+func (d *decoder) openProxies() {
+	for i, l := range d.settings.Listeners {
+		p := d.listeners[i]
+		if !p.ok || l.OpenToTheWorld || p.addr.loopback() {
+			continue
+		}
+		open := slices.IndexFunc(d.openRules, func(r Rule) bool {
+			return len(r.Listeners) == 0 || slices.Contains(r.Listeners, l.Name)
+		})
+		if open < 0 {
+			continue
+		}
+		problem := quote(l.Listen) + " is open to the world: the rule " + quote(d.openRules[open].Name) + " does not limit who may use it"
+		hint := "limit the rule with `from`, or with `users` and `proof: ident`; if it is meant, write `open_to_the_world: true`"
+		if p.flag {
+			d.failFlag("--listen", problem, hint)
+		} else {
+			d.fail(p.listen, problem, hint)
+		}
+	}
+}
+
+// letsAnybodyIn tells whether the rule allows requests whoever sends them.
+func (r Rule) letsAnybodyIn() bool {
+	return !r.Deny && anywhere(r.From) && anyone(r.Users, r.Proof)
+}
+
+// anyone tells whether neither a name nor a proof is asked for, or none that
+// cannot be made up: a claimed name is only as good as no name.
+func anyone(users, proof []string) bool {
+	if slices.Contains(proof, "claimed") {
+		return true
+	}
+	named := len(users) > 0 && !slices.Contains(users, "any")
+	return !named && len(proof) == 0
+}
+
+// anywhere tells whether the networks leave hardly anybody out.
+func anywhere(from []Network) bool {
+	if len(from) == 0 {
+		return true
+	}
+	var prefixes []netip.Prefix
+	for _, n := range from {
+		if n.Word == "any" || n.Word == "internet" {
+			return true
+		}
+		if n.Prefix.IsValid() {
+			prefixes = append(prefixes, n.Prefix)
+		}
+	}
+	return share(prefixes, netip.PrefixFrom(netip.IPv4Unspecified(), 0)) > 0.5 ||
+		share(prefixes, netip.MustParsePrefix("2000::/3")) > 0.5
+}
+
+// share returns how much of the whole the parts cover, from 0 to 1.
+func share(parts []netip.Prefix, whole netip.Prefix) float64 {
+	var inside []netip.Prefix
+	for _, p := range parts {
+		switch {
+		case !p.Overlaps(whole):
+		case p.Bits() <= whole.Bits():
+			return 1
+		default:
+			inside = append(inside, p)
+		}
+	}
+	slices.SortFunc(inside, netip.Prefix.Compare) // of two that overlap, the larger comes first
+	covered := 0.0
+	var last netip.Prefix
+	for _, p := range inside {
+		if last.IsValid() && last.Overlaps(p) {
+			continue
+		}
+		covered += math.Ldexp(1, whole.Bits()-p.Bits())
+		last = p
+	}
+	return covered
+}

@@ -1,0 +1,128 @@
+// Package config reads the settings file: one strict YAML document. It fills
+// in the defaults, checks every value and every reference, and reports all
+// faults of a file at once, each with its place.
+//
+// A file is read in three steps. The YAML library makes a tree of nodes out of
+// the text (parse.go). The decoder walks the tree and knows, at every value,
+// where it stands; it collects faults instead of stopping at the first
+// (decode.go). Each section has a function that turns its node into values and
+// checks them there (listeners.go, rules.go, groups.go, sections.go). Last come
+// the checks that need all sections: names that must exist (read.go), and open
+// proxies by accident (open.go).
+//
+// Nothing here knows the server: values leave this package as plain data.
+package config
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Override is what the command line says in place of the file. The zero value
+// overrides nothing.
+type Override struct {
+	Listen string // the address of the only listener, which keeps its name; empty: the file's
+	Admin  string // where the admin page listens: "off" or empty
+}
+
+// Settings is everything that a file says, with every default filled in. The
+// slices are the caller's own.
+type Settings struct {
+	Listeners []Listener          // at least one
+	Groups    map[string][]string // by group name: the user names in it
+	Rules     []Rule              // in the order of the file; empty denies everything
+	Timeouts  Timeouts
+	Log       Log
+}
+
+// Listener is an address that clients come to.
+type Listener struct {
+	Name           string     // unique; the default is Listen, and "default" without a file
+	Listen         string     // "host:port" or ":port", as written. Port 0 is any free one
+	Protocols      []string   // of "socks4", "socks4a"; never empty
+	Advertise      netip.Addr // what BIND replies say, behind NAT; zero: none
+	BindPorts      PortRange  // where BIND listens; zero: any free port
+	HideAddress    bool       // replies to CONNECT carry zeros
+	OpenToTheWorld bool       // may serve everybody on a public address
+	UserIDMax      int        // bytes of a userid, 1 to 1024; the default is 255
+}
+
+// PortRange is the ports from First to Last, both in it. The zero value stands
+// for no range.
+type PortRange struct{ First, Last uint16 }
+
+// Rule allows or denies the requests that match everything it says. An empty
+// list matches everything, but for To.
+type Rule struct {
+	Name      string // unique, never empty
+	Deny      bool
+	Listeners []string  // names of listeners that exist
+	Protocols []string  // of "socks4", "socks4a"
+	Commands  []string  // of "connect", "bind"
+	From      []Network // where the client is
+	Users     []string  // names (any bytes but NUL), "@group" (it exists), "any"
+	Proof     []string  // of "claimed", "ident", "password", "certificate", "key"; empty is the default
+	To        []Target  // never empty: the default is the word internet, of a deny rule the word any
+	Ports     []PortRange
+	Bind      Bind
+}
+
+// Network is where clients come from: a word or a prefix, never both.
+type Network struct {
+	Word   string       // "any", "loopback", "private", "internet"
+	Prefix netip.Prefix // masked; an address is a prefix of its full length
+}
+
+// Target is where clients want to go: one of Word, Prefix and Name.
+type Target struct {
+	Word   string       // "any", "loopback", "private", "internet"
+	Prefix netip.Prefix // masked; an address is a prefix of its full length
+	Name   string       // a host name in lower case, without the trailing dot
+	Suffix bool         // any name below Name: written *.example.com
+}
+
+// Bind is a rule's terms for BIND. The zero value is what the SOCKS 4 paper
+// asks for.
+type Bind struct {
+	PrimaryOptional  bool // primary: optional
+	AnyPeer          bool // any_peer: true
+	WaitForRightPeer bool // wait_for_right_peer: true
+}
+
+// Timeouts bound every wait. All are over zero, but for Drain, which may be
+// zero, and none is over 30 days.
+type Timeouts struct {
+	Handshake  time.Duration // from accept to a whole request
+	Connect    time.Duration // until the target has answered
+	Bind       time.Duration // until the peer of a BIND has come
+	Ident      time.Duration // one question to a client's identd
+	Idle       time.Duration // a relay with nothing sent either way
+	HalfClosed time.Duration // a relay of which one side has ended
+	Drain      time.Duration // what sessions get to end when the server stops
+}
+
+// Log says what is logged and how.
+type Log struct {
+	Level  string // "debug", "info", "warn", "error"
+	Format string // "text", "json"
+}
+
+// maxTimeout is the longest that any timeout may be.
+const maxTimeout = 30 * 24 * time.Hour
+
+// defaults returns what an empty file says, but for the listeners and rules.
+func defaults() *Settings {
+	return &Settings{
+		Groups: map[string][]string{},
+		Timeouts: Timeouts{
+			Handshake:  10 * time.Second,
+			Connect:    120 * time.Second,
+			Bind:       120 * time.Second,
+			Ident:      5 * time.Second,
+			Idle:       24 * time.Hour,
+			HalfClosed: 10 * time.Minute,
+			Drain:      30 * time.Second,
+		},
+		Log: Log{Level: "info", Format: "text"},
+	}
+}

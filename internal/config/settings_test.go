@@ -1,0 +1,310 @@
+package config
+
+import (
+	"errors"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+// parse returns the settings of a file without faults.
+func parse(t *testing.T, file string) *Settings {
+	t.Helper()
+	s, err := Parse("f.yaml", []byte(file), Override{})
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	return s
+}
+
+// byDefault is what DESIGN promises without a file.
+func byDefault() *Settings {
+	return &Settings{
+		Listeners: []Listener{{Name: "default", Listen: "127.0.0.1:1080", Protocols: []string{"socks4", "socks4a"}, UserIDMax: 255}},
+		Groups:    map[string][]string{},
+		Rules:     []Rule{{Name: "this machine", From: []Network{{Word: "loopback"}}, To: []Target{{Word: "any"}}}},
+		Timeouts: Timeouts{
+			Handshake: 10 * time.Second, Connect: 2 * time.Minute, Bind: 2 * time.Minute, Ident: 5 * time.Second,
+			Idle: 24 * time.Hour, HalfClosed: 10 * time.Minute, Drain: 30 * time.Second,
+		},
+		Log: Log{Level: "info", Format: "text"},
+	}
+}
+
+func TestDefault(t *testing.T) {
+	s, err := Default(Override{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := byDefault(); !reflect.DeepEqual(s, want) {
+		t.Errorf("Default:\n%+v\nwant:\n%+v", s, want)
+	}
+}
+
+func TestEmptyFiles(t *testing.T) {
+	for _, file := range []string{
+		"", "\n\n", "# nothing\n", "---\n", "---\n...\n", "~\n", "{}\n", "\ufeff", "\r\n", "  \n\t\n", "admin: off", "admin: false",
+		"groups: {}", "timeouts: {}", "log: {}", "hide_address: false", "rules: {allow: this machine, from: loopback, to: any}",
+	} {
+		if s, want := parse(t, file), byDefault(); !reflect.DeepEqual(s, want) {
+			t.Errorf("%q:\n%+v\nwant:\n%+v", file, s, want)
+		}
+	}
+}
+
+const whole = `
+# A file that says all there is to say.
+hide_address: true
+open_to_the_world: true
+listeners:
+  - name: lan
+    listen: 192.168.1.1:1080
+    protocols: [socks4a]
+    advertise: ::ffff:203.0.113.7
+    bind_ports: 40000-40999
+    hide_address: false
+    open_to_the_world: false
+    userid_max: 1
+  - {listen: ":0", bind_ports: 5000, userid_max: 1024}
+  - listen: '[2001:db8::1]:1080'
+groups:
+  staff: [alice, bob, 1234]
+  none: []
+  one: carol
+rules:
+  - deny: nothing bad
+    to: [169.254.0.0/16, "*.Corp.example.", Host.example.COM., localhost, privat., my_host, 2001:DB8::/32, 10.1.2.3]
+  - allow: staff on the web
+    listeners: [lan, ":0"]
+    protocols: socks4
+    commands: [connect, bind]
+    from: [192.168.1.0/24, "::1", "::ffff:10.0.0.0/104", private, loopback]
+    users: ["@staff", '@none', 77, any, "\x01é", !!binary /w==, !!str true]
+    proof: [ident, password, certificate, key]
+    to: [internet, private, loopback, any]
+    ports: [80, "443", 8000-8999]
+    bind: {primary: optional, any_peer: true, wait_for_right_peer: true}
+timeouts: {handshake: 1s, connect: 1m30s, bind: 0.5d, ident: 1500ms, idle: 30d, half_closed: 2d12h, drain: 0}
+log: {level: error, format: json}
+admin: off
+`
+
+func TestWholeFile(t *testing.T) {
+	v4 := netip.MustParsePrefix
+	want := &Settings{
+		Listeners: []Listener{
+			{
+				Name: "lan", Listen: "192.168.1.1:1080", Protocols: []string{"socks4a"}, Advertise: netip.MustParseAddr("203.0.113.7"),
+				BindPorts: PortRange{40000, 40999}, UserIDMax: 1,
+			},
+			{
+				Name: ":0", Listen: ":0", Protocols: []string{"socks4", "socks4a"}, BindPorts: PortRange{5000, 5000},
+				HideAddress: true, OpenToTheWorld: true, UserIDMax: 1024,
+			},
+			{
+				Name: "[2001:db8::1]:1080", Listen: "[2001:db8::1]:1080", Protocols: []string{"socks4", "socks4a"},
+				HideAddress: true, OpenToTheWorld: true, UserIDMax: 255,
+			},
+		},
+		Groups: map[string][]string{"staff": {"alice", "bob", "1234"}, "none": {}, "one": {"carol"}},
+		Rules: []Rule{
+			{Name: "nothing bad", Deny: true, To: []Target{
+				{Prefix: v4("169.254.0.0/16")},
+				{Name: "corp.example", Suffix: true},
+				{Name: "host.example.com"},
+				{Name: "localhost"},
+				{Name: "privat"},
+				{Name: "my_host"},
+				{Prefix: v4("2001:db8::/32")},
+				{Prefix: v4("10.1.2.3/32")},
+			}},
+			{
+				Name: "staff on the web", Listeners: []string{"lan", ":0"}, Protocols: []string{"socks4"}, Commands: []string{"connect", "bind"},
+				From: []Network{
+					{Prefix: v4("192.168.1.0/24")},
+					{Prefix: v4("::1/128")},
+					{Prefix: v4("10.0.0.0/8")},
+					{Word: "private"},
+					{Word: "loopback"},
+				},
+				Users: []string{"@staff", "@none", "77", "any", "\x01é", "\xff", "true"},
+				Proof: []string{"ident", "password", "certificate", "key"},
+				To:    []Target{{Word: "internet"}, {Word: "private"}, {Word: "loopback"}, {Word: "any"}},
+				Ports: []PortRange{{80, 80}, {443, 443}, {8000, 8999}},
+				Bind:  Bind{PrimaryOptional: true, AnyPeer: true, WaitForRightPeer: true},
+			},
+		},
+		Timeouts: Timeouts{
+			Handshake: time.Second, Connect: 90 * time.Second, Bind: 12 * time.Hour, Ident: 1500 * time.Millisecond,
+			Idle: 30 * 24 * time.Hour, HalfClosed: 60 * time.Hour, Drain: 0,
+		},
+		Log: Log{Level: "error", Format: "json"},
+	}
+	for _, file := range []string{whole, strings.ReplaceAll(whole, "\n", "\r\n"), "---\n" + whole + "...\n"} {
+		if s := parse(t, file); !reflect.DeepEqual(s, want) {
+			t.Errorf("\n%+v\nwant:\n%+v", s, want)
+		}
+	}
+}
+
+// A list of one stands without brackets, everywhere.
+func TestListOfOne(t *testing.T) {
+	short := parse(t, `
+listeners: {listen: ":0", name: a, protocols: socks4}
+groups: {g: u}
+rules: {allow: x, listeners: a, protocols: socks4, commands: bind, from: "::1", users: "@g", proof: ident, to: a.example, ports: 80}
+`)
+	long := parse(t, `
+listeners: [{listen: ":0", name: a, protocols: [socks4]}]
+groups: {g: [u]}
+rules:
+- allow: x
+  listeners: [a]
+  protocols:
+  - socks4
+  commands: [bind]
+  from:
+    - ::1
+  users: ["@g"]
+  proof: [ ident ]
+  to: [
+    a.example, # the only one
+  ]
+  ports: [80]
+`)
+	if !reflect.DeepEqual(short, long) {
+		t.Errorf("\n%+v\n%+v", short, long)
+	}
+}
+
+func TestNoRules(t *testing.T) {
+	if s := parse(t, "rules: []"); len(s.Rules) != 0 {
+		t.Errorf("rules %+v, want none: everything is denied", s.Rules)
+	}
+}
+
+// Silence about where to is taken on the safe side, whichever that is.
+func TestDefaultTargets(t *testing.T) {
+	s := parse(t, "rules: [{allow: a}, {deny: b}]")
+	for i, want := range []string{"internet", "any"} {
+		if to := s.Rules[i].To; len(to) != 1 || to[0] != (Target{Word: want}) {
+			t.Errorf("rule %q goes to %+v, want %s", s.Rules[i].Name, to, want)
+		}
+	}
+}
+
+// Within braces the YAML library takes every colon for the end of a key.
+func TestColonsWithinBraces(t *testing.T) {
+	s := parse(t, `{"rules":[{"allow":x,"from":["::1",fd00::/8,2001:db8::,::2,127.0.0.1]},{allow: "y", from: ::3}]}`)
+	var got []string
+	for _, r := range s.Rules {
+		for _, n := range r.From {
+			got = append(got, n.Prefix.String())
+		}
+	}
+	if g, w := strings.Join(got, " "), "::1/128 fd00::/8 2001:db8::/128 ::2/128 127.0.0.1/32 ::3/128"; g != w {
+		t.Errorf("from %s, want %s", g, w)
+	}
+}
+
+func TestAliases(t *testing.T) {
+	s := parse(t, `
+groups: {staff: &staff [alice, bob], more: *staff}
+rules:
+  - &web {allow: web, from: &lan [10.0.0.0/8, private], ports: &p 80}
+  - allow: other
+    from: *lan
+    ports: [*p, 81]
+`)
+	if !reflect.DeepEqual(s.Groups["more"], []string{"alice", "bob"}) {
+		t.Errorf("group %q", s.Groups["more"])
+	}
+	if !reflect.DeepEqual(s.Rules[1].From, s.Rules[0].From) || !reflect.DeepEqual(s.Rules[1].Ports, []PortRange{{80, 80}, {81, 81}}) {
+		t.Errorf("rules %+v", s.Rules)
+	}
+}
+
+func TestOverride(t *testing.T) {
+	file := "listeners: {name: lan, listen: 192.168.1.1:1080, userid_max: 20}"
+	s, err := Parse("f.yaml", []byte(file), Override{Listen: "localhost:0", Admin: "off"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Listener{Name: "lan", Listen: "localhost:0", Protocols: []string{"socks4", "socks4a"}, UserIDMax: 20}
+	if !reflect.DeepEqual(s.Listeners, []Listener{want}) {
+		t.Errorf("listeners %+v, want %+v", s.Listeners, want)
+	}
+	if s, err = Default(Override{Listen: "0.0.0.0:9050"}); err != nil || s.Listeners[0].Listen != "0.0.0.0:9050" || s.Listeners[0].Name != "default" {
+		t.Errorf("listeners %+v, error %v", s.Listeners, err)
+	}
+}
+
+func TestOverrideMistakes(t *testing.T) {
+	two := "listeners: [{listen: 127.0.0.1:1080}, {listen: 127.0.0.1:1081}]\n"
+	for _, c := range []struct {
+		name, file string
+		o          Override
+		want       []string
+	}{
+		{"several listeners", two, Override{Listen: ":1080"}, []string{"0:0 --listen: the file has 2 listeners, and this is for the only one | change their addresses in the file"}},
+		{"no address", "", Override{Listen: "1080"}, []string{`0:0 --listen: "1080" is not an address with a port | write :1080 for all addresses, or 127.0.0.1:1080 for this machine`}},
+		{"admin", "", Override{Admin: "127.0.0.1:1088"}, []string{"0:0 --admin: the admin page is not in this version yet | write --admin off or leave it out"}},
+		{"open", "rules: {allow: all}", Override{Listen: ":1080"}, []string{
+			"0:0 --listen: \":1080\" is open to the world: the rule \"all\" does not limit who may use it | limit the rule with `from`, or with `users` and `proof: ident`; if it is meant, write `open_to_the_world: true`",
+		}},
+		{"with faults of the file", "rules: {allow: all, to: '*'}\n", Override{Listen: "x", Admin: "on"}, []string{
+			"0:0 --admin: the admin page is not in this version yet | write --admin off or leave it out",
+			`0:0 --listen: "x" is not an address with a port | write an address such as 127.0.0.1:1080, or :1080 for all addresses`,
+			`1:25 "*" is not a host name | write any`,
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			checkFaults(t, c.file, c.o, c.want)
+		})
+	}
+	_, err := Default(Override{Listen: "x"})
+	want := "--listen: \"x\" is not an address with a port\n  write an address such as 127.0.0.1:1080, or :1080 for all addresses"
+	if err == nil || err.Error() != want {
+		t.Errorf("Default: %v, want %s", err, want)
+	}
+}
+
+func TestLoad(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sallyport.yaml")
+	if err := os.WriteFile(path, []byte("log: {level: debug}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Load(path, Override{Listen: "127.0.0.1:0"})
+	if err != nil || s.Log.Level != "debug" || s.Listeners[0].Listen != "127.0.0.1:0" {
+		t.Errorf("Load: %+v, %v", s, err)
+	}
+}
+
+func TestLoadMistakes(t *testing.T) {
+	dir := t.TempDir()
+	missing, large := filepath.Join(dir, "missing.yaml"), filepath.Join(dir, "large.yaml")
+	if err := os.WriteFile(large, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(large, maxSize+1); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		missing: missing + ": the settings cannot be read: no such file or directory",
+		dir:     dir + ": the settings cannot be read: is a directory",
+		large:   large + ": the file is over 16 MiB",
+	} {
+		s, err := Load(path, Override{})
+		if _, ok := errors.AsType[Errors](err); !ok || err.Error() != want || s != nil {
+			t.Errorf("Load: %v, want %s", err, want)
+		}
+		if path == missing && !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%v is not fs.ErrNotExist", err)
+		}
+	}
+}
