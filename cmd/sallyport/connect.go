@@ -1,0 +1,83 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sallyport/sallyport/client"
+)
+
+func newConnect() *cobra.Command {
+	var proxy string
+	cmd := &cobra.Command{
+		Use:   "connect HOST PORT",
+		Short: "Join standard input and output to a target through a proxy",
+		Long: "Connect to HOST and PORT through a proxy and join standard input and output\n" +
+			"to the connection. It ends when the target has closed its side.\n\n" +
+			"ssh goes through a proxy with it:\n" +
+			"  ssh -o ProxyCommand='sallyport connect --proxy socks4a://gw:1080 %h %p' HOST",
+		Args: args(cobra.ExactArgs(2)),
+		RunE: func(cmd *cobra.Command, target []string) error {
+			d, err := dialer(proxy)
+			if err != nil {
+				return err
+			}
+			c, err := d.DialContext(cmd.Context(), "tcp", net.JoinHostPort(target[0], target[1]))
+			if err != nil {
+				return err
+			}
+			return join(c, cmd.InOrStdin(), cmd.OutOrStdout())
+		},
+	}
+	proxyFlag(cmd, &proxy)
+	return cmd
+}
+
+func proxyFlag(cmd *cobra.Command, proxy *string) {
+	cmd.Flags().StringVar(proxy, "proxy", "", "the proxy's `URL`: socks4://[userid@]host[:port] or socks4a://...; default: $ALL_PROXY")
+}
+
+// dialer makes the client for the proxy that the flag, or else the environment, names.
+func dialer(proxy string) (*client.Dialer, error) {
+	for _, variable := range []string{"ALL_PROXY", "all_proxy"} {
+		if proxy == "" {
+			proxy = os.Getenv(variable)
+		}
+	}
+	if proxy == "" {
+		return nil, usageError{errors.New("no proxy: name one with --proxy socks4a://host:1080, or in ALL_PROXY")}
+	}
+	d, err := client.New(proxy)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	return d, nil
+}
+
+// join copies in to c and c to out, passing the ends on, and closes c. It
+// returns when c has nothing more to say: input that nobody reads any more is
+// not waited for.
+func join(c net.Conn, in io.Reader, out io.Writer) error {
+	defer c.Close()
+	sent := make(chan error, 1)
+	go func() {
+		_, err := io.Copy(c, in)
+		if half, ok := c.(interface{ CloseWrite() error }); ok && err == nil {
+			err = half.CloseWrite()
+		}
+		sent <- err
+	}()
+	if _, err := io.Copy(out, c); err != nil {
+		return err
+	}
+	select {
+	case err := <-sent:
+		return err
+	default:
+		return nil
+	}
+}

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sallyport/sallyport/internal/daemon"
+)
+
+func newServe() *cobra.Command {
+	var src daemon.Source
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Serve (the default command)",
+		Long: "Serve until TERM or INT arrives; then take no new clients and let the open\n" +
+			"sessions end, for at most timeouts.drain. A second TERM or INT ends at once.\n\n" +
+			"Without --config it listens on 127.0.0.1:1080 and lets this machine go anywhere.",
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return serve(cmd.Context(), src, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	cmd.Flags().StringVarP(&src.File, "config", "c", "", "the settings `FILE`")
+	cmd.Flags().StringVar(&src.Listen, "listen", "", "listen on `ADDR` (host:port) instead of what the settings say")
+	cmd.Flags().StringVar(&src.Admin, "admin", "", "`off`: the admin page is not in this version yet")
+	return cmd
+}
+
+// serve runs a daemon until a signal ends it.
+func serve(ctx context.Context, src daemon.Source, out, log io.Writer) error {
+	ctx, hurry, release := onSignals(ctx)
+	defer release()
+	d, err := daemon.Open(ctx, src, log)
+	if err != nil {
+		return err
+	}
+	if err := d.Greet(out, version); err != nil {
+		return err
+	}
+	return d.Run(ctx, hurry)
+}
+
+// onSignals returns a context that the first TERM or INT ends, and one that the
+// second ends.
+func onSignals(parent context.Context) (stop, hurry context.Context, release func()) {
+	stop, cancelStop := context.WithCancel(parent)
+	hurry, cancelHurry := context.WithCancel(parent)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
+	var waiting sync.WaitGroup
+	waiting.Go(func() {
+		for _, cancel := range []context.CancelFunc{cancelStop, cancelHurry} {
+			if _, ok := <-signals; !ok {
+				return
+			}
+			cancel()
+		}
+	})
+	return stop, hurry, func() {
+		signal.Stop(signals)
+		close(signals)
+		waiting.Wait()
+		cancelStop()
+		cancelHurry()
+	}
+}
