@@ -29,31 +29,31 @@ type socketConn interface {
 }
 
 // socketPair connects through ln.
-func socketPair(t testing.TB, ln net.Listener) (dialed, accepted socketConn) {
-	t.Helper()
+func socketPair(tb testing.TB, ln net.Listener) (dialled, accepted socketConn) {
+	tb.Helper()
 	d, err := net.Dial(ln.Addr().Network(), ln.Addr().String())
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	a, err := ln.Accept()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { d.Close(); a.Close() })
+	tb.Cleanup(func() { d.Close(); a.Close() })
 	return d.(socketConn), a.(socketConn)
 }
 
-func listen(t testing.TB, network string) net.Listener {
-	t.Helper()
+func listen(tb testing.TB, network string) net.Listener {
+	tb.Helper()
 	address := "127.0.0.1:0"
 	if network == "unix" {
-		address = filepath.Join(t.TempDir(), "s")
+		address = filepath.Join(tb.TempDir(), "s")
 	}
 	ln, err := net.Listen(network, address)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { ln.Close() })
+	tb.Cleanup(func() { ln.Close() })
 	return ln
 }
 
@@ -66,10 +66,10 @@ type socketRig struct {
 	ended                  chan error
 }
 
-func newSocketRig(t testing.TB, ln net.Listener) *socketRig {
+func newSocketRig(tb testing.TB, ln net.Listener) *socketRig {
 	r := &socketRig{ended: make(chan error, 1)}
-	r.client, r.nearClient = socketPair(t, ln)
-	r.target, r.nearTarget = socketPair(t, ln)
+	r.client, r.nearClient = socketPair(tb, ln)
+	r.target, r.nearTarget = socketPair(tb, ln)
 	return r
 }
 
@@ -86,13 +86,13 @@ func (r *socketRig) run(ctx context.Context, head string, l Limits) *socketRig {
 }
 
 // end returns what Run did.
-func (r *socketRig) end(t testing.TB) error {
-	t.Helper()
+func (r *socketRig) end(tb testing.TB) error {
+	tb.Helper()
 	select {
 	case err := <-r.ended:
 		return err
 	case <-time.After(20 * time.Second):
-		t.Fatal("the relay does not end")
+		tb.Fatal("the relay does not end")
 		return nil
 	}
 }
