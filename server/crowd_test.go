@@ -157,7 +157,8 @@ func playTarget(t *testing.T, far *net.TCPConn, noise payload) {
 	}
 }
 
-// needs skips the test where it would be slow, or has too few descriptors.
+// needs skips a slow test where it is not wanted, and fails one that would fail
+// for nothing but too few descriptors.
 func needs(t *testing.T, descriptors uint64) {
 	t.Helper()
 	if testing.Short() {
@@ -165,7 +166,7 @@ func needs(t *testing.T, descriptors uint64) {
 	}
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || uint64(limit.Cur) < descriptors {
-		t.Skipf("%d descriptors are needed, and there are %d (%v)", descriptors, limit.Cur, err)
+		t.Fatalf("%d descriptors are needed, and there are %d (%v): raise the limit with ulimit -n", descriptors, limit.Cur, err)
 	}
 }
 

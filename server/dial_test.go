@@ -166,9 +166,11 @@ var eyeballCases = []eyeballCase{
 		[]string{v4a + " 0s", v6a + " 250ms", v4b + " 251ms"},
 		"", errFirst, 900 * ms,
 	}, {
-		"all fail in order: the first's error", []string{v4a, v4b},
+		"all fail in order: the first's error",
+		[]string{v4a, v4b},
 		map[string]attemptScript{v4a: {after: ms, err: errFirst}, v4b: {after: ms, err: errSecond}},
-		[]string{v4a + " 0s", v4b + " 1ms"}, "", errFirst, 2 * ms,
+		[]string{v4a + " 0s", v4b + " 1ms"},
+		"", errFirst, 2 * ms,
 	}, {
 		"who comes second is closed",
 		[]string{v4a, v4b, v4c},

@@ -47,7 +47,7 @@ var classified = []struct {
 	{"", "169.254.170.2 169.254.42.42 100.100.100.200 192.0.0.192 168.63.129.16 64:ff9b::168.63.129.16 fd00:ec2::254 fd00:ec2::23 [FD00:EC2::254]"},
 	{"", "fd20:ce::254 fd00:c1::a9fe:a9fe fd00:42::42 fd00:a9fe:a9fe::1 fd00:100::100:200"},
 	// This machine's own public addresses, straight and through a translator.
-	{"", "5.5.5.5 5.5.1285 84215045 ::ffff:5.5.5.5 5.5.5.5. 2a00:5::5 [2a00:5:0::5] 2A00:5::5 64:ff9b::5.5.5.5 2002:505:505::1"},
+	{"", "5.5.5.5 5.5.1285 84215045 ::ffff:5.5.5.5 5.5.5.5. 2a00:5::5 [2a00:5:0::5] 2A00:5::5 64:ff9b::5.5.5.5 2002:505:505::1 2002:909:909::9"},
 }
 
 // Every address in every spelling, asked for by a client and found by a

@@ -211,6 +211,17 @@ func TestAskRefused(t *testing.T) {
 	}
 }
 
+// Unless told otherwise, it is port 113 of the client's machine that is asked.
+func TestAskPort(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // nothing is sent, and the error says where it would have gone
+	_, err := Ident{}.Ask(ctx, here, netip.MustParseAddrPort("127.0.0.9:40000"))
+	dial, ok := errors.AsType[*net.OpError](err)
+	if !ok || dial.Addr == nil || dial.Addr.String() != "127.0.0.9:113" {
+		t.Errorf("%v; want an error about 127.0.0.9:113", err)
+	}
+}
+
 func TestAskClosedAtOnce(t *testing.T) {
 	for name, answer := range map[string]func(net.Conn){
 		"FIN": func(net.Conn) {},

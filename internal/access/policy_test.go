@@ -44,7 +44,7 @@ func addrs(texts string) (all []netip.Addr) {
 }
 
 // The addresses of the machine that the tests' policies run on, as they believe.
-var ownTexts = "192.168.7.1 5.5.5.5 2a00:5::5 127.0.0.1 ::1"
+var ownTexts = "192.168.7.1 5.5.5.5 2a00:5::5 2002:909:909::9 127.0.0.1 ::1"
 
 func newPolicy(resolver Resolver, rules ...Rule) *Policy {
 	p := &Policy{Rules: rules, Resolver: resolver}
