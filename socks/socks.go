@@ -6,8 +6,9 @@
 // the number of bytes it took, [ErrShort] (more is needed), or an error that
 // more bytes cannot mend. What follows a message is left untouched.
 //
-// All parsers are canonical: what they accept, the value's Append writes back
-// byte for byte. They copy what they keep, so the input may be reused.
+// All parsers (but ParseLoginReply5, which says why) are canonical: what they
+// accept, the value's Append writes back byte for byte. They copy what they
+// keep, so the input may be reused.
 package socks
 
 import "errors"
@@ -23,10 +24,11 @@ var (
 // Command is what a client asks for. The numbers are the same in SOCKS 4 and 5.
 type Command byte
 
-// The commands of the paper (sections 1 and 2).
+// The commands of the paper (sections 1 and 2), and of RFC 1928 (section 4).
 const (
-	Connect Command = 1
-	Bind    Command = 2
+	Connect   Command = 1
+	Bind      Command = 2
+	Associate Command = 3 // SOCKS 5 only
 )
 
 // String returns the word that settings and logs use, or "unknown".
@@ -36,6 +38,8 @@ func (c Command) String() string {
 		return "connect"
 	case Bind:
 		return "bind"
+	case Associate:
+		return "udp"
 	}
 	return "unknown"
 }

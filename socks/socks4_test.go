@@ -340,7 +340,7 @@ func TestCodes(t *testing.T) {
 		}
 		said[code.String()] = code
 	}
-	for command, word := range map[socks.Command]string{1: "connect", 2: "bind", 0: "unknown", 3: "unknown", 255: "unknown"} {
+	for command, word := range map[socks.Command]string{1: "connect", 2: "bind", 3: "udp", 0: "unknown", 4: "unknown", 255: "unknown"} {
 		if command.String() != word {
 			t.Errorf("command %d is called %q, want %q", byte(command), command, word)
 		}
