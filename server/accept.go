@@ -2,8 +2,10 @@ package server
 
 import (
 	"context"
+	"errors"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -50,12 +52,17 @@ func (s *Server) sayPaused(paused bool, limit int) {
 	s.logger().Info("accepting connections again")
 }
 
-// isTemporary reports whether a later Accept may succeed.
+// isTemporary reports whether a later Accept may succeed: unless the socket
+// itself is no longer one. Linux passes on what befell a connection that was
+// still in the queue, and lack of memory passes.
 func isTemporary(err error) bool {
-	// Temporary is deprecated for what it says of other errors; for accept it
-	// is right: EMFILE, ENFILE, ECONNABORTED and ECONNRESET.
-	temporary, ok := err.(interface{ Temporary() bool })
-	return ok && temporary.Temporary()
+	for _, final := range []error{net.ErrClosed, syscall.EBADF, syscall.EINVAL, syscall.ENOTSOCK} {
+		if errors.Is(err, final) {
+			return false
+		}
+	}
+	_, ofTheSystem := errors.AsType[syscall.Errno](err)
+	return ofTheSystem
 }
 
 // backoff is the pause between failing accepts: 5 ms, doubled up to a second.

@@ -184,20 +184,32 @@ func TestLimitIsForAllListeners(t *testing.T) {
 
 // TestDefaults are what the documentation says, and what is set stays.
 func TestDefaults(t *testing.T) {
-	want := Timeouts{10 * time.Second, 2 * time.Minute, 2 * time.Minute, 24 * time.Hour, 10 * time.Minute}
-	if got := (Timeouts{}).withDefaults(); got != want {
-		t.Errorf("timeouts %+v, want %+v", got, want)
-	}
-	set := Timeouts{1, 2, 3, 4, 5}
-	if got := set.withDefaults(); got != set {
-		t.Errorf("timeouts %+v, want %+v", got, set)
+	set := Timeouts{Handshake: 1, Connect: 2, Bind: 3, Idle: 4, HalfClosed: 5}
+	for _, test := range []struct {
+		name string
+		got  func(Timeouts) time.Duration
+		want time.Duration
+	}{
+		{"handshake", func(t Timeouts) time.Duration { return t.Handshake }, 10 * time.Second},
+		{"connect", func(t Timeouts) time.Duration { return t.Connect }, 2 * time.Minute},
+		{"bind", func(t Timeouts) time.Duration { return t.Bind }, 2 * time.Minute},
+		{"idle", func(t Timeouts) time.Duration { return t.Idle }, 24 * time.Hour},
+		{"half-closed", func(t Timeouts) time.Duration { return t.HalfClosed }, 10 * time.Minute},
+	} {
+		if got := test.got((Timeouts{}).withDefaults()); got != test.want {
+			t.Errorf("%s: %v, want %v", test.name, got, test.want)
+		}
+		if got, want := test.got(set.withDefaults()), test.got(set); got != want {
+			t.Errorf("%s: %v, though %v was set", test.name, got, want)
+		}
 	}
 	limits := Limits{Connections: 500}.withDefaults()
-	if want := (Limits{500, 250, 1024, 1024, 64}); limits != want {
-		t.Errorf("limits %+v, want %+v", limits, want)
+	if limits.Connections != 500 || limits.Handshakes != 250 || limits.HandshakesPerSource != 125 || limits.Binds != 125 || limits.BindsPerSource != 64 {
+		t.Errorf("limits %+v", limits)
 	}
-	if set := (Limits{1, 2, 3, 4, 5}); set.withDefaults() != set {
-		t.Errorf("limits %+v, want %+v", set.withDefaults(), set)
+	limits = Limits{Connections: 1, Handshakes: 2, HandshakesPerSource: 3, Binds: 4, BindsPerSource: 5}.withDefaults()
+	if limits.Connections != 1 || limits.Handshakes != 2 || limits.HandshakesPerSource != 3 || limits.Binds != 4 || limits.BindsPerSource != 5 {
+		t.Errorf("limits %+v, though others were set", limits)
 	}
 	if (Limits{Connections: 1}).withDefaults().Handshakes != 1 {
 		t.Error("with one connection there must be a handshake")

@@ -18,6 +18,7 @@ const aheadLimit = 64 << 10
 type ahead struct {
 	conn net.Conn
 	head []byte // starts with what the handshake had read
+	quit chan struct{}
 	done chan struct{}
 }
 
@@ -26,10 +27,13 @@ type ahead struct {
 // A client of CONNECT may have said all it has to say and still wait for the
 // answer; one of BIND has nothing to wait for once it has closed.
 func readAhead(c net.Conn, head []byte, endIsGone bool, gone context.CancelCauseFunc) *ahead {
-	a := &ahead{conn: c, head: head, done: make(chan struct{})}
+	a := &ahead{conn: c, head: head, quit: make(chan struct{}), done: make(chan struct{})}
 	go func() {
 		defer close(a.done)
 		err := a.read()
+		if err == nil {
+			err = a.watch()
+		}
 		switch {
 		case err == nil || errors.Is(err, os.ErrDeadlineExceeded):
 		case !errors.Is(err, io.EOF):
@@ -57,9 +61,30 @@ func (a *ahead) read() error {
 	return nil
 }
 
+// watchEvery is how often a client is looked after that is no longer read.
+const watchEvery = time.Second
+
+// watch waits for the end of a client that has sent all it may for now, and
+// returns it as read would: io.EOF, an error, or nil when stop was called.
+func (a *ahead) watch() error {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-a.quit:
+			return nil
+		case <-tick.C:
+			if err := hangUp(a.conn); err != nil {
+				return err
+			}
+		}
+	}
+}
+
 // stop ends the reading and returns all that the client has sent. The
 // connection can be read again afterwards.
 func (a *ahead) stop() []byte {
+	close(a.quit)
 	_ = a.conn.SetReadDeadline(time.Unix(1, 0)) // fails only on a closed connection: nothing waits then
 	<-a.done
 	_ = a.conn.SetReadDeadline(time.Time{})

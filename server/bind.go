@@ -159,8 +159,12 @@ func (x *exchange) accept(ctx context.Context, ln net.Listener, grant Grant, lim
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { ln.Close() })
 	defer stop()
+	var pause backoff
 	for {
 		c, err := ln.Accept()
+		if err != nil && isTemporary(err) && pause.wait(ctx) {
+			continue // no descriptor is free for now: the peer waits in the socket's queue
+		}
 		if ctx.Err() != nil {
 			err = errors.Join(context.Cause(ctx), closeIf(c))
 		}

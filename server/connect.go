@@ -37,6 +37,15 @@ func (x *exchange) connect(ctx context.Context) error {
 func (x *exchange) reach(ctx context.Context) (net.Conn, error) {
 	ctx, end := x.await(ctx, x.server.Timeouts.withDefaults().Connect, false)
 	defer end()
+	addrs, err := x.judge(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return x.dial(ctx, addrs)
+}
+
+// judge decides, and returns the addresses that may be dialled.
+func (x *exchange) judge(ctx context.Context) ([]netip.AddrPort, error) {
 	if x.request.Target.Port == 0 {
 		return nil, fmt.Errorf("%w: port 0", BadRequest)
 	}
@@ -44,10 +53,12 @@ func (x *exchange) reach(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	addrs, err := x.server.targets(grant.Addrs, x.request.Target.Port)
-	if err != nil {
-		return nil, err
-	}
+	return x.server.targets(grant.Addrs, x.request.Target.Port)
+}
+
+// dial connects to the first of the addresses that answers. The caller closes
+// the connection.
+func (x *exchange) dial(ctx context.Context, addrs []netip.AddrPort) (net.Conn, error) {
 	target, err := dialFirst(ctx, x.server.outbound(), addrs)
 	if ctx.Err() != nil { // and be it that the target answered in the same moment
 		return nil, errors.Join(context.Cause(ctx), closeIf(target))

@@ -106,6 +106,7 @@ func TestCrowd(t *testing.T) {
 	var wg sync.WaitGroup
 	var open sync.WaitGroup
 	open.Add(crowd)
+	counted := make(chan struct{})
 	wg.Go(func() {
 		for range crowd {
 			far := target.Next(t)
@@ -122,7 +123,7 @@ func TestCrowd(t *testing.T) {
 			proxytest.Say(t, c, proxytest.Connect4(target.Addr(), "bob"))
 			proxytest.Granted4(t, c)
 			open.Done()
-			open.Wait() // until all sessions are open
+			<-counted
 			proxytest.Say(t, c, binary.BigEndian.AppendUint32(nil, uint32(i)))
 			if err := (speaker{c, noise.of(i, true), noise.of(i, false), i%3 == 1}).play(); err != nil {
 				t.Errorf("client %d: %v", i, err)
@@ -133,6 +134,7 @@ func TestCrowd(t *testing.T) {
 	if n := r.open(); n != crowd {
 		t.Errorf("%d sessions are open at once, want %d", n, crowd)
 	}
+	close(counted)
 	wg.Wait()
 	var up, down int64
 	for range crowd {

@@ -13,6 +13,10 @@ import (
 // it (RFC 8305, section 5).
 const attemptDelay = 250 * time.Millisecond
 
+// maxAttempts is how many of a name's addresses are tried: whoever keeps a name
+// must not be able to make one request open any number of connections.
+const maxAttempts = 8
+
 // dialFirst connects to the first of the addresses that answers, trying them
 // in order, the families in turn, a further one whenever the last has failed
 // or has taken attemptDelay (RFC 8305, Happy Eyeballs). When all fail, the
@@ -22,7 +26,9 @@ func dialFirst(ctx context.Context, out Outbound, addrs []netip.AddrPort) (net.C
 		return out.DialContext(ctx, "tcp", addrs[0].String())
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	r := &race{out: out, addrs: interleave(addrs), results: make(chan attempt, len(addrs)), errs: make([]error, len(addrs))}
+	r := &race{out: out, addrs: interleave(addrs)}
+	r.addrs = r.addrs[:min(len(r.addrs), maxAttempts)]
+	r.results, r.errs = make(chan attempt, len(r.addrs)), make([]error, len(r.addrs))
 	c, err := r.run(ctx)
 	cancel()
 	r.closeLosers()
@@ -151,19 +157,29 @@ func isHost(a netip.Addr) bool {
 	return a.IsValid() && !a.IsUnspecified() && !a.IsMulticast() && a != broadcast && !thisNetwork.Contains(a)
 }
 
-// isSelf reports whether an address is one that this server listens on.
+// isSelf reports whether an address is one that this server listens on, or one
+// that stands for it outside a NAT.
 func (s *Server) isSelf(to netip.AddrPort) bool {
+	listens, everywhere := s.listensOn(to)
+	return listens || everywhere && isLocal(to.Addr())
+}
+
+// listensOn reports whether a listener has just this address, and whether one
+// has its port on all addresses.
+func (s *Server) listensOn(to netip.AddrPort) (this, all bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for sv := range s.serving {
-		if sv.address.Port() != to.Port() {
-			continue
-		}
-		if sv.address.Addr() == to.Addr() || sv.address.Addr().IsUnspecified() && isLocal(to.Addr()) {
-			return true
+		at := sv.address.Addr()
+		switch {
+		case sv.address.Port() != to.Port():
+		case at == to.Addr(), sv.advertise == to.Addr():
+			this = true
+		case at.IsUnspecified():
+			all = true
 		}
 	}
-	return false
+	return this, all
 }
 
 // isLocal reports whether an address is one of this machine's.

@@ -2,10 +2,12 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"runtime/debug"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/relay"
@@ -14,56 +16,108 @@ import (
 
 // exchange is one client connection and what came of it so far.
 type exchange struct {
-	server   *Server
-	conn     net.Conn
-	listener *Listener
-	session  *Session
-	request  *Request
-	head     []byte // what the client sent behind its request: it goes to the target first
-	lingers  bool   // the last words were said, and the client may not have read them yet
+	server      *Server
+	conn        net.Conn
+	listener    *Listener
+	relayed     *proxyHeader // who the client is, where a load balancer has said so; nil: the other end
+	session     *Session
+	certificate Identity // what the client's TLS certificate proves; zero: it has none
+	request     *Request
+	stream      streamer // in the place of request: what serves the connection
+	head        []byte   // what the client sent behind its request: it goes to the target first
+	lingers     bool     // the last words were said, and the client may not have read them yet
 }
 
 // serveConn takes a connection from its first byte to its last. The caller
 // closes c. The first context ends it while in its handshake, the second later.
 func (s *Server) serveConn(handshakes, sessions context.Context, c net.Conn, l *Listener) {
-	x := &exchange{server: s, conn: c, listener: l, session: &Session{
-		ID:       s.state.lastID.Add(1),
-		Started:  time.Now(),
-		Listener: l.Name,
-		Client:   addrPort(c.RemoteAddr()),
-	}}
+	x := &exchange{server: s, conn: c, listener: l}
+	x.begin()
+	defer x.contain()
 	reason := x.handshake(handshakes)
-	if reason == nil {
-		s.recorder().Opened(x.session)
+	if reason == nil && x.stream != nil {
+		reason = x.stream(handshakes, sessions, x)
+	} else if reason == nil {
+		x.opened()
 		reason = x.answer(sessions)
 	}
-	s.recorder().Closed(x.session, reason)
+	x.closed(reason)
 	if x.lingers {
-		x.linger()
+		x.linger(sessions)
 	}
+}
+
+// contain keeps a fault of the proxy's own code to the session that met it. No
+// input should be able to cause one: the log asks for a report.
+func (x *exchange) contain() {
+	if fault := recover(); fault != nil {
+		x.server.logger().Error("a fault of the proxy itself ended a session; please report it",
+			"fault", fmt.Sprint(fault), "stack", string(debug.Stack()))
+		x.closed(Failed)
+	}
+}
+
+// begin starts a session: the first of the connection, or, where one connection
+// carries many, the next.
+func (x *exchange) begin() {
+	_, secure := x.conn.(*tls.Conn)
+	x.request = nil
+	x.session = &Session{
+		ID:       x.server.state.lastID.Add(1),
+		Started:  time.Now(),
+		Listener: x.listener.Name,
+		Client:   addrPort(x.conn.RemoteAddr()),
+		TLS:      secure,
+	}
+	if x.relayed != nil {
+		x.session.Client, x.session.Through = x.relayed.client, x.session.Client
+	}
+}
+
+// opened tells the recorder of the session's request.
+func (x *exchange) opened() { x.server.recorder().Opened(x.session) }
+
+// closed tells the recorder how the session ended, once.
+func (x *exchange) closed(reason error) {
+	if x.session != nil {
+		x.server.recorder().Closed(x.session, reason)
+		x.session = nil
+	}
+}
+
+// ask makes r the session's request.
+func (x *exchange) ask(r *Request) {
+	if x.certificate.Name != "" && r.Identity.Proof != Password {
+		r.Identity = x.certificate
+	}
+	r.Client, r.Local, r.Listener = x.session.Client, addrPort(x.conn.LocalAddr()), x.listener.Name
+	if x.relayed != nil {
+		r.Local, r.Relayed = x.relayed.local, true
+	}
+	x.request = r
+	x.session.Protocol, x.session.Command = r.Protocol, r.Command
+	x.session.Identity, x.session.Target = r.Identity, r.Target
 }
 
 // handshake reads the request, or says why there is none.
 func (x *exchange) handshake(ctx context.Context) error {
-	waiting := &x.server.state.handshakes
-	source := x.session.Client.Addr()
-	if !waiting.add(source) {
-		return fmt.Errorf("%w: too many handshakes wait, in sum or from this source", Busy)
-	}
-	defer waiting.remove(source)
-	last, rest, err := x.server.shake(ctx, x.conn, x.listener)
+	ctx, leave := x.server.state.handshakes.enter(ctx, x.session.Client.Addr())
+	defer leave()
+	last, rest, err := x.shake(ctx)
 	if err != nil {
 		return err
 	}
 	if last.refusal != nil {
+		if last.about != nil {
+			x.ask(last.about) // for the record
+		}
 		x.say(last.reply)
 		return last.refusal
 	}
-	x.head, x.request = rest, last.request
-	x.request.Client, x.request.Local = x.session.Client, addrPort(x.conn.LocalAddr())
-	x.request.Listener = x.listener.Name
-	x.session.Protocol, x.session.Command = x.request.Protocol, x.request.Command
-	x.session.Identity, x.session.Target = x.request.Identity, x.request.Target
+	x.head, x.stream = rest, last.stream
+	if last.request != nil {
+		x.ask(last.request)
+	}
 	return nil
 }
 
@@ -74,6 +128,10 @@ func (x *exchange) answer(ctx context.Context) error {
 		return x.connect(ctx)
 	case socks.Bind:
 		return x.bind(ctx)
+	case socks.Associate:
+		if x.request.Protocol == SOCKS5 { // the others know no such command
+			return x.associate(ctx)
+		}
 	}
 	return x.deny(fmt.Errorf("%w: command %d", Unsupported, x.request.Command), netip.AddrPort{})
 }
@@ -146,7 +204,8 @@ func (x *exchange) say(words []byte) {
 
 // linger reads for a short while what the client still sends: closing over
 // unread bytes would send RST, which can overtake the last words and lose them.
-func (x *exchange) linger() {
+func (x *exchange) linger(ctx context.Context) {
+	defer context.AfterFunc(ctx, func() { expire(x.conn) })()
 	if x.conn.SetReadDeadline(time.Now().Add(lingerTime)) == nil {
 		_, _ = io.CopyN(io.Discard, x.conn, lingerBytes) // how it ends does not matter
 	}

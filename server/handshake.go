@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"slices"
 	"time"
 
@@ -25,21 +24,42 @@ type handshake interface {
 
 // step is what a handshake wants. The zero value: more bytes.
 type step struct {
-	request *Request // the handshake is over: this awaits its answer
-	refusal error    // the handshake is over: send reply, then close
-	reply   []byte
+	request     *Request     // the handshake is over: this awaits its answer
+	refusal     error        // the handshake is over: send reply, then close
+	about       *Request     // what was refused, as far as it was understood; nil: nothing
+	reply       []byte       // send this
+	credentials *Credentials // check these, and go on with what then says
+	then        func(Identity, error) step
+	stream      streamer // the handshake is over: no request but many may follow, for this to serve
 }
 
-func (s step) over() bool { return s.request != nil || s.refusal != nil }
+// streamer serves a protocol whose connection can carry one request after the
+// other. It is given the exchange with what was read ahead in its head, records
+// a session for each request, and returns when the connection has nothing more
+// to give. The first context ends it while it waits for a request, the second
+// later. It does not close the connection.
+type streamer func(handshakes, sessions context.Context, x *exchange) error
+
+func (s step) over() bool { return s.request != nil || s.refusal != nil || s.stream != nil }
 
 // handshakeBuffer holds the longest request whole: head, userid, 4a host.
 const handshakeBuffer = 8 + socks.MaxUserID + 1 + socks.MaxHost + 1
 
 // detect chooses the handshake by the first byte. What is of no protocol served
 // here gets no answer: nothing is said to a scanner.
-func detect(first byte, l *Listener) (handshake, error) {
-	if first == socks.Version4 && (l.speaks(SOCKS4) || l.speaks(SOCKS4a)) {
+func (x *exchange) detect(first byte) (handshake, error) {
+	l := x.listener
+	switch {
+	case l.TLSOnly && !x.session.TLS:
+		return nil, fmt.Errorf("%w: this listener takes TLS only", Garbage)
+	case first == socks.Version4 && (l.speaks(SOCKS4) || l.speaks(SOCKS4a)):
+		x.session.Protocol = SOCKS4
 		return &socks4{listener: l}, nil
+	case first == socks.Version5 && l.speaks(SOCKS5):
+		x.session.Protocol = SOCKS5
+		return newSOCKS5(x.login(SOCKS5)), nil
+	case beginsMethod(first) && l.speaks(HTTP):
+		return httpOpening{}, nil
 	}
 	return nil, fmt.Errorf("%w: first byte 0x%02x", Garbage, first)
 }
@@ -47,52 +67,92 @@ func detect(first byte, l *Listener) (handshake, error) {
 // shake drives a handshake over a blocking connection, within one time limit
 // for the whole of it. It returns the step that ended it, and the bytes behind
 // the request.
-func (s *Server) shake(ctx context.Context, c net.Conn, l *Listener) (step, []byte, error) {
-	if err := c.SetDeadline(time.Now().Add(s.Timeouts.withDefaults().Handshake)); err != nil {
-		return step{}, nil, err
-	}
-	stop := context.AfterFunc(ctx, func() { expire(c) })
-	next, rest, err := drive(c, l)
+func (x *exchange) shake(ctx context.Context) (step, []byte, error) {
+	limit := x.server.Timeouts.withDefaults().Handshake
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, HandshakeSlow)
+	defer cancel()
+	plain := x.conn // x.conn may become a secure one meanwhile
+	stop := context.AfterFunc(ctx, func() { expire(plain) })
+	d := &driver{exchange: x, buf: make([]byte, 0, handshakeBuffer), headed: len(x.listener.ProxyFrom) == 0}
+	last, err := d.drive(ctx)
 	if !stop() {
 		return step{}, nil, context.Cause(ctx)
 	}
 	if err != nil {
 		return step{}, nil, handshakeEnd(err)
 	}
-	return next, slices.Clone(rest), c.SetDeadline(time.Time{}) // the clone lets go of the buffer
+	return last, slices.Clone(d.buf), nil // the clone lets go of the buffer
 }
 
-// drive reads and feeds until the handshake is over.
-func drive(c net.Conn, l *Listener) (step, []byte, error) {
-	var h handshake
-	buf := make([]byte, 0, handshakeBuffer)
+// driver reads for a handshake and does what it wants.
+type driver struct {
+	*exchange
+	handshake handshake
+	headed    bool   // the PROXY header has come, or none is wanted
+	buf       []byte // what has arrived and was not taken
+}
+
+// drive returns the step that ended the handshake.
+func (d *driver) drive(ctx context.Context) (step, error) {
 	for {
-		n, err := c.Read(buf[len(buf):cap(buf)])
-		buf = buf[:len(buf)+n]
-		if h == nil && len(buf) > 0 {
-			var garbage error
-			if h, garbage = detect(buf[0], l); garbage != nil {
-				return step{}, nil, garbage
-			}
-		}
+		n, err := d.conn.Read(d.buf[len(d.buf):cap(d.buf)])
+		d.buf = d.buf[:len(d.buf)+n]
 		if n > 0 {
-			took, next := h.feed(buf)
-			if next.over() {
-				return next, buf[took:], nil
+			last, err := d.advance(ctx)
+			if err != nil || last.over() {
+				return last, err
 			}
-			buf = buf[:copy(buf, buf[took:])]
 		}
 		if err != nil {
-			return step{}, nil, err
+			return step{}, err
 		}
 	}
+}
+
+// advance feeds until the handshake is over or wants more bytes.
+func (d *driver) advance(ctx context.Context) (step, error) {
+	if !d.headed {
+		var err error
+		if d.headed, err = d.header(); !d.headed || len(d.buf) == 0 {
+			return step{}, err
+		}
+	}
+	if d.handshake == nil {
+		if d.wantsTLS() {
+			return step{}, d.startTLS(ctx)
+		}
+		var err error
+		if d.handshake, err = d.detect(d.buf[0]); err != nil {
+			return step{}, err
+		}
+	}
+	for {
+		took, next := d.handshake.feed(d.buf)
+		d.buf = d.buf[:copy(d.buf, d.buf[took:])]
+		if next.credentials != nil {
+			next = next.then(d.authenticate(ctx, *next.credentials))
+		}
+		if next.over() || took == 0 {
+			return next, nil
+		}
+		if _, err := d.conn.Write(next.reply); err != nil {
+			return step{}, err
+		}
+	}
+}
+
+func (d *driver) authenticate(ctx context.Context, c Credentials) (Identity, error) {
+	c.Protocol, c.Listener, c.Client = SOCKS5, d.listener.Name, d.session.Client
+	id, err := d.server.Authenticator.Authenticate(ctx, c)
+	if ctx.Err() != nil { // it may have been late all the same: nobody is told of a login any more
+		return Identity{}, context.Cause(ctx)
+	}
+	return id, err
 }
 
 // handshakeEnd names what ended a handshake that did not come to a request.
 func handshakeEnd(err error) error {
 	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return HandshakeSlow
 	case errors.Is(err, io.EOF):
 		return ClientGone
 	case ReasonOf(err) == Refused: // ECONNRESET, of a client

@@ -40,7 +40,7 @@ func TestHandshakeLimitIsAbsolute(t *testing.T) {
 				if rest, _ := proxytest.End(c); len(rest) > 0 {
 					t.Errorf("% x was said, want silence", rest)
 				}
-				if e.Protocol != "" || e.Client.Addr() != clientAt {
+				if e.Protocol != SOCKS4 || e.Command != 0 || e.Client.Addr() != clientAt {
 					t.Errorf("recorded %q from %v", e.Protocol, e.Client)
 				}
 			})
@@ -238,9 +238,8 @@ func (e *endless) Read(b []byte) (int, error) {
 	return 1, nil
 }
 
-// TestHandshakeCaps: of what waits in its handshake there is a limit, in sum and
-// from one source; what is past it is closed without a byte, what came before
-// and what comes from elsewhere is served.
+// TestHandshakeCaps: one handshake too many, in sum or of one source, ends the
+// oldest, without a word, and is served itself.
 func TestHandshakeCaps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		here, there := clientAt, netip.MustParseAddr("127.0.0.9")
@@ -248,33 +247,41 @@ func TestHandshakeCaps(t *testing.T) {
 		r := inMemory(t, s, Listener{})
 		target := r.network.MustListen(targetAt.String())
 		var waiting []*proxytest.Conn
-		for _, host := range []netip.Addr{here, here, here, there, there} {
+		enter := func(host netip.Addr) {
 			waiting = append(waiting, r.client(host))
+			synctest.Wait()
 		}
-		synctest.Wait()
-		for name, host := range map[string]netip.Addr{"in sum": netip.MustParseAddr("127.0.0.7"), "of one source": here} {
-			c := r.client(host)
+		for _, host := range []netip.Addr{there, here, here, here} {
+			enter(host)
+		}
+		isEvicted := func(which int, why string) {
+			t.Helper()
 			r.next(Busy)
-			if rest, _ := proxytest.End(c); len(rest) > 0 {
-				t.Errorf("%s: % x was said", name, rest)
+			if rest, _ := proxytest.End(waiting[which]); len(rest) > 0 {
+				t.Errorf("%s: % x was said", why, rest)
 			}
 		}
-		waiting[4].Close()
+		enter(here)
+		isEvicted(1, "of one source")
+		enter(netip.MustParseAddr("127.0.0.7"))
+		enter(netip.MustParseAddr("127.0.0.8"))
+		isEvicted(0, "in sum")
+		waiting[2].Close()
 		r.next(ClientGone)
-		r.client(here) // a place is free in sum, but not for this source
-		r.next(Busy)
-
-		proxytest.Say(t, waiting[0], proxytest.Connect4(target.AddrPort(), ""))
+		enter(netip.MustParseAddr("127.0.0.6")) // in the place that has become free
+		if len(r.ends) > 0 {
+			t.Error("a handshake was ended for one that had a place")
+		}
+		last := waiting[len(waiting)-1]
+		proxytest.Say(t, last, proxytest.Connect4(target.AddrPort(), ""))
 		r.next4(target)
-		proxytest.Granted4(t, waiting[0])
+		proxytest.Granted4(t, last)
 		if _, far := r.relayed(target); far == nil { // the place of the handshake that is over
 			t.Error("no session")
 		}
 	})
 }
 
-// TestHandshakeCapIPv6 counts a /64 as one source: a host there has addresses
-// without number.
 func TestHandshakeCapIPv6(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := inMemory(t, &Server{Limits: Limits{HandshakesPerSource: 2}}, Listener{})

@@ -138,3 +138,15 @@ func TestOurAddressIsFreeOnceNotServed(t *testing.T) {
 	listenTCP(t, at.String())
 	proxytest.Eventually(t, "the address is a target", func() bool { return ask().Code == socks.Granted4 })
 }
+
+// TestAdvertisedAddressIsALoop: behind a NAT that leads our own traffic back to
+// us, the address outside stands for the one that is listened on.
+func TestAdvertisedAddressIsALoop(t *testing.T) {
+	outside := netip.MustParseAddr("203.0.113.7")
+	r := onLoopback(t, &Server{Policy: deciding(anything)}, Listener{Advertise: outside})
+	c := proxytest.Dial(t, r.address)
+	port := netip.MustParseAddrPort(r.address).Port()
+	proxytest.Say(t, c, proxytest.Connect4(netip.AddrPortFrom(outside, port), "bob"))
+	proxytest.Refused4(t, c, socks.Rejected4)
+	r.next(Loop)
+}

@@ -27,6 +27,7 @@ const (
 	Unsupported   Reason = "unsupported"    // a command or protocol that is not served here
 	HandshakeSlow Reason = "handshake-slow" // the handshake's time limit passed
 	Busy          Reason = "busy"           // a limit on what may wait at once is reached
+	BadLogin      Reason = "bad-login"      // no such user, another password, or none where one is needed
 	Denied        Reason = "denied"         // no rule allows it, or one denies it
 	NoIdentd      Reason = "no-identd"      // a rule needs IDENT, and identd did not answer (92)
 	OtherUser     Reason = "other-user"     // identd names somebody else, or nobody (93)
@@ -38,6 +39,7 @@ const (
 	TimedOut      Reason = "timed-out"      // the limit for connecting, or for BIND's peer, passed
 	WrongPeer     Reason = "wrong-peer"     // somebody else connected to the BIND port
 	NoPort        Reason = "no-port"        // no port is free for BIND
+	BadReply      Reason = "bad-reply"      // the target's answer breaks its protocol
 )
 
 // Ends of a session that was relayed, or whose client did not wait.

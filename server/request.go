@@ -13,9 +13,11 @@ type Proof string
 
 // The proofs, weakest first.
 const (
-	NoProof Proof = ""        // the client said nothing about itself
-	Claimed Proof = "claimed" // a bare SOCKS 4 userid: anybody can send any
-	Ident   Proof = "ident"   // a userid that the client's identd confirmed (RFC 1413)
+	NoProof     Proof = ""            // the client said nothing about itself
+	Claimed     Proof = "claimed"     // a bare SOCKS 4 userid: anybody can send any
+	Ident       Proof = "ident"       // a userid that the client's identd confirmed (RFC 1413)
+	Password    Proof = "password"    // a name and the password that goes with it
+	Certificate Proof = "certificate" // a TLS client certificate, verified
 )
 
 // Identity is who asks, and how well that is known.
@@ -31,6 +33,8 @@ type Protocol string
 const (
 	SOCKS4  Protocol = "socks4"
 	SOCKS4a Protocol = "socks4a"
+	SOCKS5  Protocol = "socks5"
+	HTTP    Protocol = "http"
 )
 
 // Request is what a handshake ends in: a question that awaits its answer.
@@ -38,9 +42,10 @@ type Request struct {
 	Protocol Protocol
 	Command  socks.Command
 	Identity Identity
-	Target   socks.Addr     // of CONNECT; for BIND the application server that is expected
+	Target   socks.Addr     // of CONNECT; for BIND the application server that is expected; of UDP, what a datagram is for
 	Client   netip.AddrPort // where the request came from, unmapped
-	Local    netip.AddrPort // the address of ours that the client connected to, unmapped
+	Local    netip.AddrPort // the address that the client connected to, unmapped
+	Relayed  bool           // a load balancer said so of Client and Local; the connection is its own
 	Listener string         // the listener's name
 	Replier  Replier
 }

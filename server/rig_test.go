@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -203,6 +204,11 @@ func (r *rig) serve(socket net.Listener, l Listener) {
 			r.Errorf("%d sessions were opened and never closed", n)
 		}
 		r.allClosed()
+		for _, line := range r.book.all() {
+			if strings.Contains(line, "a fault of the proxy itself") {
+				r.Errorf("the log says %q", line)
+			}
+		}
 	})
 }
 

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net"
@@ -18,12 +19,13 @@ var ErrServerClosed = errors.New("server: closed")
 // may be set before the first call of Serve and not after. The zero value denies
 // every request. All methods are safe for concurrent use.
 type Server struct {
-	Policy   Policy       // nil denies everything
-	Recorder Recorder     // nil: nobody is told
-	Outbound Outbound     // nil: the operating system's network
-	Log      *slog.Logger // faults of the server's own, never a session's; nil: none
-	Timeouts Timeouts
-	Limits   Limits
+	Policy        Policy        // nil denies everything
+	Authenticator Authenticator // nil: nobody is asked for a password
+	Recorder      Recorder      // nil: nobody is told
+	Outbound      Outbound      // nil: the operating system's network
+	Log           *slog.Logger  // faults of the server's own, never a session's; nil: none
+	Timeouts      Timeouts
+	Limits        Limits
 
 	mu      sync.Mutex
 	closed  bool
@@ -33,22 +35,34 @@ type Server struct {
 
 // state is what the sessions of all listeners share.
 type state struct {
-	lastID     atomic.Uint64
-	gate       gate      // connections in all
-	handshakes tally     // connections without a whole request yet, by source
-	binds      tally     // BINDs that wait, by source
-	primaries  primaries // relays that a BIND may lean on
+	lastID       atomic.Uint64
+	open         atomic.Int64 // connections that are being served
+	gate         gate         // connections in all
+	handshakes   queue        // connections without a whole request yet, by source
+	binds        tally        // BINDs that wait, by source
+	primaries    primaries    // relays that a BIND may lean on
+	associations tally        // by source
+	associated   endpoints    // where clients of associations send to
+	batches      batches      // memory for datagrams
+	pseudonym    pseudonym    // what the Via of HTTP calls this server
 }
 
 // Listener says how the clients of one listening socket are served. The zero
 // value speaks SOCKS 4 and 4a.
 type Listener struct {
 	Name        string
-	Protocols   []Protocol // empty: all
-	Advertise   netip.Addr // what BIND replies say, behind NAT; zero: the socket's own address
-	BindPorts   PortRange  // the ports that BIND may take; zero: any
-	HideAddress bool       // the reply to CONNECT carries zeros instead of the outgoing address
-	MaxUserID   int        // bytes; 0: socks.DefaultUserID; at most socks.MaxUserID
+	Protocols   []Protocol  // empty: all
+	Advertise   netip.Addr  // what BIND and UDP ASSOCIATE replies say, behind NAT; zero: the socket's own address
+	BindPorts   PortRange   // the ports that BIND and UDP ASSOCIATE may take; zero: any
+	HideAddress bool        // the reply to CONNECT carries zeros instead of the outgoing address
+	TLS         *tls.Config // for clients that begin with TLS; nil: they are garbage
+	TLSOnly     bool        // nobody is served without TLS
+	MaxUserID   int         // bytes; 0: socks.DefaultUserID; at most socks.MaxUserID
+
+	// ProxyFrom are the load balancers, as networks of unmapped addresses. They
+	// must begin each connection with a header of the PROXY protocol, version 1
+	// or 2, and the client is whom that names. From others it is garbage.
+	ProxyFrom []netip.Prefix
 }
 
 // PortRange is a range of ports, both ends included. The zero value is any port.
@@ -56,40 +70,47 @@ type PortRange struct{ First, Last uint16 }
 
 // Timeouts are the limits of every wait. A zero field takes its default.
 type Timeouts struct {
-	Handshake  time.Duration // from accept to a whole request; 10 s
-	Connect    time.Duration // deciding and connecting to the target; 120 s, as in the paper
-	Bind       time.Duration // waiting for BIND's peer; 120 s, as in the paper
-	Idle       time.Duration // nothing moves in either direction; 24 h
-	HalfClosed time.Duration // one side has ended and nothing moves from the other; 10 min
+	Handshake   time.Duration // from accept to a whole request; 10 s
+	Connect     time.Duration // deciding and connecting to the target; 120 s, as in the paper
+	Bind        time.Duration // waiting for BIND's peer; 120 s, as in the paper
+	Idle        time.Duration // nothing moves in either direction; 24 h
+	HalfClosed  time.Duration // one side has ended and nothing moves from the other; 10 min
+	Association time.Duration // no datagram moves in an association; 5 min
 }
 
 func (t Timeouts) withDefaults() Timeouts {
 	return Timeouts{
-		Handshake:  orElse(t.Handshake, 10*time.Second),
-		Connect:    orElse(t.Connect, 2*time.Minute),
-		Bind:       orElse(t.Bind, 2*time.Minute),
-		Idle:       orElse(t.Idle, 24*time.Hour),
-		HalfClosed: orElse(t.HalfClosed, 10*time.Minute),
+		Handshake:   orElse(t.Handshake, 10*time.Second),
+		Connect:     orElse(t.Connect, 2*time.Minute),
+		Bind:        orElse(t.Bind, 2*time.Minute),
+		Idle:        orElse(t.Idle, 24*time.Hour),
+		HalfClosed:  orElse(t.HalfClosed, 10*time.Minute),
+		Association: orElse(t.Association, 5*time.Minute),
 	}
 }
 
 // Limits bound what may wait or be open at once. A zero field takes its default.
 type Limits struct {
-	Connections         int // client connections in all; what the descriptor limit allows
-	Handshakes          int // connections without a whole request yet; half of Connections
-	HandshakesPerSource int // the same for one source (IPv6: one /64); 1024
-	Binds               int // BINDs waiting for their peer; 1024
-	BindsPerSource      int // the same for one source; 64
+	Connections           int // client connections in all; what the descriptor limit allows
+	Handshakes            int // connections without a whole request yet; half of Connections. One more ends the oldest
+	HandshakesPerSource   int // the same for one source (IPv6: one /64); half of Handshakes
+	Binds                 int // BINDs waiting for their peer; 1024, but no more than a quarter of Connections
+	BindsPerSource        int // the same for one source; 64
+	Associations          int // UDP associations; 1024, but no more than a quarter of Connections
+	AssociationsPerSource int // the same for one source; 64
 }
 
 func (l Limits) withDefaults() Limits {
 	connections := orElse(l.Connections, connectionBudget())
+	handshakes := orElse(l.Handshakes, max(1, connections/2))
 	return Limits{
-		Connections:         connections,
-		Handshakes:          orElse(l.Handshakes, max(1, connections/2)),
-		HandshakesPerSource: orElse(l.HandshakesPerSource, 1024),
-		Binds:               orElse(l.Binds, 1024),
-		BindsPerSource:      orElse(l.BindsPerSource, 64),
+		Connections:           connections,
+		Handshakes:            handshakes,
+		HandshakesPerSource:   orElse(l.HandshakesPerSource, max(1, handshakes/2)),
+		Binds:                 orElse(l.Binds, min(1024, max(1, connections/4))),
+		BindsPerSource:        orElse(l.BindsPerSource, 64),
+		Associations:          orElse(l.Associations, min(1024, max(1, connections/4))),
+		AssociationsPerSource: orElse(l.AssociationsPerSource, 64),
 	}
 }
 
@@ -102,11 +123,12 @@ func orElse[T time.Duration | int](value, otherwise T) T {
 
 // serving is one call of Serve: its socket, and how to end what came from it.
 type serving struct {
-	socket  net.Listener
-	address netip.AddrPort
-	refuse  context.CancelCauseFunc // ends handshakes
-	cut     context.CancelCauseFunc // ends sessions
-	conns   sync.WaitGroup          // one for each accepted connection
+	socket    net.Listener
+	address   netip.AddrPort
+	advertise netip.Addr              // the listener's; zero: none
+	refuse    context.CancelCauseFunc // ends handshakes
+	cut       context.CancelCauseFunc // ends sessions
+	conns     sync.WaitGroup          // one for each accepted connection
 }
 
 // Serve accepts connections from socket and serves each in a goroutine of its
@@ -118,7 +140,7 @@ func (s *Server) Serve(ctx context.Context, socket net.Listener, l Listener) err
 	defer socket.Close()
 	sessions, cut := context.WithCancelCause(ctx)
 	handshakes, refuse := context.WithCancelCause(sessions)
-	sv := &serving{socket: socket, address: addrPort(socket.Addr()), refuse: refuse, cut: cut}
+	sv := &serving{socket: socket, address: addrPort(socket.Addr()), advertise: l.Advertise, refuse: refuse, cut: cut}
 	if !s.register(sv) {
 		cut(ErrServerClosed)
 		return ErrServerClosed
@@ -158,6 +180,7 @@ func (st *state) limit(l Limits) {
 	st.gate.limit = l.Connections
 	st.handshakes.limit(l.Handshakes, l.HandshakesPerSource)
 	st.binds.limit(l.Binds, l.BindsPerSource)
+	st.associations.limit(l.Associations, l.AssociationsPerSource)
 }
 
 // forget drops sv once the last of its sessions has ended.
@@ -193,10 +216,14 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 	}
+	left := s.state.open.Load()
 	for _, sv := range all {
 		sv.cut(Shutdown)
 	}
 	<-drained
+	if left == 0 {
+		return nil // there was nothing to cut
+	}
 	return ctx.Err()
 }
 
@@ -229,7 +256,11 @@ func (s *Server) launch(sv *serving, f func()) bool {
 	if s.closed {
 		return false
 	}
-	sv.conns.Go(f)
+	s.state.open.Add(1)
+	sv.conns.Go(func() {
+		defer s.state.open.Add(-1)
+		f()
+	})
 	return true
 }
 

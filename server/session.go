@@ -2,6 +2,7 @@ package server
 
 import (
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/relay"
@@ -16,16 +17,19 @@ type Session struct {
 	Started  time.Time
 	Listener string
 	Client   netip.AddrPort
-	Protocol Protocol      // empty until a request was read
-	Command  socks.Command // zero until a request was read
+	Through  netip.AddrPort // the load balancer that named Client in a PROXY header; zero: none
+	TLS      bool           // the client's connection is encrypted
+	Protocol Protocol       // empty until the first byte was read, and for garbage
+	Command  socks.Command  // zero until a request was read
 	Identity Identity
 	Target   socks.Addr     // what was asked for
-	Address  netip.AddrPort // what was dialled, or the peer that BIND accepted; zero: none
+	Address  netip.AddrPort // what was dialled, the peer that BIND accepted, or the first that datagrams went to; zero: none
 	Bound    netip.AddrPort // the address of ours that was told to the client; zero: none
 	Rule     string         // the rule that decided; empty: none matched, or none was asked
 	Primary  string         // of BIND: "held", "missing", or "optional" where the rule does not ask
 
-	meter relay.Meter
+	meter   relay.Meter
+	dropped atomic.Int64
 }
 
 // Up returns how many bytes went from the client to the target.
@@ -33,6 +37,10 @@ func (s *Session) Up() int64 { return s.meter.Up() }
 
 // Down returns how many bytes went from the target to the client.
 func (s *Session) Down() int64 { return s.meter.Down() }
+
+// Dropped returns how many datagrams of an association were not passed on: they
+// were a stranger's, malformed, refused, or too many.
+func (s *Session) Dropped() int64 { return s.dropped.Load() }
 
 type nobody struct{}
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -68,12 +69,13 @@ func TestShutdownCuts(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
 		start := time.Now()
-		go func() {
-			proxytest.Refused4(t, waiting, 91)
-			waiting.Close()
-			proxytest.Refused4(t, connecting, 91)
-			connecting.Close()
-		}()
+		var told sync.WaitGroup
+		for _, c := range []*proxytest.Conn{waiting, connecting} {
+			told.Go(func() {
+				proxytest.Refused4(t, c, 91)
+				c.Close()
+			})
+		}
 		err := r.server.Shutdown(ctx)
 		if took := time.Since(start); !errors.Is(err, context.DeadlineExceeded) || took != 30*time.Second {
 			t.Errorf("%v after %v, want the deadline after 30 s", err, took)
@@ -81,6 +83,7 @@ func TestShutdownCuts(t *testing.T) {
 		for range 3 {
 			r.next(Shutdown)
 		}
+		told.Wait()
 		for _, c := range []*proxytest.Conn{client, far} {
 			if _, err := proxytest.End(c); !errors.Is(err, syscall.ECONNRESET) {
 				t.Errorf("a session that was cut ends with %v, want a reset", err)

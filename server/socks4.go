@@ -30,13 +30,15 @@ func (h *socks4) feed(arrived []byte) (int, step) {
 	}
 	request, err := h.request(r)
 	if err != nil {
-		return took, refuse4(err)
+		refused := refuse4(err)
+		refused.about = request
+		return took, refused
 	}
 	return took, step{request: request}
 }
 
 // request turns what was on the wire into what is asked. It refuses what no
-// policy could grant.
+// policy could grant, and returns what it made of that too.
 func (h *socks4) request(r socks.Request4) (*Request, error) {
 	request := &Request{
 		Protocol: SOCKS4,
@@ -50,13 +52,13 @@ func (h *socks4) request(r socks.Request4) (*Request, error) {
 	}
 	if r.Is4a() {
 		target, err := socks.NewAddr(r.Host, r.Port)
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", BadRequest, err)
-		}
 		request.Protocol, request.Target = SOCKS4a, target
+		if err != nil {
+			return request, fmt.Errorf("%w: %w", BadRequest, err)
+		}
 	}
 	if !h.listener.speaks(request.Protocol) {
-		return nil, fmt.Errorf("%w: this listener does not speak %s", Unsupported, request.Protocol)
+		return request, fmt.Errorf("%w: this listener does not speak %s", Unsupported, request.Protocol)
 	}
 	return request, nil
 }

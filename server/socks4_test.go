@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -151,6 +152,20 @@ func checkMachine(t *testing.T, l *Listener, b []byte, want outcome) {
 	}
 }
 
+// drive runs a handshake over c, and returns what is behind it as well.
+func drive(c net.Conn, l *Listener) (step, []byte, error) {
+	d := &driver{exchange: exchangeFor(l), buf: make([]byte, 0, handshakeBuffer)}
+	d.conn = c
+	last, err := d.drive(context.Background())
+	return last, d.buf, err
+}
+
+func detectFor(first byte, l *Listener) (handshake, error) { return exchangeFor(l).detect(first) }
+
+func exchangeFor(l *Listener) *exchange {
+	return &exchange{server: &Server{}, listener: l, session: &Session{}}
+}
+
 // pieces is a connection that has data to read, some bytes at a time.
 type pieces struct {
 	net.Conn
@@ -187,12 +202,12 @@ func TestHandshakeIsBounded(t *testing.T) {
 func TestDetect(t *testing.T) {
 	only4a := Listener{Protocols: []Protocol{SOCKS4a}}
 	for first := range 256 {
-		h, err := detect(byte(first), &only4a)
+		h, err := detectFor(byte(first), &only4a)
 		if want := first == 4; (h != nil) != want || (err == nil) != want || !want && ReasonOf(err) != Garbage {
 			t.Errorf("first byte %#x: %T, %v", first, h, err)
 		}
 	}
-	if _, err := detect(4, &Listener{Protocols: []Protocol{"other"}}); ReasonOf(err) != Garbage {
+	if _, err := detectFor(4, &Listener{Protocols: []Protocol{"other"}}); ReasonOf(err) != Garbage {
 		t.Errorf("a listener without SOCKS 4: %v, want garbage", err)
 	}
 }
@@ -207,7 +222,7 @@ func FuzzHandshake4(f *testing.F) {
 	}
 	f.Add(proxytest.Connect4(targetAt, "bob"), uint16(3), uint8(1), []byte{0})
 	f.Fuzz(func(t *testing.T, b []byte, maxUserID uint16, size uint8, tail []byte) {
-		l := &Listener{MaxUserID: int(maxUserID)}
+		l := &Listener{Protocols: []Protocol{SOCKS4, SOCKS4a}, MaxUserID: int(maxUserID)}
 		took, next := (&socks4{listener: l}).feed(b)
 		want := outcomeOf(next)
 		if took < 0 || took > len(b) || !want.over && took != 0 {

@@ -16,10 +16,14 @@ import (
 )
 
 func TestInbound(t *testing.T) {
-	for _, p := range []proxytest.Protocol{proxytest.SOCKS4("bob"), proxytest.SOCKS4(""), proxytest.SOCKS4a("bob")} {
+	for _, p := range []proxytest.Protocol{
+		proxytest.SOCKS4("bob"), proxytest.SOCKS4(""), proxytest.SOCKS4a("bob"),
+		proxytest.SOCKS5("", ""), proxytest.SOCKS5("fred", "secret"),
+	} {
 		t.Run(p.Name, func(t *testing.T) { proxytest.Inbound(t, p, startPlain) })
 	}
 	t.Run("dribbling socks4a", func(t *testing.T) { proxytest.Inbound(t, proxytest.SOCKS4a("bob"), startDribbling) })
+	t.Run("dribbling socks5", func(t *testing.T) { proxytest.Inbound(t, proxytest.SOCKS5("fred", "secret"), startDribbling) })
 }
 
 // allowing grants the targets that allow accepts.
@@ -34,7 +38,7 @@ func allowing(allow func(netip.AddrPort) bool) deciding {
 
 func startPlain(tb testing.TB, allow func(netip.AddrPort) bool) func() proxytest.Stream {
 	tb.Helper()
-	r := onLoopback(tb, &Server{Policy: allowing(allow)}, Listener{})
+	r := onLoopback(tb, &Server{Policy: allowing(allow), Authenticator: door{login: LoginOptional}}, Listener{})
 	return func() proxytest.Stream { return proxytest.Dial(tb, r.address) }
 }
 
@@ -43,7 +47,7 @@ func startPlain(tb testing.TB, allow func(netip.AddrPort) bool) func() proxytest
 func startDribbling(tb testing.TB, allow func(netip.AddrPort) bool) func() proxytest.Stream {
 	tb.Helper()
 	socket := listenTCP(tb, "127.0.0.1:0")
-	r := newRig(tb, &Server{Policy: allowing(allow)})
+	r := newRig(tb, &Server{Policy: allowing(allow), Authenticator: door{login: LoginOptional}})
 	r.serve(dribblingListener{socket}, Listener{})
 	return func() proxytest.Stream { return proxytest.Dial(tb, socket.Addr().String()) }
 }

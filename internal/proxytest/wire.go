@@ -1,6 +1,8 @@
 package proxytest
 
 import (
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -102,4 +104,80 @@ func Refused4(tb testing.TB, c net.Conn, code socks.Code4) netip.AddrPort {
 	}
 	Ends(tb, c)
 	return netip.AddrPortFrom(r.IP, r.Port)
+}
+
+// Greeting5 is the greeting of SOCKS 5 that offers the methods.
+func Greeting5(methods ...socks.Method) []byte {
+	var offered []byte
+	for _, m := range methods {
+		offered = append(offered, byte(m))
+	}
+	return socks.Greeting5{Methods: string(offered)}.Append(nil)
+}
+
+// Login5 is the login of SOCKS 5.
+func Login5(name, password string) []byte {
+	return socks.Login5{Name: name, Password: password}.Append(nil)
+}
+
+// Ask5 is the request of SOCKS 5 for an address, without what comes before it.
+func Ask5(command socks.Command, to netip.AddrPort) []byte {
+	return socks.Request5{Command: command, Host: socks.Host5{IP: to.Addr(), Port: to.Port()}}.Append(nil)
+}
+
+// AskName5 is the request of SOCKS 5 for a name, without what comes before it.
+func AskName5(command socks.Command, host string, port uint16) []byte {
+	return socks.Request5{Command: command, Host: socks.Host5{Name: host, Port: port}}.Append(nil)
+}
+
+// ReadReply5 reads a reply of SOCKS 5 that carries an address, and not one byte
+// more. It fails the test where none comes.
+func ReadReply5(tb testing.TB, c io.Reader) (socks.Code5, netip.AddrPort) {
+	tb.Helper()
+	r, err := readReply5(c)
+	if err != nil {
+		tb.Fatalf("reading a reply: %v", err)
+	}
+	return r.Code, netip.AddrPortFrom(r.Host.IP, r.Host.Port)
+}
+
+// readReply5 takes one byte at a time, so as to take none too many.
+func readReply5(from io.Reader) (socks.Reply5, error) {
+	var b []byte
+	for {
+		r, n, err := socks.ParseReply5(b)
+		switch {
+		case err == nil && (n != len(b) || !r.Host.IP.IsValid()):
+			return r, fmt.Errorf("reply % x carries no address", b)
+		case !errors.Is(err, socks.ErrShort):
+			return r, err
+		}
+		var next [1]byte
+		if _, err := io.ReadFull(from, next[:]); err != nil {
+			return r, fmt.Errorf("after % x: %w", b, err)
+		}
+		b = append(b, next[0])
+	}
+}
+
+// Granted5 reads a reply of SOCKS 5 that must be 0, and returns its address.
+func Granted5(tb testing.TB, c io.Reader) netip.AddrPort {
+	tb.Helper()
+	code, about := ReadReply5(tb, c)
+	if code != socks.Succeeded5 {
+		tb.Fatalf("reply %d (%s), want 0", code, code)
+	}
+	return about
+}
+
+// Refused5 reads a reply of SOCKS 5 that must be code, then FIN, and returns the
+// reply's address.
+func Refused5(tb testing.TB, c net.Conn, code socks.Code5) netip.AddrPort {
+	tb.Helper()
+	got, about := ReadReply5(tb, c)
+	if got != code {
+		tb.Fatalf("reply %d (%s), want %d (%s)", got, got, code, code)
+	}
+	Ends(tb, c)
+	return about
 }

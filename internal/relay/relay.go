@@ -45,6 +45,12 @@ func (m *Meter) Up() int64 { return m.up.Load() }
 // Down returns how many bytes of the target were written to the client.
 func (m *Meter) Down() int64 { return m.down.Load() }
 
+// Add counts bytes that were moved by other means than Run.
+func (m *Meter) Add(up, down int64) {
+	m.up.Add(up)
+	m.down.Add(down)
+}
+
 // Limits bound the time in which no byte moves, neither up nor down; a write that makes no progress is such a time too.
 // 0 means no bound.
 type Limits struct {

@@ -1,0 +1,188 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sallyport/sallyport/socks"
+)
+
+// httpIdle is how long a connection stays open for another request.
+const httpIdle = 2 * time.Minute
+
+// beginsMethod reports whether a byte can begin an HTTP method as they are used:
+// a letter. (The grammar has more; nobody else uses it.)
+func beginsMethod(b byte) bool { return b|0x20-'a' < 26 }
+
+// httpOpening is the handshake of HTTP/1.1: there is none.
+type httpOpening struct{}
+
+func (httpOpening) feed([]byte) (int, step) { return 0, step{stream: serveHTTP} }
+
+// pseudonym is what a server calls itself in Via (RFC 9110, section 7.6.3), so
+// that it knows a request that comes back. It is random: two of them in a row
+// are no loop.
+type pseudonym struct {
+	once sync.Once
+	name string
+}
+
+func (p *pseudonym) String() string {
+	p.once.Do(func() { p.name = "sallyport-" + strings.ToLower(rand.Text()[:8]) })
+	return p.name
+}
+
+// httpConn is a client connection that speaks HTTP/1.1: a request, its answer,
+// and so on.
+type httpConn struct {
+	*exchange
+	in      inflow // what the client sends
+	replier *replierHTTP
+	kept    *origin // the target of the last request, if it may take another
+}
+
+// serveHTTP is the streamer of HTTP/1.1. Each request is a session.
+func serveHTTP(handshakes, sessions context.Context, x *exchange) error {
+	h := &httpConn{exchange: x, in: inflow{conn: x.conn, buf: x.head}}
+	x.head = nil
+	defer func() { h.kept.close() }()
+	for more := true; more; {
+		var reason error
+		more, reason = h.serve(handshakes, sessions)
+		h.closed(reason)
+		more = more && h.nextRequest(handshakes)
+	}
+	return nil
+}
+
+// nextRequest waits for the first byte of another request, and begins its session.
+func (h *httpConn) nextRequest(handshakes context.Context) bool {
+	h.in.letGo()
+	if len(h.in.buf) == 0 {
+		ctx, cancel := context.WithTimeout(handshakes, min(httpIdle, h.server.Timeouts.withDefaults().Idle))
+		defer cancel()
+		stop := context.AfterFunc(ctx, func() { expire(h.conn) })
+		err := h.in.fill(headRead)
+		if !stop() || err != nil {
+			return false
+		}
+	}
+	h.begin()
+	return true
+}
+
+// serve answers one request. more says that another may follow.
+func (h *httpConn) serve(handshakes, sessions context.Context) (more bool, reason error) {
+	h.replier = &replierHTTP{session: h.session}
+	r, err := h.readRequest(handshakes)
+	if err != nil {
+		return h.refuse(err, nil)
+	}
+	h.replier.bodiless = r.method == "HEAD"
+	h.ask(&Request{Protocol: HTTP, Command: socks.Connect, Target: r.target, Replier: h.replier})
+	id, login, err := h.identify(handshakes, r)
+	if err != nil {
+		return h.refuse(err, r)
+	}
+	if id != (Identity{}) {
+		h.request.Identity, h.session.Identity = id, id
+	}
+	h.replier.login = login != LoginNone && id == Identity{}
+	h.opened()
+	switch {
+	case r.passedBy(h.server.state.pseudonym.String()):
+		return h.refuse(fmt.Errorf("%w: the request's Via names this proxy", Loop), r)
+	case r.method == connectMethod:
+		h.kept.close()
+		h.kept = nil
+		h.head = h.in.buf
+		h.in.set(nil)
+		return false, h.connect(sessions)
+	}
+	if r.hops() == 0 {
+		return h.answerItself(r)
+	}
+	return h.forward(handshakes, sessions, r)
+}
+
+// answerItself answers a request that is to go no further than here.
+func (h *httpConn) answerItself(r *httpRequest) (more bool, reason error) {
+	if r.method == "TRACE" { // the answer would be the request, with what is secret in it
+		return h.refuse(fmt.Errorf("%w: TRACE of the proxy itself", Unsupported), r)
+	}
+	const answer = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n"
+	if r.closes() || r.hasBody() {
+		h.say([]byte(answer + "Connection: close\r\n\r\n"))
+		return false, nil
+	}
+	return h.write([]byte(answer+"\r\n")) == nil, nil
+}
+
+// readRequest reads a head, within the limit that counts from the session's
+// start. It counts as a handshake that waits.
+func (h *httpConn) readRequest(handshakes context.Context) (*httpRequest, error) {
+	handshakes, leave := h.server.state.handshakes.enter(handshakes, h.session.Client.Addr())
+	defer leave()
+	until := h.session.Started.Add(h.server.Timeouts.withDefaults().Handshake)
+	ctx, cancel := context.WithDeadlineCause(handshakes, until, HandshakeSlow)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { expire(h.conn) })
+	if string(h.in.buf[:min(2, len(h.in.buf))]) == "\r\n" {
+		h.in.take(2) // RFC 9112, section 2.2: old clients send one too many
+	}
+	raw, err := h.in.head()
+	if !stop() {
+		return nil, context.Cause(ctx)
+	}
+	if err != nil {
+		return nil, brokenHead(err)
+	}
+	r, err := parseRequest(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", BadRequest, err)
+	}
+	return r, nil
+}
+
+// brokenHead names what ended the reading of a head.
+func brokenHead(err error) error {
+	if errors.Is(err, errHeadSize) || errors.Is(err, errHeadBytes) {
+		return fmt.Errorf("%w: %w", BadRequest, err)
+	}
+	return handshakeEnd(err)
+}
+
+// refuse answers with a page. The connection stays open where it is known that
+// the next request is what comes next; r is nil where there was none to read.
+func (h *httpConn) refuse(reason error, r *httpRequest) (more bool, _ error) {
+	switch ReasonOf(reason) {
+	case ClientGone, ClientReset, Shutdown:
+		return false, reason
+	}
+	// What is behind a CONNECT is not for this proxy to read.
+	stays := r != nil && !r.closes() && !r.hasBody() && (r.method != connectMethod || len(h.in.buf) == 0)
+	h.replier.stays = stays
+	page := h.replier.AppendDeny(nil, reason, netip.AddrPort{})
+	if !stays {
+		h.say(page)
+		return false, reason
+	}
+	return h.write(page) == nil, reason
+}
+
+// awaiting is exchange.await for a connection whose bytes are in h.in.
+func (h *httpConn) awaiting(ctx context.Context) (waiting context.Context, end func()) {
+	h.head = h.in.buf
+	waiting, stop := h.await(ctx, h.server.Timeouts.withDefaults().Connect, false)
+	return waiting, func() {
+		stop()
+		h.in.set(h.head)
+		h.head = nil
+	}
+}

@@ -1,0 +1,60 @@
+package server
+
+import (
+	"net"
+	"net/netip"
+	"slices"
+)
+
+// origin is a connection to a target that speaks HTTP/1.1.
+type origin struct {
+	conn   net.Conn
+	in     inflow
+	at     netip.AddrPort
+	reused bool // it has answered a request before
+}
+
+func newOrigin(c net.Conn) *origin {
+	return &origin{conn: c, in: inflow{conn: c}, at: addrPort(c.RemoteAddr())}
+}
+
+// keep holds the connection ready for another request.
+func (o *origin) keep() {
+	o.in.letGo()
+	o.reused = true
+}
+
+// takes reports whether a connection that was kept can take a request to one
+// of the addresses: it has neither ended nor said anything unasked.
+func (o *origin) takes(addrs []netip.AddrPort) bool {
+	return o != nil && slices.Contains(addrs, o.at) && isQuiet(o.conn)
+}
+
+// close closes the connection; that o is nil is allowed.
+func (o *origin) close() {
+	if o != nil {
+		o.conn.Close()
+	}
+}
+
+// abort closes the connection in a way that its other end does not take for a
+// proper end.
+func (o *origin) abort() {
+	resetOnClose(o.conn)
+	o.conn.Close()
+}
+
+// resetOnClose makes the Close of c, which is its owner's, send a reset.
+func resetOnClose(c net.Conn) {
+	for {
+		if l, ok := c.(interface{ SetLinger(seconds int) error }); ok {
+			_ = l.SetLinger(0) // where it fails, the connection is gone
+			return
+		}
+		outer, ok := c.(interface{ NetConn() net.Conn })
+		if !ok {
+			return
+		}
+		c = outer.NetConn()
+	}
+}

@@ -1,0 +1,401 @@
+package server
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sallyport/sallyport/socks"
+)
+
+// The sockets towards targets, one for each family.
+const (
+	v4 = iota
+	v6
+	families
+)
+
+const (
+	maxDeciders = 16               // questions to the policy that are open at once
+	decideTime  = 15 * time.Second // for one of them
+)
+
+// association relays datagrams between one client and the targets it sends to
+// (RFC 1928, section 7), for as long as its TCP connection lives. Nothing in it
+// waits for a slow side: what cannot be sent at once, or kept until it is
+// decided on, is dropped.
+//
+// Its goroutines: one reader for each socket, at most maxDeciders that ask the
+// policy, and the caller of run, who watches the TCP connection. All have ended
+// when run returns.
+type association struct {
+	server  *Server
+	session *Session
+	request Request // what the request for each destination is made of
+	client  packetSocket
+	targets [families]packetSocket // nil: the family is not to be had
+	idle    time.Duration
+
+	home      atomic.Pointer[net.UDPAddr] // where the client sends from, once that is known
+	moved     atomic.Int64                // when a datagram was relayed last, in nanoseconds since session.Started
+	fragments fragments                   // belongs to the client's reader
+
+	readers  sync.WaitGroup
+	deciders sync.WaitGroup
+
+	mu       sync.Mutex // guards what follows, and session's fields
+	known    destinations
+	deciding int            // deciders that run
+	waiting  []*destination // for a decider
+	granted  bool           // a destination was
+	refusal  error          // of the first destination that was not
+}
+
+// run relays until the client's TCP connection or ctx ends, nothing was relayed
+// for the idle limit, or a socket fails. It closes the sockets.
+func (a *association) run(ctx context.Context, control net.Conn) error {
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	a.touch()
+	a.read(ctx, a.client, a.up, end)
+	for _, s := range a.targets {
+		if s != nil {
+			a.read(ctx, s, a.down, end)
+		}
+	}
+	stop := context.AfterFunc(ctx, func() { expire(control) })
+	err := a.watch(ctx, control)
+	end(err)
+	stop()
+	a.close()
+	a.readers.Wait() // only the client's reader starts deciders
+	a.deciders.Wait()
+	return a.verdict(err)
+}
+
+// close gives the sockets up. It may be called again.
+func (a *association) close() {
+	for _, s := range append(a.targets[:], a.client) {
+		if s != nil {
+			_ = s.Close() // nobody is left to tell
+		}
+	}
+}
+
+// verdict is why the association ended: where it got the client nowhere because
+// that was refused, then that.
+func (a *association) verdict(err error) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.refusal != nil && !a.granted && (err == nil || errors.Is(err, Idle)) {
+		return a.refusal
+	}
+	return err
+}
+
+// watch reads the TCP connection until it ends; what else comes from it has no
+// meaning. It also keeps the idle limit.
+func (a *association) watch(ctx context.Context, control net.Conn) error {
+	var ignored [64]byte
+	for {
+		_ = control.SetReadDeadline(a.lastMoved().Add(a.idle)) // if this fails, so does the read
+		if ctx.Err() != nil {                                  // only now: the end sets a deadline too
+			return context.Cause(ctx)
+		}
+		_, err := control.Read(ignored[:])
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err == nil:
+		case errors.Is(err, io.EOF):
+			return nil
+		case !errors.Is(err, os.ErrDeadlineExceeded):
+			return ClientReset
+		}
+		if time.Since(a.lastMoved()) >= a.idle {
+			return Idle
+		}
+	}
+}
+
+func (a *association) touch() { a.moved.Store(int64(time.Since(a.session.Started))) }
+
+func (a *association) lastMoved() time.Time {
+	return a.session.Started.Add(time.Duration(a.moved.Load()))
+}
+
+// read starts the reader of a socket. One that fails ends the association.
+func (a *association) read(ctx context.Context, s packetSocket, handle func(context.Context, *batch, int), end context.CancelCauseFunc) {
+	a.readers.Go(func() {
+		if err := a.pump(ctx, s, handle); ctx.Err() == nil {
+			end(fmt.Errorf("%w: the socket for datagrams: %w", Failed, err))
+		}
+	})
+}
+
+// pump hands batches of datagrams on until the socket fails or is closed.
+func (a *association) pump(ctx context.Context, s packetSocket, handle func(context.Context, *batch, int)) error {
+	for {
+		if err := s.wait(); err != nil {
+			return err
+		}
+		b := a.server.state.batches.take(s)
+		n, err := s.read(b.in)
+		if n > 0 {
+			handle(ctx, b, n)
+		}
+		a.server.state.batches.giveBack(b)
+		if err != nil && !passes(err) {
+			return err
+		}
+	}
+}
+
+// up takes a batch from the client to its targets.
+func (a *association) up(ctx context.Context, b *batch, n int) {
+	now := time.Now()
+	for i := range n {
+		target, payload, ok := a.unwrap(udpAddrPort(b.in[i].Addr), b.received(i), now)
+		if !ok {
+			continue
+		}
+		if to := a.route(ctx, target, payload, now); to != nil {
+			b.out[family(to.AddrPort().Addr())].add(payload, to, len(payload))
+		}
+	}
+	for f := range b.out {
+		a.session.meter.Add(a.send(&b.out[f], a.targets[f]), 0)
+	}
+}
+
+// send returns how many bytes that count went.
+func (a *association) send(o *outgoing, s packetSocket) int64 {
+	if len(o.messages) == 0 {
+		return 0
+	}
+	all := len(o.messages)
+	sent, size := o.flush(s)
+	a.drop(all - sent)
+	if sent > 0 {
+		a.touch()
+	}
+	return int64(size)
+}
+
+func (a *association) drop(n int) { a.session.dropped.Add(int64(n)) }
+
+func family(a netip.Addr) int {
+	if a.Is4() {
+		return v4
+	}
+	return v6
+}
+
+// unwrap returns what a datagram for the proxy carries, and for whom. It is not
+// ok where the datagram is a stranger's, or malformed, or only a fragment of
+// what is not whole yet.
+func (a *association) unwrap(from netip.AddrPort, datagram []byte, now time.Time) (target socks.Addr, payload []byte, ok bool) {
+	home := a.home.Load()
+	if from.Addr() != a.request.Client.Addr() || home != nil && int(from.Port()) != home.Port {
+		a.drop(1)
+		return target, nil, false
+	}
+	header, took, err := socks.ParseDatagram5(datagram)
+	if err == nil {
+		target, err = header.Host.Addr()
+	}
+	if err != nil {
+		a.drop(1)
+		return target, nil, false
+	}
+	if home == nil {
+		a.home.Store(net.UDPAddrFromAddrPort(from))
+	}
+	payload, ok = a.fragments.add(header.Fragment, target, datagram[took:], now)
+	return target, payload, ok
+}
+
+// route returns where to send what is for a target, or nil: then it was refused,
+// or is kept until that is known.
+func (a *association) route(ctx context.Context, target socks.Addr, payload []byte, now time.Time) *net.UDPAddr {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	d := a.known.find(target)
+	switch {
+	case d == nil:
+		if d = a.known.add(target); d != nil {
+			a.ask(ctx, d)
+		}
+	case !d.pending && now.After(d.until):
+		d.pending = true
+		a.ask(ctx, d)
+	}
+	switch {
+	case d == nil || d.pending && !a.known.keep(d, payload):
+		a.drop(1)
+	case d.pending:
+		return nil
+	case d.to == nil:
+		a.drop(1)
+	default:
+		return d.to
+	}
+	return nil
+}
+
+// ask sees to it that a pending destination is decided on. Callers hold mu.
+func (a *association) ask(ctx context.Context, d *destination) {
+	if a.deciding == maxDeciders {
+		a.waiting = append(a.waiting, d)
+		return
+	}
+	a.deciding++
+	a.deciders.Go(func() {
+		for d != nil {
+			at, err := a.judge(ctx, d)
+			d = a.settle(d, at, err)
+		}
+	})
+}
+
+// judge asks the policy about a pending destination, and chooses the address.
+func (a *association) judge(life context.Context, d *destination) (netip.AddrPort, error) {
+	ctx, cancel := context.WithTimeoutCause(life, decideTime, TimedOut)
+	defer cancel()
+	request := a.request
+	request.Target = d.target
+	grant, err := a.server.Policy.Decide(ctx, &request)
+	var at netip.AddrPort
+	switch {
+	case err != nil && ctx.Err() != nil:
+		err = context.Cause(ctx)
+	case err == nil && d.target.Port == 0:
+		err = fmt.Errorf("%w: port 0", BadRequest)
+	case err == nil:
+		at, err = a.choose(ctx, grant.Addrs, d)
+	}
+	if life.Err() == nil { // else it was the end that cut the decision short
+		a.note(grant, at, err)
+	}
+	return at, err
+}
+
+// choose returns the address to send to: the one in use, if it was granted
+// again (a conversation must not change its partner), else the first that the
+// system knows a way to.
+func (a *association) choose(ctx context.Context, granted []netip.Addr, d *destination) (netip.AddrPort, error) {
+	hosts, err := a.server.targets(granted, d.target.Port)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	hosts = slices.DeleteFunc(hosts, func(h netip.AddrPort) bool {
+		unfit := a.unfit(h)
+		err = cmp.Or(err, unfit)
+		return unfit != nil
+	})
+	switch {
+	case len(hosts) == 0:
+		return netip.AddrPort{}, err
+	case slices.Contains(hosts, d.at):
+		return d.at, nil
+	case len(hosts) == 1 || a.server.Outbound != nil: // whose ways are not known here
+		return hosts[0], nil
+	}
+	first := slices.IndexFunc(hosts, func(h netip.AddrPort) bool {
+		_, noWay := localFor(ctx, []netip.Addr{h.Addr()})
+		return noWay == nil
+	})
+	return hosts[max(0, first)], nil
+}
+
+// unfit says why nothing can be sent to an address.
+func (a *association) unfit(h netip.AddrPort) error {
+	switch {
+	case a.server.state.associated.has(h):
+		return fmt.Errorf("%w: %s is this proxy", Loop, h)
+	case a.targets[family(h.Addr())] == nil:
+		return fmt.Errorf("%w: this machine has not the family of %s", Unreachable, h.Addr())
+	}
+	return nil
+}
+
+// note tells the session what was decided: the first grant stands for all.
+func (a *association) note(grant Grant, at netip.AddrPort, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.granted {
+		return
+	}
+	if grant.Identity != (Identity{}) {
+		a.session.Identity = grant.Identity
+	}
+	switch {
+	case err == nil:
+		a.granted = true
+		a.session.Rule, a.session.Address = grant.Rule, at
+	case a.refusal == nil:
+		a.refusal, a.session.Rule = err, grant.Rule
+	}
+}
+
+// settle sends or drops what was kept for a destination that is decided on. It
+// returns the next that waits for a decision; nil ends the decider.
+func (a *association) settle(d *destination, at netip.AddrPort, err error) *destination {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.known.settle(d, at, time.Now())
+	for queue := a.known.take(d); len(queue) > 0; queue = a.known.take(d) {
+		if err != nil {
+			a.drop(len(queue))
+			continue
+		}
+		to := d.to
+		a.mu.Unlock()
+		a.sendKept(queue, to)
+		a.mu.Lock()
+	}
+	d.pending = false // only now: what comes later must not overtake
+	if len(a.waiting) == 0 {
+		a.deciding--
+		return nil
+	}
+	next := a.waiting[0]
+	a.waiting = a.waiting[1:]
+	return next
+}
+
+func (a *association) sendKept(queue [][]byte, to *net.UDPAddr) {
+	var o outgoing
+	o.messages = make([]message, 0, len(queue))
+	for _, payload := range queue {
+		o.add(payload, to, len(payload))
+	}
+	a.session.meter.Add(a.send(&o, a.targets[family(to.AddrPort().Addr())]), 0)
+}
+
+// down takes a batch from the targets to the client. What comes from an address
+// that the client has not sent to is dropped.
+func (a *association) down(_ context.Context, b *batch, n int) {
+	home := a.home.Load()
+	out := &b.out[v4] // all to one address
+	a.mu.Lock()
+	for i := range n {
+		p := a.known.peers[udpAddrPort(b.in[i].Addr)]
+		if p == nil || home == nil {
+			a.drop(1)
+			continue
+		}
+		out.add(b.headed(i, p.header), home, b.in[i].N)
+	}
+	a.mu.Unlock()
+	a.session.meter.Add(0, a.send(out, a.client))
+}
