@@ -5,6 +5,7 @@ package access
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -44,6 +45,21 @@ func (p *Policy) Decide(ctx context.Context, r *server.Request) (server.Grant, e
 	return d.refusal()
 }
 
+// MayAssociate implements [server.AssociatePolicy]: whether there is a rule by
+// which this client could be granted some destination of a datagram.
+func (p *Policy) MayAssociate(ctx context.Context, r *server.Request) error {
+	d := &decision{policy: p, request: r, identity: r.Identity}
+	for i := range p.Rules {
+		rule := &p.Rules[i]
+		if !rule.Deny && matches(rule.Commands, r.Command) &&
+			rule.matchesClient(r.Listener, r.Protocol, r.Client.Addr(), &p.own) && d.proves(ctx, rule) {
+			return nil
+		}
+	}
+	_, err := d.refusal()
+	return err
+}
+
 // decision is one request on its way through the rules.
 type decision struct {
 	policy   *Policy
@@ -61,6 +77,9 @@ type decision struct {
 func (d *decision) ask(ctx context.Context, r *Rule) (grant server.Grant, done bool, err error) {
 	if !r.matchesPlainly(d.request, &d.policy.own) {
 		return server.Grant{}, false, nil
+	}
+	if d.standing(r) == stranger {
+		return server.Grant{}, false, nil // and no name is looked up for it
 	}
 	addrs, hit, err := d.match(ctx, r)
 	if err != nil {
@@ -99,7 +118,7 @@ func (d *decision) match(ctx context.Context, r *Rule) (addrs []netip.Addr, hit 
 		return nil, false, err
 	}
 	for _, a := range d.open {
-		if named && vouches(host, a) || d.within(to, a) {
+		if named && d.vouches(host, a) || d.within(to, a) {
 			addrs = append(addrs, a)
 		}
 	}
@@ -112,14 +131,16 @@ func (d *decision) within(to []Destination, a netip.Addr) bool {
 
 // vouches reports whether naming a host in a rule names an address it resolves
 // to. Whoever keeps the host's DNS zone chooses the address: a public or a
-// private one is what the administrator meant; loopback, link-local and the
-// rest would turn the proxy on its own machine, and must be named themselves.
-// The names that stand for loopback by definition (RFC 6761) do name it.
-func vouches(host string, a netip.Addr) bool {
+// private one is what the administrator meant; loopback, link-local, this
+// machine's own and the rest would turn the proxy on its own machine, and must be
+// named themselves. The names that stand for loopback by definition (RFC 6761)
+// do name it.
+func (d *decision) vouches(host string, a netip.Addr) bool {
+	own := &d.policy.own
 	if isLocalhost(host) {
 		return a.IsLoopback()
 	}
-	return isPublic(a) || Private.contains(a, nil)
+	return Internet.contains(a, own) || Private.contains(a, own) && !own.has(a)
 }
 
 // resolve looks the host name up, once.
@@ -132,23 +153,48 @@ func (d *decision) resolve(ctx context.Context) error {
 	return err
 }
 
-// proves reports whether the client has shown, or can show, what the rule asks.
-func (d *decision) proves(ctx context.Context, r *Rule) bool {
-	if !r.needsUser() {
-		return true
-	}
-	if r.takes(server.Claimed) {
-		return r.admits(d.request.Identity.Name)
-	}
-	if !r.takes(server.Ident) {
-		if r.Deny {
-			return false
+// standing is how a client stands to a rule, as far as the request alone tells.
+type standing int
+
+const (
+	welcome  standing = iota // it has shown what the rule asks, or the rule asks nothing
+	stranger                 // the rule is for others
+	lacking                  // it cannot show what the rule asks
+	unasked                  // its identd may tell
+)
+
+// standing judges by what the client has shown. A client is one user: whoever
+// has shown more than a claim is that user to all rules, and no identd is asked
+// for another name.
+func (d *decision) standing(r *Rule) standing {
+	shown := d.request.Identity
+	claims, proven := d.claims(), shown.Proof != server.NoProof && shown.Proof != server.Claimed
+	switch {
+	case !r.needsUser():
+		return welcome
+	case claims && r.takes(server.Claimed), proven && r.takes(shown.Proof):
+		if r.admits(shown.Name) {
+			return welcome
 		}
-		d.hint = fmt.Sprintf("; the rule %q asks for %s, which %s cannot show", r.Name, wanted(r.Proofs), d.request.Protocol)
-		return false
+		return stranger
+	case proven, !r.takes(server.Ident):
+		return lacking
+	case claims && !r.couldAdmit(shown.Name), !claims && !r.asksIdentd():
+		return stranger // whatever identd said, it would not match: it is not asked
 	}
-	if !r.couldAdmit(d.request.Identity.Name) {
-		return false // whatever identd said, it would not match: it is not asked
+	return unasked
+}
+
+// proves reports whether the client shows what a rule asks that matches otherwise.
+func (d *decision) proves(ctx context.Context, r *Rule) bool {
+	switch d.standing(r) {
+	case welcome:
+		return true
+	case stranger:
+		return false
+	case lacking:
+		d.hintAt(r)
+		return false
 	}
 	if err := d.confirm(ctx); err != nil {
 		if d.unproven == nil && !r.Deny {
@@ -159,6 +205,28 @@ func (d *decision) proves(ctx context.Context, r *Rule) bool {
 	return r.admits(d.identity.Name)
 }
 
+// claims reports whether the client names itself without a proof, as SOCKS 4
+// has it. Of other clients nothing is known before they have proven it.
+func (d *decision) claims() bool {
+	switch d.request.Identity.Proof {
+	case server.NoProof, server.Claimed:
+		return d.request.Protocol == server.SOCKS4 || d.request.Protocol == server.SOCKS4a
+	}
+	return false
+}
+
+// hintAt notes that a rule asks for what the client has not shown.
+func (d *decision) hintAt(r *Rule) {
+	if r.Deny {
+		return
+	}
+	why := "the client has not shown"
+	if d.claims() {
+		why = fmt.Sprintf("%s cannot show", d.request.Protocol)
+	}
+	d.hint = fmt.Sprintf("; the rule %q asks for %s, which %s", r.Name, wanted(r.Proofs), why)
+}
+
 func wanted(proofs []server.Proof) string {
 	var words []string
 	for _, p := range proofs {
@@ -167,20 +235,29 @@ func wanted(proofs []server.Proof) string {
 	return strings.Join(words, " or ")
 }
 
-// confirm asks the client's identd, once, whether the userid is true.
+var errRelayed = errors.New("the client comes through a load balancer, and its identd is not asked")
+
+// confirm asks the client's identd, once, whether the userid is true. Where the
+// client has claimed none, it is the name that identd gives.
 func (d *decision) confirm(ctx context.Context) error {
 	if d.asked {
 		return d.proofErr
 	}
 	d.asked = true
+	if d.request.Relayed {
+		// The client's identd knows its connection to the load balancer, of
+		// which only that one can tell.
+		d.proofErr = fmt.Errorf("%w: %w", server.NoIdentd, errRelayed)
+		return d.proofErr
+	}
 	name, err := d.policy.Ident.Ask(ctx, d.request.Local, d.request.Client)
 	switch {
 	case err != nil:
 		d.proofErr = err
-	case name != d.request.Identity.Name:
+	case d.claims() && name != d.request.Identity.Name:
 		d.proofErr = fmt.Errorf("%w: the client says %q, identd says %q", server.OtherUser, d.request.Identity.Name, name)
 	default:
-		d.identity.Proof = server.Ident
+		d.identity = server.Identity{Name: name, Proof: server.Ident}
 	}
 	return d.proofErr
 }

@@ -134,6 +134,90 @@ var proofs = []struct {
 	{"password, then ident fails", []Rule{byPassword, fredByIdent}, "fred", "bob", "other-user fred", server.Claimed, 1},
 }
 
+// proofs5 are the same for SOCKS 5, and HTTP, where a client has signed in or
+// is nobody: what it is then, by which proof.
+var proofs5 = []struct {
+	name   string
+	rules  []Rule
+	login  string // empty: none
+	identd string
+	want   string
+	is     server.Identity
+	asked  int64
+}{
+	{"nobody needs it", []Rule{everybody}, "", "fred", "everybody" + granted, server.Identity{}, 0},
+	{"signed in, and nobody needs it", []Rule{everybody}, "fred", "fred", "everybody" + granted, byLogin("fred"), 0},
+
+	// A password.
+	{"signed in", []Rule{byPassword}, "fred", "bob", "password" + granted, byLogin("fred"), 0},
+	{"signed in, no user asked for", []Rule{{Name: "in", Proofs: []server.Proof{"password"}}}, "fred", "bob", "in" + granted, byLogin("fred"), 0},
+	{"signed in, by default", []Rule{fredByDefault}, "fred", "bob", "fred" + granted, byLogin("fred"), 0},
+	{"signed in, or ident", []Rule{byPassOrIdent}, "fred", "bob", "either" + granted, byLogin("fred"), 0},
+	{"signed in as another", []Rule{fredByDefault}, "alice", "fred", "denied", byLogin("alice"), 0},
+	{"signed in as another, then everybody", []Rule{fredByDefault, everybody}, "alice", "fred", "everybody" + granted, byLogin("alice"), 0},
+	{"signed in, for a later rule", []Rule{aliceByIdent, onPort25, byPassword}, "fred", "alice", "password" + granted, byLogin("fred"), 0},
+	{"not signed in", []Rule{byPassword}, "", "fred", "denied", server.Identity{}, 0},
+	{"not signed in, then everybody", []Rule{byPassword, everybody}, "", "fred", "everybody" + granted, server.Identity{}, 0},
+	{"denied who signed in", []Rule{notPassword, everybody}, "fred", "fred", "denied no password", byLogin("fred"), 0},
+	{"not denied who did not", []Rule{notPassword, everybody}, "", "fred", "everybody" + granted, server.Identity{}, 0},
+	{"denied by name", []Rule{notFred, everybody}, "fred", "bob", "denied not fred", byLogin("fred"), 0},
+	{"not denied by name", []Rule{notFred, everybody}, "alice", "fred", "everybody" + granted, byLogin("alice"), 0},
+	{"capitals", []Rule{fredByDefault}, "Fred", "fred", "denied", byLogin("Fred"), 0},
+
+	// Whoever has signed in is nobody else: a login is no claim, and no identd is asked.
+	{"signed in is not ident", []Rule{fredByIdent}, "fred", "fred", "denied", byLogin("fred"), 0},
+	{"signed in is not a claim", []Rule{fredByClaim}, "fred", "fred", "denied", byLogin("fred"), 0},
+	{"denied on proof of ident", []Rule{notFredProven, everybody}, "fred", "fred", "everybody" + granted, byLogin("fred"), 0},
+
+	// IDENT: nothing is claimed, and the name that identd gives is the client's.
+	{"ident", []Rule{fredByIdent}, "", "fred", "fred" + granted, server.Identity{Name: "fred", Proof: server.Ident}, 1},
+	{"ident, by default", []Rule{fredByDefault}, "", "fred", "fred" + granted, server.Identity{Name: "fred", Proof: server.Ident}, 1},
+	{"ident, anybody", []Rule{anyByIdent}, "", "bob", "any" + granted, server.Identity{Name: "bob", Proof: server.Ident}, 1},
+	{"ident, no user asked for", []Rule{byIdent}, "", "bob", "proven" + granted, server.Identity{Name: "bob", Proof: server.Ident}, 1},
+	{"ident or password", []Rule{byPassOrIdent}, "", "fred", "either" + granted, server.Identity{Name: "fred", Proof: server.Ident}, 1},
+	{"ident or a claim, which there is not", []Rule{fredByEither}, "", "fred", "either" + granted, server.Identity{Name: "fred", Proof: server.Ident}, 1},
+	{"ident for another", []Rule{fredByIdent}, "", "alice", "denied", server.Identity{Name: "alice", Proof: server.Ident}, 1},
+	{"ident for a later rule", []Rule{fredByIdent, aliceByIdent}, "", "alice", "alice" + granted, server.Identity{Name: "alice", Proof: server.Ident}, 1},
+	{"denied on ident", []Rule{notFredProven, everybody}, "", "fred", "denied not fred", server.Identity{Name: "fred", Proof: server.Ident}, 1},
+	{"not denied on ident", []Rule{notFredProven, everybody}, "", "bob", "everybody" + granted, server.Identity{Name: "bob", Proof: server.Ident}, 1},
+	{"not denied, nobody asks", []Rule{notFred, everybody}, "", "fred", "everybody" + granted, server.Identity{}, 0},
+	{"nobody's rule", []Rule{nobody}, "", "fred", "denied", server.Identity{}, 0},
+	{"a claim", []Rule{byClaim}, "", "fred", "denied", server.Identity{}, 0},
+	{"no name", []Rule{anyByIdent}, "", "-", "other-user any", server.Identity{}, 1},
+	{"no identd", []Rule{anyByIdent}, "", "refused", "no-identd any", server.Identity{}, 0},
+}
+
+func byLogin(name string) server.Identity {
+	return server.Identity{Name: name, Proof: server.Password}
+}
+
+func TestProofs5(t *testing.T) {
+	for _, protocol := range []server.Protocol{server.SOCKS5, server.HTTP} {
+		for _, test := range proofs5 {
+			t.Run(string(protocol)+" "+test.name, func(t *testing.T) {
+				d := newIdentd(t, "127.0.0.1", saysOf(test.identd))
+				p := newPolicy(nil, test.rules...)
+				p.Ident.Port = d.port
+				if test.identd == "refused" {
+					p.Ident.Port = closed(t)
+				}
+				q := newRequest(t, "8.8.8.8:80", "")
+				q.Protocol = protocol
+				if test.login != "" {
+					q.Identity = byLogin(test.login)
+				}
+				wantVerdict(t, p, q, test.want)
+				if asked := d.asked.Load(); asked != test.asked {
+					t.Errorf("identd was asked %d times, want %d", asked, test.asked)
+				}
+				if grant, _ := p.Decide(t.Context(), q); grant.Identity != test.is {
+					t.Errorf("the client is %+v, want %+v", grant.Identity, test.is)
+				}
+			})
+		}
+	}
+}
+
 func TestProofs(t *testing.T) {
 	for _, test := range proofs {
 		t.Run(test.name, func(t *testing.T) {
@@ -208,6 +292,21 @@ func TestHint(t *testing.T) {
 				t.Errorf("%q says %s", err, word)
 			}
 		}
+	}
+}
+
+// A client that could have shown what a rule asks for is told so as well.
+func TestHint5(t *testing.T) {
+	q := newRequest(t, "8.8.8.8:80", "")
+	q.Protocol = server.SOCKS5
+	_, err := newPolicy(nil, byPassword).Decide(t.Context(), q)
+	if err == nil || !strings.Contains(err.Error(), `the rule "password" asks for password, which the client has not shown`) {
+		t.Errorf("no login: %v", err)
+	}
+	q.Identity = byLogin("fred")
+	_, err = newPolicy(nil, byIdent).Decide(t.Context(), q)
+	if err == nil || !strings.Contains(err.Error(), `the rule "proven" asks for ident, which the client has not shown`) {
+		t.Errorf("another proof: %v", err)
 	}
 }
 

@@ -51,7 +51,7 @@ type scene struct {
 func (s *scene) decide() string {
 	open, failed := s.addrs, ""
 	for _, r := range s.rules {
-		if !s.plainly(r) {
+		if !s.plainly(r) || s.isForOthers(r) {
 			continue
 		}
 		hit, decided := s.about(r, open)
@@ -76,6 +76,29 @@ func (s *scene) decide() string {
 		}
 	}
 	return cmp.Or(failed, "denied")
+}
+
+// isForOthers reports whether the client cannot be one of the rule's users,
+// whatever the target and whoever is asked: then no name is looked up for it.
+func (s *scene) isForOthers(r Rule) bool {
+	q := s.request
+	listed := r.Users == nil || r.Users.Any || slices.Contains(r.Users.Names, q.Identity.Name)
+	takes := func(p server.Proof) bool {
+		return slices.Contains(r.Proofs, p) || (len(r.Proofs) == 0 && (r.Deny || p != server.Claimed))
+	}
+	switch {
+	case r.Users == nil && len(r.Proofs) == 0:
+		return false
+	case q.Protocol == server.SOCKS4 || q.Protocol == server.SOCKS4a:
+		if takes(server.Claimed) {
+			return !listed || q.Identity.Name == ""
+		}
+		return takes(server.Ident) && !listed
+	case q.Identity.Name != "":
+		return takes(server.Password) && !listed
+	}
+	nobody := r.Users != nil && !r.Users.Any && len(r.Users.Names) == 0
+	return takes(server.Ident) && (nobody || (r.Deny && len(r.Proofs) == 0))
 }
 
 // plainly checks the conditions that need nobody's answer.
@@ -137,6 +160,10 @@ func covers(d Destination, host string) bool {
 // shown returns nothing where the client shows what the rule asks, "not" where
 // it does not, and else the reason why IDENT did not show it.
 func (s *scene) shown(r Rule) string {
+	switch s.request.Protocol {
+	case server.SOCKS5, server.HTTP:
+		return s.shownBy5(r)
+	}
 	userid := s.request.Identity.Name
 	listed := r.Users == nil || r.Users.Any || slices.Contains(r.Users.Names, userid)
 	claim := slices.Contains(r.Proofs, server.Claimed) || (len(r.Proofs) == 0 && r.Deny)
@@ -155,6 +182,35 @@ func (s *scene) shown(r Rule) string {
 		return "no-identd"
 	case s.identd != userid || userid == "-":
 		return "other-user"
+	}
+	return ""
+}
+
+// shownBy5 is shown for a client that has either signed in, or shown nothing:
+// then identd alone can say who it is.
+func (s *scene) shownBy5(r Rule) string {
+	if r.Users == nil && len(r.Proofs) == 0 {
+		return ""
+	}
+	admits := func(name string) bool { return r.Users == nil || r.Users.Any || slices.Contains(r.Users.Names, name) }
+	if name := s.request.Identity.Name; name != "" {
+		if (len(r.Proofs) == 0 || slices.Contains(r.Proofs, server.Password)) && admits(name) {
+			return ""
+		}
+		return "not"
+	}
+	wantsIdent := slices.Contains(r.Proofs, server.Ident) || (len(r.Proofs) == 0 && !r.Deny)
+	if !wantsIdent || (r.Users != nil && !r.Users.Any && len(r.Users.Names) == 0) {
+		return "not"
+	}
+	s.asked = true
+	switch {
+	case s.identd == "":
+		return "no-identd"
+	case s.identd == "-":
+		return "other-user"
+	case !admits(s.identd):
+		return "not"
 	}
 	return ""
 }
@@ -179,7 +235,7 @@ func (m maker) rule(name string) Rule {
 		r.Listeners = m.some([]string{"lan", "wan", "guests"}, 2)
 	}
 	if m.maybe(10) {
-		r.Protocols = []server.Protocol{server.Protocol(m.pick([]string{"socks4", "socks4a"}))}
+		r.Protocols = []server.Protocol{server.Protocol(m.pick([]string{"socks4", "socks4a", "socks5", "http"}))}
 	}
 	if m.maybe(20) {
 		r.Commands = []socks.Command{socks.Command(1 + m.IntN(2))}
@@ -198,7 +254,7 @@ func (m maker) rule(name string) Rule {
 		r.Users = &Users{Any: m.maybe(30), Names: m.some(worldUsers, 2)}
 	}
 	if m.maybe(30) {
-		for _, p := range m.some([]string{"ident", "ident", "claimed", "password"}, 2) {
+		for _, p := range m.some([]string{"ident", "ident", "claimed", "password", "password"}, 2) {
 			r.Proofs = append(r.Proofs, server.Proof(p))
 		}
 	}
@@ -215,12 +271,21 @@ func (m maker) scene(rules []Rule) *scene {
 		Target:   socks.Addr{Port: uint16(m.IntN(8))},
 	}
 	s.request = q
+	if m.maybe(50) {
+		q.Protocol, q.Identity = server.Protocol(m.pick([]string{"socks5", "http"})), server.Identity{}
+		if m.maybe(50) {
+			q.Identity = server.Identity{Name: m.pick([]string{"fred", "fred", "alice", "-"}), Proof: server.Password}
+		}
+	}
 	if m.maybe(40) {
 		s.addrs = []string{m.pick(worldTexts)}
 		q.Target.IP = netip.MustParseAddr(s.addrs[0])
 		return s
 	}
-	q.Protocol, q.Target.Name = server.SOCKS4a, m.pick(worldHosts)
+	q.Target.Name = m.pick(worldHosts)
+	if q.Protocol == server.SOCKS4 {
+		q.Protocol = server.SOCKS4a
+	}
 	switch q.Target.Name {
 	case "gone.example":
 	case "localhost":

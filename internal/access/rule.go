@@ -44,7 +44,8 @@ func (n Network) contains(a netip.Addr, own *ownAddrs) bool {
 	if n.Class != "" {
 		return n.Class.contains(a, own)
 	}
-	return n.Prefix.Contains(a)
+	// An IPv6 address that leads to an IPv4 address is that as well.
+	return n.Prefix.Contains(a) || n.Prefix.Contains(carried(a))
 }
 
 // Destination is a network or, where Name is set, a host name, with Suffix
@@ -100,13 +101,25 @@ func (r *Rule) couldAdmit(claimed string) bool {
 	return r.Users == nil || r.Users.Any || slices.Contains(r.Users.Names, claimed)
 }
 
+// asksIdentd reports whether the rule wants to know the name of a client that
+// has said none. A rule that denies whoever carries a name has to be told so.
+func (r *Rule) asksIdentd() bool {
+	meant := !r.Deny || len(r.Proofs) > 0
+	return meant && (r.Users == nil || r.Users.Any || len(r.Users.Names) > 0)
+}
+
 // matchesPlainly checks what can be told from the request alone.
 func (r *Rule) matchesPlainly(q *server.Request, own *ownAddrs) bool {
-	return matches(r.Listeners, q.Listener) &&
-		matches(r.Protocols, q.Protocol) &&
+	return r.matchesClient(q.Listener, q.Protocol, q.Client.Addr(), own) &&
 		matches(r.Commands, q.Command) &&
-		matchesFunc(r.From, func(n Network) bool { return n.contains(q.Client.Addr().WithZone(""), own) }) &&
 		matchesFunc(r.Ports, func(p server.PortRange) bool { return p.First <= q.Target.Port && q.Target.Port <= p.Last })
+}
+
+// matchesClient checks what can be told before there is a request.
+func (r *Rule) matchesClient(listener string, p server.Protocol, client netip.Addr, own *ownAddrs) bool {
+	return matches(r.Listeners, listener) &&
+		matches(r.Protocols, p) &&
+		matchesFunc(r.From, func(n Network) bool { return n.contains(client.WithZone(""), own) })
 }
 
 func matches[T comparable](condition []T, value T) bool {
