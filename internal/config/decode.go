@@ -32,6 +32,9 @@ type decoder struct {
 	openToTheWorld bool    // the same
 	listenerRefs   []*node // names to be looked up when all is read
 	groupRefs      []*node // the same, with their @
+	passwordRefs   []*node // the rules that ask for one
+	usersSet       bool    // the section is there
+	files          []fileRef
 }
 
 // fail notes a fault at n.

@@ -84,7 +84,7 @@ func checkSettings(t *testing.T, s *Settings) {
 	}
 	for _, d := range []int64{
 		int64(s.Timeouts.Handshake), int64(s.Timeouts.Connect), int64(s.Timeouts.Bind), int64(s.Timeouts.Ident),
-		int64(s.Timeouts.Idle), int64(s.Timeouts.HalfClosed), int64(s.Timeouts.Drain) + 1,
+		int64(s.Timeouts.Idle), int64(s.Timeouts.HalfClosed), int64(s.Timeouts.Drain) + 1, int64(s.Resolver.Cache) + 1,
 	} {
 		if d <= 0 || d > int64(maxTimeout)+1 {
 			t.Errorf("timeouts %+v", s.Timeouts)

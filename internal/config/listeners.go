@@ -26,7 +26,7 @@ type listenerPlace struct {
 }
 
 func protocols() words {
-	return words{what: "a protocol", known: []string{"socks4", "socks4a"}, later: []string{"socks5", "http", "https", "ssh"}}
+	return words{what: "a protocol", known: []string{"socks4", "socks4a", "socks5", "http"}, later: []string{"ssh"}}
 }
 
 func newListener() Listener {
@@ -64,12 +64,14 @@ func (d *decoder) decodeListener(n *node) {
 		"bind_ports":        func(v *node) { l.BindPorts, _ = d.ports(v, lowestBindPort) },
 		"hide_address":      func(v *node) { p.hideSet, l.HideAddress = true, d.bool(v) },
 		"open_to_the_world": func(v *node) { p.openSet, l.OpenToTheWorld = true, d.bool(v) },
+		"tls":               func(v *node) { l.TLS = d.tls(v) },
+		"proxy_protocol":    func(v *node) { l.ProxyProtocol = d.balancers(v) },
 		"userid_max": func(v *node) {
 			if most, ok := d.number(v, 1, maxUserIDMax); ok {
 				l.UserIDMax = most
 			}
 		},
-	}, "tls", "tls_only", "proxy_protocol", "map", "during")
+	}, "map", "during")
 	if n.kind == mapping && !n.has("listen") {
 		d.fail(n, "the listener has no address", "write `listen: 127.0.0.1:1080`")
 	}
@@ -79,6 +81,16 @@ func (d *decoder) decodeListener(n *node) {
 	d.unlikeOthers(l.Name, p)
 	d.settings.Listeners = append(d.settings.Listeners, l)
 	d.listeners = append(d.listeners, p)
+}
+
+// balancers returns n as the networks of load balancers. Whoever sits there can
+// name any client to the rules, so that not everybody may.
+func (d *decoder) balancers(n *node) []Network {
+	list := d.networks(n)
+	if anywhere(list) && len(list) > 0 {
+		d.fail(n, "anybody could say that he is any client", "list only the load balancers: they are believed")
+	}
+	return list
 }
 
 // unlikeOthers checks a listener against those that are there already.

@@ -16,24 +16,22 @@ var mistakes = []struct {
 }{
 	// The top level.
 	{"unknown section", "listner: x", []string{`1:1 unknown key "listner" | did you mean "listeners"?`}},
-	{"unknown section, nothing near", "colour: red", []string{`1:1 unknown key "colour" | the keys here are admin, groups, hide_address, listeners, log, open_to_the_world, rules, timeouts`}},
+	{"unknown section, nothing near", "colour: red", []string{`1:1 unknown key "colour" | the keys here are admin, groups, hide_address, listeners, log, open_to_the_world, resolver, rules, timeouts, users`}},
 	{"section of a later version", "limits: {few: {sessions: 200}}", []string{`1:1 "limits" is not in this version yet | leave it out`}},
-	{"every section of a later version", "virtual_ports: 1\nusers: 1\nsets: 1\nschedules: 1\nlimits: 1\nupstreams: 1\nledger: 1\nresolver: 1\ninclude: 1\n", []string{
+	{"every section of a later version", "virtual_ports: 1\nsets: 1\nschedules: 1\nlimits: 1\nupstreams: 1\nledger: 1\ninclude: 1\n", []string{
 		`1:1 "virtual_ports" is not in this version yet | leave it out`,
-		`2:1 "users" is not in this version yet | leave it out`,
-		`3:1 "sets" is not in this version yet | leave it out`,
-		`4:1 "schedules" is not in this version yet | leave it out`,
-		`5:1 "limits" is not in this version yet | leave it out`,
-		`6:1 "upstreams" is not in this version yet | leave it out`,
-		`7:1 "ledger" is not in this version yet | leave it out`,
-		`8:1 "resolver" is not in this version yet | leave it out`,
-		`9:1 "include" is not in this version yet | leave it out`,
+		`2:1 "sets" is not in this version yet | leave it out`,
+		`3:1 "schedules" is not in this version yet | leave it out`,
+		`4:1 "limits" is not in this version yet | leave it out`,
+		`5:1 "upstreams" is not in this version yet | leave it out`,
+		`6:1 "ledger" is not in this version yet | leave it out`,
+		`7:1 "include" is not in this version yet | leave it out`,
 	}},
 	{"section twice", "log: {level: info}\nadmin: off\nlog: {level: warn}", []string{`3:1 the key "log" stands here twice | keep one of them`}},
 	{"section without a value", "rules:\nlog: {level: info}", []string{`1:1 "rules" has no value | give it a value, or leave the key out`}},
 	{"null", "timeouts: ~", []string{`1:1 "timeouts" has no value | give it a value, or leave the key out`}},
-	{"a list at the top", "- log", []string{`1:1 expected keys with values, found a list | the keys here are admin, groups, hide_address, listeners, log, open_to_the_world, rules, timeouts`}},
-	{"text at the top", "hello", []string{`1:1 expected keys with values, found "hello" | the keys here are admin, groups, hide_address, listeners, log, open_to_the_world, rules, timeouts`}},
+	{"a list at the top", "- log", []string{`1:1 expected keys with values, found a list | the keys here are admin, groups, hide_address, listeners, log, open_to_the_world, resolver, rules, timeouts, users`}},
+	{"text at the top", "hello", []string{`1:1 expected keys with values, found "hello" | the keys here are admin, groups, hide_address, listeners, log, open_to_the_world, resolver, rules, timeouts, users`}},
 	{"admin page", "admin: {listen: 127.0.0.1:1088}", []string{"1:8 the admin page is not in this version yet | write `admin: off` or leave it out"}},
 	{"admin on", "admin: on", []string{"1:8 the admin page is not in this version yet | write `admin: off` or leave it out"}},
 	{"bool as yes", "hide_address: yes", []string{`1:15 expected true or false, found "yes" | write true, without quotes`}},
@@ -43,14 +41,26 @@ var mistakes = []struct {
 
 	// Listeners.
 	{"no listeners", "listeners: []", []string{`1:12 the list is empty | leave the key out, and the default holds`}},
-	{"listener is an address", "listeners: 127.0.0.1:1080", []string{`1:12 expected keys with values, found "127.0.0.1:1080" | the keys here are advertise, bind_ports, hide_address, listen, name, open_to_the_world, protocols, userid_max`}},
+	{"listener is an address", "listeners: 127.0.0.1:1080", []string{`1:12 expected keys with values, found "127.0.0.1:1080" | the keys here are advertise, bind_ports, hide_address, listen, name, open_to_the_world, protocols, proxy_protocol, tls, userid_max`}},
 	{"listener without address", "listeners:\n  - name: lan", []string{"2:5 the listener has no address | write `listen: 127.0.0.1:1080`"}},
 	{"empty listener", "listeners:\n  - \n", []string{`2:3 an entry without a value | `}},
-	{"listener key of a later version", "listeners:\n  - listen: 127.0.0.1:1080\n    tls: {certificate: gw.pem}\n    proxy_protocol: 10.0.0.0/8\n    map: a:25\n    during: day", []string{
-		`3:5 "tls" is not in this version yet | leave it out`,
-		`4:5 "proxy_protocol" is not in this version yet | leave it out`,
-		`5:5 "map" is not in this version yet | leave it out`,
-		`6:5 "during" is not in this version yet | leave it out`,
+	{"listener key of a later version", "listeners:\n  - listen: 127.0.0.1:1080\n    map: a:25\n    during: day", []string{
+		`3:5 "map" is not in this version yet | leave it out`,
+		`4:5 "during" is not in this version yet | leave it out`,
+	}},
+	{"everybody as a load balancer", "listeners:\n  - {listen: 127.0.0.1:1, proxy_protocol: any}\n  - {listen: 127.0.0.1:2, proxy_protocol: [private, internet]}\n  - {listen: 127.0.0.1:3, proxy_protocol: [0.0.0.0/1, 128.0.0.0/1]}", []string{
+		`2:43 anybody could say that he is any client | list only the load balancers: they are believed`,
+		`3:43 anybody could say that he is any client | list only the load balancers: they are believed`,
+		`4:43 anybody could say that he is any client | list only the load balancers: they are believed`,
+	}},
+	{"proxy_protocol as a switch", "listeners: {listen: 127.0.0.1:1, proxy_protocol: true}", []string{`1:50 expected text, found true | write "true" if the word is meant`}},
+	{"load balancers that are no networks", "listeners: {listen: 127.0.0.1:1, proxy_protocol: [10.0.0.1/8, lb.example, '@lbs']}", []string{
+		`1:51 the network 10.0.0.1/8 has bits set behind its length | write 10.0.0.0/8 for the network, or 10.0.0.1 for the one address`,
+		"1:63 \"lb.example\" is not an IP address | what can stand here are addresses, networks, and the words any, internet, loopback, private",
+		`1:75 sets are not in this version yet | write the networks out`,
+	}},
+	{"open behind a load balancer", "listeners: {listen: 127.0.0.1:1, proxy_protocol: loopback}\nrules: {allow: all}", []string{
+		"1:21 \"127.0.0.1:1\" is open to the world: the rule \"all\" does not limit who may use it | limit the rule with `from`, or with `proof: password`; if it is meant, write `open_to_the_world: true`",
 	}},
 	{"listen: only a port", "listeners: {listen: 1080}", []string{`1:21 "1080" is not an address with a port | write :1080 for all addresses, or 127.0.0.1:1080 for this machine`}},
 	{"listen: no port", "listeners: {listen: 127.0.0.1}", []string{`1:21 "127.0.0.1" is not an address with a port | write 127.0.0.1:1080`}},
@@ -72,7 +82,14 @@ var mistakes = []struct {
 	}},
 	{"listener name twice", "listeners:\n  - {name: a, listen: 127.0.0.1:1080}\n  - {name: a, listen: 127.0.0.1:1081}", []string{`3:12 two listeners are called "a" | the other one is in line 2`}},
 	{"listener name as another's default", "listeners:\n  - {listen: 127.0.0.1:1080}\n  - {name: 127.0.0.1:1080, listen: 127.0.0.1:1081}", []string{`3:12 two listeners are called "127.0.0.1:1080" | the other one is in line 2`}},
-	{"protocol of a later version", "listeners: {listen: 127.0.0.1:1080, protocols: [socks4, socks5]}", []string{`1:57 "socks5" is not in this version yet | a protocol is one of socks4, socks4a`}},
+	{"protocol of a later version", "listeners: {listen: 127.0.0.1:1080, protocols: [socks4, ssh]}", []string{`1:57 "ssh" is not in this version yet | a protocol is one of socks4, socks4a, socks5, http`}},
+	{"https is http and tls", "listeners: {listen: 127.0.0.1:1080, protocols: https}", []string{`1:48 "https" is not a protocol | did you mean "http"?`}},
+	{"tls as a file", "listeners: {listen: 127.0.0.1:1080, tls: gw.pem}", []string{`1:42 expected keys with values, found "gw.pem" | the keys here are certificate, client_ca, key, tls_only`}},
+	{"tls without a key", "listeners: {listen: 127.0.0.1:1080, tls: {certificate: gw.pem}}", []string{"1:42 TLS needs a certificate and its key | write `tls: {certificate: FILE, key: FILE}`; both may be in one file"}},
+	{"tls without a certificate", "listeners: {listen: 127.0.0.1:1080, tls: {key: gw.pem, tls_only: on}}", []string{
+		"1:42 TLS needs a certificate and its key | write `tls: {certificate: FILE, key: FILE}`; both may be in one file",
+		`1:66 expected true or false, found "on" | write true, without quotes`,
+	}},
 	{"unknown protocol", "listeners: {listen: 127.0.0.1:1080, protocols: sock4}", []string{`1:48 "sock4" is not a protocol | did you mean "socks4"?`}},
 	{"no protocols", "listeners: {listen: 127.0.0.1:1080, protocols: []}", []string{`1:48 the list is empty | leave the key out, and the default holds`}},
 	{"advertise nothing", "listeners: {listen: 127.0.0.1:1080, advertise: 0.0.0.0}", []string{`1:48 0.0.0.0 is not the address of a machine | write an address such as 203.0.113.7`}},
@@ -83,6 +100,25 @@ var mistakes = []struct {
 	{"userid_max in quotes", `listeners: {listen: 127.0.0.1:1080, userid_max: "20"}`, []string{`1:49 expected a number, found "20" | write a number from 1 to 1024, without quotes`}},
 	{"userid_max too high", "listeners: {listen: 127.0.0.1:1080, userid_max: 1025}", []string{`1:49 "1025" is not a number from 1 to 1024 | `}},
 	{"userid_max in hex", "listeners: {listen: 127.0.0.1:1080, userid_max: 0x10}", []string{`1:49 "0x10" is not a number from 1 to 1024 | `}},
+
+	// Resolver.
+	{"resolver as an address", "resolver: 192.0.2.53", []string{`1:11 expected keys with values, found "192.0.2.53" | the keys here are cache, servers`}},
+	{"no name servers", "resolver: {servers: []}", []string{`1:21 the list is empty | leave the key out, and the default holds`}},
+	{"name servers that are none", "resolver: {servers: [ns.example, 192.0.2.53:0, 192.0.2.53:x, '[192.0.2.53]:53', '[::1]', 'fe80::1%eth0', 0.0.0.0, 'ff02::fb']}", []string{
+		`1:22 "ns.example" is not the address of a name server | write 192.0.2.53, "192.0.2.53:5353", "2001:db8::53" or "[2001:db8::53]:5353"`,
+		`1:34 "192.0.2.53:0" is not the address of a name server | write 192.0.2.53, "192.0.2.53:5353", "2001:db8::53" or "[2001:db8::53]:5353"`,
+		`1:48 "192.0.2.53:x" is not the address of a name server | write 192.0.2.53, "192.0.2.53:5353", "2001:db8::53" or "[2001:db8::53]:5353"`,
+		`1:62 "[192.0.2.53]:53" is not the address of a name server | write 192.0.2.53, "192.0.2.53:5353", "2001:db8::53" or "[2001:db8::53]:5353"`,
+		`1:81 "[::1]" is not the address of a name server | write 192.0.2.53, "192.0.2.53:5353", "2001:db8::53" or "[2001:db8::53]:5353"`,
+		`1:90 "fe80::1%eth0" is not the address of a name server | write 192.0.2.53, "192.0.2.53:5353", "2001:db8::53" or "[2001:db8::53]:5353"`,
+		`1:106 "0.0.0.0" is not the address of a machine | write 192.0.2.53, "192.0.2.53:5353", "2001:db8::53" or "[2001:db8::53]:5353"`,
+		`1:115 "ff02::fb" is not the address of a machine | write 192.0.2.53, "192.0.2.53:5353", "2001:db8::53" or "[2001:db8::53]:5353"`,
+	}},
+	{"a name server twice", "resolver: {servers: [192.0.2.53, '[::ffff:192.0.2.53]:53']}", []string{`1:34 the name server 192.0.2.53:53 stands here twice | keep one of them`}},
+	{"over 8 name servers", "resolver: {servers: [::1, ::2, ::3, ::4, ::5, ::6, ::7, ::8, ::9]}", []string{`1:21 over 8 name servers | `}},
+	{"cache without a unit", "resolver: {cache: 30}", []string{`1:19 "30" has no unit | write 30s for seconds`}},
+	{"cache too long", "resolver: {cache: 1h1s}", []string{`1:19 "1h1s" is too long: who keeps the names may change them | at most 1h`}},
+	{"negative cache", "resolver: {cache: -1s}", []string{`1:19 a time cannot be negative | 0s is the least`}},
 
 	// Groups.
 	{"key without text", "groups: {~: [a], '': b}", []string{
@@ -116,13 +152,26 @@ var mistakes = []struct {
 		`2:27 no group is called "stuff" | did you mean "@staff"?`,
 		`2:37 no group is called "" | `,
 	}},
-	{"command of a later version", "rules: {allow: x, commands: [connect, udp, listen]}", []string{
-		`1:39 "udp" is not in this version yet | a command is one of connect, bind`,
-		`1:44 "listen" is not a command | a command is one of connect, bind`,
+	{"unknown command", "rules: {allow: x, commands: [connect, udp, listen]}", []string{
+		`1:44 "listen" is not a command | a command is one of connect, bind, udp`,
 	}},
-	{"not a proof", "rules: {allow: x, proof: [ident, password, indent]}", []string{
-		`1:44 "indent" is not a proof | did you mean "ident"?`,
+	{"not a proof", "rules: {allow: x, proof: [ident, key, indent]}", []string{
+		`1:39 "indent" is not a proof | did you mean "ident"?`,
 	}},
+	{"password without users", "rules: [{allow: x, proof: [ident, password]}, {deny: y, proof: password}]", []string{
+		"1:35 the rule asks for a password, and there are no users | write `users: {file: users}`; `sallyport user add NAME --file users` puts somebody into it",
+		"1:64 the rule asks for a password, and there are no users | write `users: {file: users}`; `sallyport user add NAME --file users` puts somebody into it",
+	}},
+
+	// Users.
+	{"users without a file", "users: {}\nrules: {allow: x, proof: password}", []string{"1:8 the users have no file | write `users: {file: users}`"}},
+	{"users as a name", "users: users.txt", []string{`1:8 expected keys with values, found "users.txt" | the keys here are file`}},
+	{"users: unknown key", "users: {files: u}", []string{
+		"1:8 the users have no file | write `users: {file: users}`",
+		`1:9 unknown key "files" | did you mean "file"?`,
+	}},
+	{"users: a list of files", "users: {file: [a, b]}", []string{`1:15 expected text, found a list | `}},
+	{"users: NUL", `users: {file: "a\0b"}`, []string{`1:15 the name of a file cannot hold a NUL byte | `}},
 	{"from nothing", "rules: {allow: x, from: []}", []string{`1:25 the list is empty | leave the key out, and the default holds`}},
 	{"host bits", "rules: {allow: x, from: 10.0.0.1/8}", []string{`1:25 the network 10.0.0.1/8 has bits set behind its length | write 10.0.0.0/8 for the network, or 10.0.0.1 for the one address`}},
 	{"prefix too long", "rules: {allow: x, from: 10.0.0.0/33}", []string{`1:25 "33" is not the length of a prefix | write a number from 0 to 32`}},
@@ -132,7 +181,7 @@ var mistakes = []struct {
 	{"zone", "rules: {allow: x, from: 'fe80::1%eth0'}", []string{`1:25 "fe80::1%eth0" holds a zone | write it without the zone, which starts at the %`}},
 	{"zone in a prefix", "rules: {allow: x, from: 'fe80::%eth0/64'}", []string{`1:25 "fe80::%eth0/64" holds a zone | write it without the zone, which starts at the %`}},
 	{"from a name", "rules: {allow: x, from: [www.example.com, locback]}", []string{
-		"1:26 \"www.example.com\" is not an IP address | `from` takes addresses, networks, and the words any, internet, loopback, private",
+		"1:26 \"www.example.com\" is not an IP address | what can stand here are addresses, networks, and the words any, internet, loopback, private",
 		`1:43 "locback" is not an IP address | did you mean "loopback"?`,
 	}},
 	{"from a set", "rules: {allow: x, from: '@blocked'}", []string{`1:25 sets are not in this version yet | write the networks out`}},
@@ -193,7 +242,7 @@ var mistakes = []struct {
 	{"time out of range", "timeouts: {handshake: 0s, idle: 31d, drain: -1s, connect: 99999999d, ident: -3d}", []string{
 		`1:23 a time must be over zero: every wait has a limit | at most 30d`,
 		`1:33 "31d" is too long | at most 30d`,
-		`1:45 a time cannot be negative | write 0s to wait for nothing`,
+		`1:45 a time cannot be negative | 0s is the least`,
 		`1:59 "99999999d" is too long | at most 30d`,
 		`1:77 a time must be over zero: every wait has a limit | at most 30d`,
 	}},
@@ -310,7 +359,7 @@ func TestSyntax(t *testing.T) {
 		{"carriage return alone", "admin: off\rlog: {}\n", "1:11 a control character stands in the text | between double quotes it may be written as an escape, such as \"\\x01\""},
 		{"Latin 1", "admin: off\nrules: {allow: caf\xe9}\n", "2:19 this is not UTF-8 text | save the file as UTF-8"},
 		{"UTF-16", "\xff\xfea\x00", "1:1 this is not UTF-8 text | save the file as UTF-8"},
-		{"lone brace", "}", "1:1 expected keys with values, found \"}\" | the keys here are admin, groups, hide_address, listeners, log, open_to_the_world, rules, timeouts"},
+		{"lone brace", "}", "1:1 expected keys with values, found \"}\" | the keys here are admin, groups, hide_address, listeners, log, open_to_the_world, resolver, rules, timeouts, users"},
 		{"lone colon", ":", "1:1 this cannot be a key | write `key: value`"},
 		{"list as a key", "[a]: b", "1:4 a key is missing before the colon | put a value that holds a colon and a space in quotes"},
 	} {

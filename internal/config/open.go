@@ -13,7 +13,8 @@ import (
 func (d *decoder) openProxies() {
 	for i, l := range d.settings.Listeners {
 		p := d.listeners[i]
-		if !p.ok || l.OpenToTheWorld || p.addr.loopback() {
+		// Behind a load balancer, who connects here is not who is served.
+		if !p.ok || l.OpenToTheWorld || p.addr.loopback() && len(l.ProxyProtocol) == 0 {
 			continue
 		}
 		open := slices.IndexFunc(d.openRules, func(r Rule) bool {
@@ -23,7 +24,7 @@ func (d *decoder) openProxies() {
 			continue
 		}
 		problem := quote(l.Listen) + " is open to the world: the rule " + quote(d.openRules[open].Name) + " does not limit who may use it"
-		hint := "limit the rule with `from`, or with `users` and `proof: ident`; if it is meant, write `open_to_the_world: true`"
+		hint := "limit the rule with `from`, or with `proof: password`; if it is meant, write `open_to_the_world: true`"
 		if p.flag {
 			d.failFlag("--listen", problem, hint)
 		} else {
@@ -37,14 +38,16 @@ func (r Rule) letsAnybodyIn() bool {
 	return !r.Deny && anywhere(r.From) && anyone(r.Users, r.Proof)
 }
 
-// anyone tells whether neither a name nor a proof is asked for, or none that
-// cannot be made up: a claimed name is only as good as no name.
+// anyone tells whether nothing is asked for that a stranger could not make up: a
+// claimed name is only as good as no name, and neither is any name at all that
+// the client's own machine confirms. That IDENT's word for a certain name is
+// worth no more from a machine that nobody knows is for the documentation to say.
 func anyone(users, proof []string) bool {
 	if slices.Contains(proof, "claimed") {
 		return true
 	}
 	named := len(users) > 0 && !slices.Contains(users, "any")
-	return !named && len(proof) == 0
+	return !named && (len(proof) == 0 || slices.Contains(proof, "ident"))
 }
 
 // anywhere tells whether the networks leave hardly anybody out.
@@ -61,8 +64,8 @@ func anywhere(from []Network) bool {
 			prefixes = append(prefixes, n.Prefix)
 		}
 	}
-	return share(prefixes, netip.PrefixFrom(netip.IPv4Unspecified(), 0)) > 0.5 ||
-		share(prefixes, netip.MustParsePrefix("2000::/3")) > 0.5
+	return share(prefixes, netip.PrefixFrom(netip.IPv4Unspecified(), 0)) >= 0.5 ||
+		share(prefixes, netip.MustParsePrefix("2000::/3")) >= 0.5
 }
 
 // share returns how much of the whole the parts cover, from 0 to 1.

@@ -32,21 +32,27 @@ func TestOpenProxy(t *testing.T) {
 		{"allow: all, from: loopback", false},
 		{"allow: all, from: private", false},
 		{"allow: all, from: [10.0.0.0/8, 'fd00::/8', 192.0.2.1]", false},
-		{"allow: all, from: [128.0.0.0/2, 128.0.0.0/3, 160.0.0.0/3, 128.0.0.0/2]", false},
+		{"allow: all, from: [128.0.0.0/3, 160.0.0.0/4, 160.0.0.0/4, 128.0.0.0/3]", false},
 		{"allow: all, users: alice", false},
 		{"allow: all, users: '@staff'", false},
 		{"allow: all, users: alice, proof: ident", false},
-		{"allow: all, proof: ident", false},
+		{"allow: all, proof: ident", true},
+		{"allow: all, proof: password", false},
+		{"allow: all, users: any, proof: password", false},
+		{"allow: all, users: any, proof: [password, ident]", true}, // anybody's identd says what he likes
+		{"allow: all, users: alice, proof: ident, from: 10.0.0.0/8", false},
+		{"allow: all, from: 128.0.0.0/1", true},
+		{"allow: all, users: any, proof: [password, claimed]", true},
 		{"allow: all, listeners: home", false},
 		{"deny: all", false},
 	} {
-		file := "listeners: [{name: lan, listen: '192.0.2.1:1080'}, {name: home, listen: 'localhost:0'}]\ngroups: {staff: [bob]}\nrules: {" + c.rule + "}\n"
+		file := "listeners: [{name: lan, listen: '192.0.2.1:1080'}, {name: home, listen: 'localhost:0'}]\nusers: {file: users}\ngroups: {staff: [bob]}\nrules: {" + c.rule + "}\n"
 		if !c.open {
 			parse(t, file)
 			continue
 		}
 		checkFaults(t, file, Override{}, []string{
-			"1:33 \"192.0.2.1:1080\" is open to the world: the rule \"all\" does not limit who may use it | limit the rule with `from`, or with `users` and `proof: ident`; if it is meant, write `open_to_the_world: true`",
+			"1:33 \"192.0.2.1:1080\" is open to the world: the rule \"all\" does not limit who may use it | limit the rule with `from`, or with `proof: password`; if it is meant, write `open_to_the_world: true`",
 		})
 	}
 }

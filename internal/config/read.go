@@ -19,7 +19,14 @@ func Default(o Override) (*Settings, error) {
 // The error is an Errors with all faults, in the order of their places; only
 // where the text is no YAML is there just the first. A panic of the YAML library
 // is a fault too. Parse takes at most 16 MiB, and time and memory in proportion.
+//
+// Files that the settings name are not looked at: Load does that.
 func Parse(file string, data []byte, o Override) (*Settings, error) {
+	return parseWith(file, data, o, func(string) error { return nil })
+}
+
+// parseWith is Parse that asks readable about every file that the settings name.
+func parseWith(file string, data []byte, o Override, readable func(path string) error) (*Settings, error) {
 	src := newSource(file, data)
 	root, fault := src.parse()
 	if fault != nil {
@@ -30,6 +37,7 @@ func Parse(file string, data []byte, o Override) (*Settings, error) {
 	d.override(o)
 	d.references()
 	d.openProxies()
+	d.checkFiles(readable)
 	if len(d.faults) > 0 {
 		return nil, d.sorted()
 	}
@@ -37,7 +45,8 @@ func Parse(file string, data []byte, o Override) (*Settings, error) {
 }
 
 // Load reads the settings file at path. A file that cannot be read, or is over
-// 16 MiB, is an Errors too, without a place; it wraps the cause.
+// 16 MiB, is an Errors too, without a place; it wraps the cause. That a file
+// which the settings name cannot be opened is a fault of the settings.
 func Load(path string, o Override) (*Settings, error) {
 	data, err := readFile(path)
 	if err != nil {
@@ -47,7 +56,7 @@ func Load(path string, o Override) (*Settings, error) {
 		}
 		return nil, Errors{{File: path, Problem: "the settings cannot be read: " + cause.Error(), cause: err}}
 	}
-	return Parse(path, data, o)
+	return parseWith(path, data, o, readable)
 }
 
 // readFile reads one byte more than may be, and leaves it to Parse to refuse.
@@ -77,12 +86,14 @@ func (d *decoder) document(root *node) {
 		"listeners":         d.decodeListeners,
 		"groups":            d.decodeGroups,
 		"rules":             d.decodeRules,
+		"resolver":          d.decodeResolver,
 		"timeouts":          d.decodeTimeouts,
+		"users":             d.decodeUsers,
 		"log":               d.decodeLog,
 		"admin":             d.decodeAdmin,
 		"hide_address":      func(v *node) { d.hideAddress = d.bool(v) },
 		"open_to_the_world": func(v *node) { d.openToTheWorld = d.bool(v) },
-	}, "virtual_ports", "users", "sets", "schedules", "limits", "upstreams", "ledger", "resolver", "include")
+	}, "virtual_ports", "sets", "schedules", "limits", "upstreams", "ledger", "include")
 	for i, p := range d.listeners {
 		l := &s.Listeners[i]
 		l.HideAddress = l.HideAddress || d.hideAddress && !p.hideSet
@@ -96,6 +107,11 @@ func (d *decoder) references() {
 		name := n.text[1:]
 		if _, ok := d.settings.Groups[name]; !ok {
 			d.dangling(n, "no group is called "+quote(name), "@", name, slices.Sorted(maps.Keys(d.settings.Groups)))
+		}
+	}
+	for _, n := range d.passwordRefs {
+		if d.settings.Users.File == "" && !d.usersSet {
+			d.fail(n, "the rule asks for a password, and there are no users", "write `users: {file: users}`; `sallyport user add NAME --file users` puts somebody into it")
 		}
 	}
 	var listeners []string

@@ -39,13 +39,11 @@ func (d *decoder) decodeRule(n *node) {
 		"listeners": func(v *node) { r.Listeners = d.listenerNames(v) },
 		"protocols": func(v *node) { r.Protocols = d.wordList(v, protocols()) },
 		"commands": func(v *node) {
-			r.Commands = d.wordList(v, words{what: "a command", known: []string{"connect", "bind"}, later: []string{"udp"}})
+			r.Commands = d.wordList(v, words{what: "a command", known: []string{"connect", "bind", "udp"}})
 		},
 		"from":  func(v *node) { r.From = d.networks(v) },
 		"users": func(v *node) { r.Users = d.users(v) },
-		"proof": func(v *node) {
-			r.Proof = d.wordList(v, words{what: "a proof", known: []string{"claimed", "ident", "password", "certificate", "key"}})
-		},
+		"proof": func(v *node) { r.Proof = d.proofs(v) },
 		"to":    func(v *node) { r.To = d.targets(v) },
 		"ports": func(v *node) { r.Ports = d.portList(v) },
 		"bind":  func(v *node) { r.Bind = d.bindTerms(v) },
@@ -92,6 +90,21 @@ func (d *decoder) users(n *node) []string {
 			d.groupRefs = append(d.groupRefs, item)
 		}
 		list = append(list, name)
+	})
+	return list
+}
+
+func (d *decoder) proofs(n *node) []string {
+	var list []string
+	d.each(n, func(item *node) {
+		word, ok := d.word(item, words{what: "a proof", known: []string{"claimed", "ident", "password", "certificate", "key"}})
+		if !ok {
+			return
+		}
+		if word == "password" {
+			d.passwordRefs = append(d.passwordRefs, item)
+		}
+		list = append(list, word)
 	})
 	return list
 }
@@ -149,7 +162,7 @@ func parseNetwork(text string) (Network, *mistake) {
 	if near := nearest(text, placeWords()); near != "" && !strings.ContainsAny(text, ".:/") {
 		m.hint = "did you mean " + quote(near) + "?"
 	} else if _, notHost := parseHost(text); notHost == nil && !endsInNumber(text) {
-		m.hint = "`from` takes addresses, networks, and the words " + strings.Join(placeWords(), ", ")
+		m.hint = "what can stand here are addresses, networks, and the words " + strings.Join(placeWords(), ", ")
 	}
 	return Network{}, m
 }

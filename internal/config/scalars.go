@@ -23,7 +23,7 @@ func (d *decoder) duration(n *node, least time.Duration) (time.Duration, bool) {
 	case !ok:
 		m = &mistake{quote(n.text) + " is not a time", "write 90s, 10m, 1h30m or 2d"}
 	case value < least && least == 0:
-		m = &mistake{"a time cannot be negative", "write 0s to wait for nothing"}
+		m = &mistake{"a time cannot be negative", "0s is the least"}
 	case value < least:
 		m = &mistake{"a time must be over zero: every wait has a limit", "at most 30d"}
 	case value > maxTimeout:

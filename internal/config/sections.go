@@ -13,6 +13,7 @@ func (d *decoder) decodeTimeouts(n *node) {
 		}
 	}
 	d.mapping(n, fields{
+		"association": into(&t.Association, 1),
 		"handshake":   into(&t.Handshake, 1),
 		"connect":     into(&t.Connect, 1),
 		"bind":        into(&t.Bind, 1),

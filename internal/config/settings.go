@@ -6,9 +6,9 @@
 // the text (parse.go). The decoder walks the tree and knows, at every value,
 // where it stands; it collects faults instead of stopping at the first
 // (decode.go). Each section has a function that turns its node into values and
-// checks them there (listeners.go, rules.go, groups.go, sections.go). Last come
-// the checks that need all sections: names that must exist (read.go), and open
-// proxies by accident (open.go).
+// checks them there (listeners.go, tls.go, rules.go, users.go, resolver.go, groups.go, sections.go). Last come
+// the checks that need all sections: names that must exist (read.go), files
+// (files.go), and open proxies by accident (open.go).
 //
 // Nothing here knows the server: values leave this package as plain data.
 package config
@@ -28,9 +28,11 @@ type Override struct {
 // Settings is everything that a file says, with every default filled in. The
 // slices are the caller's own.
 type Settings struct {
-	Listeners []Listener          // at least one
+	Listeners []Listener // at least one
+	Users     Users
 	Groups    map[string][]string // by group name: the user names in it
 	Rules     []Rule              // in the order of the file; empty denies everything
+	Resolver  Resolver
 	Timeouts  Timeouts
 	Log       Log
 }
@@ -39,12 +41,36 @@ type Settings struct {
 type Listener struct {
 	Name           string     // unique; the default is Listen, and "default" without a file
 	Listen         string     // "host:port" or ":port", as written. Port 0 is any free one
-	Protocols      []string   // of "socks4", "socks4a"; never empty
-	Advertise      netip.Addr // what BIND replies say, behind NAT; zero: none
+	Protocols      []string   // of "socks4", "socks4a", "socks5", "http"; never empty
+	TLS            TLS        // of the proxy itself
+	ProxyProtocol  []Network  // load balancers, which must say who the client is: prefixes, "loopback", "private"
+	Advertise      netip.Addr // what BIND and UDP replies say, behind NAT; zero: none
 	BindPorts      PortRange  // where BIND listens; zero: any free port
 	HideAddress    bool       // replies to CONNECT carry zeros
 	OpenToTheWorld bool       // may serve everybody on a public address
 	UserIDMax      int        // bytes of a userid, 1 to 1024; the default is 255
+}
+
+// TLS lets clients speak to a listener over TLS. The zero value does not. The
+// files are as the settings name them, but that relative names start at the
+// settings file's folder.
+type TLS struct {
+	Certificate string // PEM, the server's certificate first; empty: no TLS
+	Key         string // PEM; set where Certificate is
+	ClientCA    string // PEM: who signs the clients' certificates; empty: they are not asked for any
+	Only        bool   // tls_only: true: plain clients are turned away
+}
+
+// Users says where passwords are kept. The zero value: nowhere, and no rule
+// asks for one.
+type Users struct {
+	File string // as the settings name it, but that a relative name starts at the settings file's folder
+}
+
+// Resolver says how names are looked up.
+type Resolver struct {
+	Servers []netip.AddrPort // name servers in the place of the operating system's; empty: those
+	Cache   time.Duration    // how long an answer is remembered, up to an hour; 0: not at all
 }
 
 // PortRange is the ports from First to Last, both in it. The zero value stands
@@ -57,8 +83,8 @@ type Rule struct {
 	Name      string // unique, never empty
 	Deny      bool
 	Listeners []string  // names of listeners that exist
-	Protocols []string  // of "socks4", "socks4a"
-	Commands  []string  // of "connect", "bind"
+	Protocols []string  // of "socks4", "socks4a", "socks5", "http"
+	Commands  []string  // of "connect", "bind", "udp"
 	From      []Network // where the client is
 	Users     []string  // names (any bytes but NUL), "@group" (it exists), "any"
 	Proof     []string  // of "claimed", "ident", "password", "certificate", "key"; empty is the default
@@ -92,13 +118,14 @@ type Bind struct {
 // Timeouts bound every wait. All are over zero, but for Drain, which may be
 // zero, and none is over 30 days.
 type Timeouts struct {
-	Handshake  time.Duration // from accept to a whole request
-	Connect    time.Duration // until the target has answered
-	Bind       time.Duration // until the peer of a BIND has come
-	Ident      time.Duration // one question to a client's identd
-	Idle       time.Duration // a relay with nothing sent either way
-	HalfClosed time.Duration // a relay of which one side has ended
-	Drain      time.Duration // what sessions get to end when the server stops
+	Handshake   time.Duration // from accept to a whole request
+	Connect     time.Duration // until the target has answered
+	Bind        time.Duration // until the peer of a BIND has come
+	Ident       time.Duration // one question to a client's identd
+	Association time.Duration // an association of UDP with no datagram either way
+	Idle        time.Duration // a relay with nothing sent either way
+	HalfClosed  time.Duration // a relay of which one side has ended
+	Drain       time.Duration // what sessions get to end when the server stops
 }
 
 // Log says what is logged and how.
@@ -115,14 +142,16 @@ func defaults() *Settings {
 	return &Settings{
 		Groups: map[string][]string{},
 		Timeouts: Timeouts{
-			Handshake:  10 * time.Second,
-			Connect:    120 * time.Second,
-			Bind:       120 * time.Second,
-			Ident:      5 * time.Second,
-			Idle:       24 * time.Hour,
-			HalfClosed: 10 * time.Minute,
-			Drain:      30 * time.Second,
+			Handshake:   10 * time.Second,
+			Connect:     120 * time.Second,
+			Bind:        120 * time.Second,
+			Ident:       5 * time.Second,
+			Association: 5 * time.Minute,
+			Idle:        24 * time.Hour,
+			HalfClosed:  10 * time.Minute,
+			Drain:       30 * time.Second,
 		},
-		Log: Log{Level: "info", Format: "text"},
+		Resolver: Resolver{Cache: 30 * time.Second},
+		Log:      Log{Level: "info", Format: "text"},
 	}
 }

@@ -25,14 +25,16 @@ func parse(t *testing.T, file string) *Settings {
 // byDefault is what DESIGN promises without a file.
 func byDefault() *Settings {
 	return &Settings{
-		Listeners: []Listener{{Name: "default", Listen: "127.0.0.1:1080", Protocols: []string{"socks4", "socks4a"}, UserIDMax: 255}},
+		Listeners: []Listener{{Name: "default", Listen: "127.0.0.1:1080", Protocols: protocols().known, UserIDMax: 255}},
 		Groups:    map[string][]string{},
 		Rules:     []Rule{{Name: "this machine", From: []Network{{Word: "loopback"}}, To: []Target{{Word: "any"}}}},
 		Timeouts: Timeouts{
-			Handshake: 10 * time.Second, Connect: 2 * time.Minute, Bind: 2 * time.Minute, Ident: 5 * time.Second,
+			Association: 5 * time.Minute,
+			Handshake:   10 * time.Second, Connect: 2 * time.Minute, Bind: 2 * time.Minute, Ident: 5 * time.Second,
 			Idle: 24 * time.Hour, HalfClosed: 10 * time.Minute, Drain: 30 * time.Second,
 		},
-		Log: Log{Level: "info", Format: "text"},
+		Resolver: Resolver{Cache: 30 * time.Second},
+		Log:      Log{Level: "info", Format: "text"},
 	}
 }
 
@@ -70,8 +72,14 @@ listeners:
     hide_address: false
     open_to_the_world: false
     userid_max: 1
+    tls: {certificate: pem/gw.pem, key: /etc/gw.key, client_ca: staff.pem, tls_only: true}
   - {listen: ":0", bind_ports: 5000, userid_max: 1024}
   - listen: '[2001:db8::1]:1080'
+    protocols: [socks4, socks5, http]
+    tls: {certificate: gw.pem, key: gw.pem}
+    proxy_protocol: [10.0.0.0/8, "2001:db8::7", loopback, private]
+resolver: {servers: [192.0.2.53, "192.0.2.54:5353", "2001:db8::53", "[2001:db8::54]:5353", "::ffff:192.0.2.55"], cache: 1h}
+users: {file: users}
 groups:
   staff: [alice, bob, 1234]
   none: []
@@ -82,36 +90,48 @@ rules:
   - allow: staff on the web
     listeners: [lan, ":0"]
     protocols: socks4
-    commands: [connect, bind]
+    commands: [connect, bind, udp]
     from: [192.168.1.0/24, "::1", "::ffff:10.0.0.0/104", private, loopback]
     users: ["@staff", '@none', 77, any, "\x01é", !!binary /w==, !!str true]
     proof: [ident, password, certificate, key]
     to: [internet, private, loopback, any]
     ports: [80, "443", 8000-8999]
     bind: {primary: optional, any_peer: true, wait_for_right_peer: true}
-timeouts: {handshake: 1s, connect: 1m30s, bind: 0.5d, ident: 1500ms, idle: 30d, half_closed: 2d12h, drain: 0}
+timeouts: {association: 30s, handshake: 1s, connect: 1m30s, bind: 0.5d, ident: 1500ms, idle: 30d, half_closed: 2d12h, drain: 0}
 log: {level: error, format: json}
 admin: off
 `
 
+// wholeListeners are those of whole.
+func wholeListeners() []Listener {
+	v4 := netip.MustParsePrefix
+	return []Listener{
+		{
+			Name: "lan", Listen: "192.168.1.1:1080", Protocols: []string{"socks4a"}, Advertise: netip.MustParseAddr("203.0.113.7"),
+			BindPorts: PortRange{40000, 40999}, UserIDMax: 1,
+			TLS: TLS{Certificate: "/etc/sallyport/pem/gw.pem", Key: "/etc/gw.key", ClientCA: "/etc/sallyport/staff.pem", Only: true},
+		},
+		{
+			Name: ":0", Listen: ":0", Protocols: protocols().known, BindPorts: PortRange{5000, 5000},
+			HideAddress: true, OpenToTheWorld: true, UserIDMax: 1024,
+		},
+		{
+			Name: "[2001:db8::1]:1080", Listen: "[2001:db8::1]:1080", Protocols: []string{"socks4", "socks5", "http"},
+			HideAddress: true, OpenToTheWorld: true, UserIDMax: 255,
+			TLS: TLS{Certificate: "/etc/sallyport/gw.pem", Key: "/etc/sallyport/gw.pem"},
+			ProxyProtocol: []Network{
+				{Prefix: v4("10.0.0.0/8")}, {Prefix: v4("2001:db8::7/128")}, {Word: "loopback"}, {Word: "private"},
+			},
+		},
+	}
+}
+
 func TestWholeFile(t *testing.T) {
 	v4 := netip.MustParsePrefix
 	want := &Settings{
-		Listeners: []Listener{
-			{
-				Name: "lan", Listen: "192.168.1.1:1080", Protocols: []string{"socks4a"}, Advertise: netip.MustParseAddr("203.0.113.7"),
-				BindPorts: PortRange{40000, 40999}, UserIDMax: 1,
-			},
-			{
-				Name: ":0", Listen: ":0", Protocols: []string{"socks4", "socks4a"}, BindPorts: PortRange{5000, 5000},
-				HideAddress: true, OpenToTheWorld: true, UserIDMax: 1024,
-			},
-			{
-				Name: "[2001:db8::1]:1080", Listen: "[2001:db8::1]:1080", Protocols: []string{"socks4", "socks4a"},
-				HideAddress: true, OpenToTheWorld: true, UserIDMax: 255,
-			},
-		},
-		Groups: map[string][]string{"staff": {"alice", "bob", "1234"}, "none": {}, "one": {"carol"}},
+		Listeners: wholeListeners(),
+		Users:     Users{File: "/etc/sallyport/users"},
+		Groups:    map[string][]string{"staff": {"alice", "bob", "1234"}, "none": {}, "one": {"carol"}},
 		Rules: []Rule{
 			{Name: "nothing bad", Deny: true, To: []Target{
 				{Prefix: v4("169.254.0.0/16")},
@@ -124,7 +144,7 @@ func TestWholeFile(t *testing.T) {
 				{Prefix: v4("10.1.2.3/32")},
 			}},
 			{
-				Name: "staff on the web", Listeners: []string{"lan", ":0"}, Protocols: []string{"socks4"}, Commands: []string{"connect", "bind"},
+				Name: "staff on the web", Listeners: []string{"lan", ":0"}, Protocols: []string{"socks4"}, Commands: []string{"connect", "bind", "udp"},
 				From: []Network{
 					{Prefix: v4("192.168.1.0/24")},
 					{Prefix: v4("::1/128")},
@@ -140,14 +160,24 @@ func TestWholeFile(t *testing.T) {
 			},
 		},
 		Timeouts: Timeouts{
-			Handshake: time.Second, Connect: 90 * time.Second, Bind: 12 * time.Hour, Ident: 1500 * time.Millisecond,
+			Association: 30 * time.Second,
+			Handshake:   time.Second, Connect: 90 * time.Second, Bind: 12 * time.Hour, Ident: 1500 * time.Millisecond,
 			Idle: 30 * 24 * time.Hour, HalfClosed: 60 * time.Hour, Drain: 0,
+		},
+		Resolver: Resolver{
+			Servers: []netip.AddrPort{
+				netip.MustParseAddrPort("192.0.2.53:53"), netip.MustParseAddrPort("192.0.2.54:5353"),
+				netip.MustParseAddrPort("[2001:db8::53]:53"), netip.MustParseAddrPort("[2001:db8::54]:5353"),
+				netip.MustParseAddrPort("192.0.2.55:53"),
+			},
+			Cache: time.Hour,
 		},
 		Log: Log{Level: "error", Format: "json"},
 	}
 	for _, file := range []string{whole, strings.ReplaceAll(whole, "\n", "\r\n"), "---\n" + whole + "...\n"} {
-		if s := parse(t, file); !reflect.DeepEqual(s, want) {
-			t.Errorf("\n%+v\nwant:\n%+v", s, want)
+		s, err := Parse("/etc/sallyport/sallyport.yaml", []byte(file), Override{})
+		if err != nil || !reflect.DeepEqual(s, want) {
+			t.Errorf("%v\n%+v\nwant:\n%+v", err, s, want)
 		}
 	}
 }
@@ -235,7 +265,7 @@ func TestOverride(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Listener{Name: "lan", Listen: "localhost:0", Protocols: []string{"socks4", "socks4a"}, UserIDMax: 20}
+	want := Listener{Name: "lan", Listen: "localhost:0", Protocols: protocols().known, UserIDMax: 20}
 	if !reflect.DeepEqual(s.Listeners, []Listener{want}) {
 		t.Errorf("listeners %+v, want %+v", s.Listeners, want)
 	}
@@ -255,7 +285,7 @@ func TestOverrideMistakes(t *testing.T) {
 		{"no address", "", Override{Listen: "1080"}, []string{`0:0 --listen: "1080" is not an address with a port | write :1080 for all addresses, or 127.0.0.1:1080 for this machine`}},
 		{"admin", "", Override{Admin: "127.0.0.1:1088"}, []string{"0:0 --admin: the admin page is not in this version yet | write --admin off or leave it out"}},
 		{"open", "rules: {allow: all}", Override{Listen: ":1080"}, []string{
-			"0:0 --listen: \":1080\" is open to the world: the rule \"all\" does not limit who may use it | limit the rule with `from`, or with `users` and `proof: ident`; if it is meant, write `open_to_the_world: true`",
+			"0:0 --listen: \":1080\" is open to the world: the rule \"all\" does not limit who may use it | limit the rule with `from`, or with `proof: password`; if it is meant, write `open_to_the_world: true`",
 		}},
 		{"with faults of the file", "rules: {allow: all, to: '*'}\n", Override{Listen: "x", Admin: "on"}, []string{
 			"0:0 --admin: the admin page is not in this version yet | write --admin off or leave it out",
