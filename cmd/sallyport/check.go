@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+
 	"github.com/spf13/cobra"
 
 	"github.com/sallyport/sallyport/internal/daemon"
@@ -12,6 +14,9 @@ func newCheck() *cobra.Command {
 		Short: "Check a settings file: silence, or every fault with its place",
 		Args:  args(cobra.ExactArgs(1)),
 		RunE: func(_ *cobra.Command, files []string) error {
+			if files[0] == "" {
+				return usageError{errors.New("the name of the settings file is empty")}
+			}
 			return daemon.Check(files[0])
 		},
 	}

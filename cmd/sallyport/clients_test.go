@@ -113,7 +113,14 @@ func TestCurl(t *testing.T) {
 // sent into received.
 func (o *office) serveHTTP(t *testing.T, page []byte, received chan<- []byte) {
 	t.Helper()
-	server := &http.Server{ReadHeaderTimeout: paperPatience, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := &http.Server{ReadHeaderTimeout: paperPatience, Handler: officePages(page, received)}
+	ln := o.outside.listen(t, officeOutside+":80")
+	go server.Serve(ln)
+	t.Cleanup(func() { server.Close() })
+}
+
+func officePages(page []byte, received chan<- []byte) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodGet {
 			_, _ = w.Write(page) // the client tells
 			return
@@ -124,8 +131,5 @@ func (o *office) serveHTTP(t *testing.T, page []byte, received chan<- []byte) {
 			return
 		}
 		received <- body
-	})}
-	ln := o.outside.listen(t, officeOutside+":80")
-	go server.Serve(ln)
-	t.Cleanup(func() { server.Close() })
+	}
 }

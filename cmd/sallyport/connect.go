@@ -18,8 +18,12 @@ func newConnect() *cobra.Command {
 		Short: "Join standard input and output to a target through a proxy",
 		Long: "Connect to HOST and PORT through a proxy and join standard input and output\n" +
 			"to the connection. It ends when the target has closed its side.\n\n" +
+			"The proxy is scheme://[user[:password]@]host[:port]. socks4 and socks5 look\n" +
+			"names up here; socks4a, socks5h, http and https leave that to the proxy.\n" +
+			"Several URLs with commas between are a chain, the last of which connects to\n" +
+			"HOST. A password is safer in $ALL_PROXY than on the command line.\n\n" +
 			"ssh goes through a proxy with it:\n" +
-			"  ssh -o ProxyCommand='sallyport connect --proxy socks4a://gw:1080 %h %p' HOST",
+			"  ssh -o ProxyCommand='sallyport connect --proxy socks5h://gw:1080 %h %p' HOST",
 		Args: args(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, target []string) error {
 			d, err := dialer(proxy)
@@ -38,7 +42,7 @@ func newConnect() *cobra.Command {
 }
 
 func proxyFlag(cmd *cobra.Command, proxy *string) {
-	cmd.Flags().StringVar(proxy, "proxy", "", "the proxy's `URL`: socks4://[userid@]host[:port] or socks4a://...; default: $ALL_PROXY")
+	cmd.Flags().StringVar(proxy, "proxy", "", "the proxy's `URL`, or several with commas between; default: $ALL_PROXY")
 }
 
 // dialer makes the client for the proxy that the flag, or else the environment, names.
@@ -49,7 +53,7 @@ func dialer(proxy string) (*client.Dialer, error) {
 		}
 	}
 	if proxy == "" {
-		return nil, usageError{errors.New("no proxy: name one with --proxy socks4a://host:1080, or in ALL_PROXY")}
+		return nil, usageError{errors.New("no proxy: name one with --proxy socks5h://host:1080, or in ALL_PROXY")}
 	}
 	d, err := client.New(proxy)
 	if err != nil {

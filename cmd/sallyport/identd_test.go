@@ -19,7 +19,7 @@ func TestOidentd(t *testing.T) {
 	t.Parallel()
 	o := newOffice(t, `
 log: {format: json}
-rules: {allow: by ident, users: any, proof: ident, to: any}
+rules: {allow: by ident, from: 10.1.0.0/24, users: any, proof: ident, to: any}
 `)
 	target := net.JoinHostPort(officeOutside, o.mirror(t))
 	conf := writeFile(t, "oidentd.conf", []byte("default { default { deny spoof } }\n"))

@@ -20,7 +20,9 @@ func newListen() *cobra.Command {
 			"the connection that comes.\n\n" +
 			"PORT is that of the primary connection, which most proxies want to be open at\n" +
 			"the same time (see 'sallyport connect'). Without HOST anybody may connect, if\n" +
-			"the proxy's rules say so.",
+			"the proxy's rules say so.\n\n" +
+			"The proxy, or the last of a chain, must be for SOCKS: socks4://, socks4a://,\n" +
+			"socks5:// or socks5h://, as for 'sallyport connect'.",
 		Args: args(cobra.RangeArgs(0, 2)),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			d, err := dialer(proxy)

@@ -242,6 +242,7 @@ func TestPaperGuardRebinding(t *testing.T) {
 	})
 	s := startPaper(t, paperSetup{net: w.gateway, dns: "127.0.0.53", settings: `
 log: {format: json}
+resolver: {cache: 0s}
 rules: {allow: the internet, from: loopback}
 `})
 	try := func(t *testing.T, host string, times int) (granted int) {

@@ -322,7 +322,7 @@ func TestPaperGreeting(t *testing.T) {
 	t.Parallel()
 	s := startPaper(t, paperSetup{settings: paperOpen})
 	first := s.stdout.all()[0]
-	if want := regexp.MustCompile(`^sallyport \S+: listening on 127\.0\.0\.1:\d+ \(socks4, socks4a\)$`); !want.MatchString(first) {
+	if want := regexp.MustCompile(`^sallyport \S+: listening on 127\.0\.0\.1:\d+ \(socks4, socks4a, socks5, http\)$`); !want.MatchString(first) {
 		t.Errorf("the first line is %q", first)
 	}
 	paperEventually(t, "the greeting says how to try it", func() bool {

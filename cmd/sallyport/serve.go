@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"os/signal"
@@ -23,6 +24,9 @@ func newServe() *cobra.Command {
 			"Without --config it listens on 127.0.0.1:1080 and lets this machine go anywhere.",
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if src.File == "" && cmd.Flags().Changed("config") {
+				return usageError{errors.New("--config needs the name of a file")}
+			}
 			return serve(cmd.Context(), src, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
@@ -34,32 +38,38 @@ func newServe() *cobra.Command {
 
 // serve runs a daemon until a signal ends it.
 func serve(ctx context.Context, src daemon.Source, out, log io.Writer) error {
-	ctx, hurry, release := onSignals(ctx)
-	defer release()
+	// Whatever reads the log may end and be started again: a write to nobody is
+	// a line lost, and no reason to end.
+	signal.Ignore(syscall.SIGPIPE)
+	defer signal.Reset(syscall.SIGPIPE)
 	d, err := daemon.Open(ctx, src, log)
 	if err != nil {
 		return err
 	}
-	if err := d.Greet(out, version); err != nil {
-		return err
-	}
+	d.Greet(out, version)
+	ctx, hurry, release := onSignals(ctx, d.Hangup)
+	defer release()
 	return d.Run(ctx, hurry)
 }
 
 // onSignals returns a context that the first TERM or INT ends, and one that the
-// second ends.
-func onSignals(parent context.Context) (stop, hurry context.Context, release func()) {
+// second ends. HUP calls hangup.
+func onSignals(parent context.Context, hangup func()) (stop, hurry context.Context, release func()) {
 	stop, cancelStop := context.WithCancel(parent)
 	hurry, cancelHurry := context.WithCancel(parent)
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGTERM, os.Interrupt, syscall.SIGHUP)
 	var waiting sync.WaitGroup
 	waiting.Go(func() {
-		for _, cancel := range []context.CancelFunc{cancelStop, cancelHurry} {
-			if _, ok := <-signals; !ok {
-				return
+		next := []context.CancelFunc{cancelStop, cancelHurry}
+		for s := range signals {
+			switch {
+			case s == syscall.SIGHUP:
+				hangup()
+			case len(next) > 0:
+				next[0]()
+				next = next[1:]
 			}
-			cancel()
 		}
 	})
 	return stop, hurry, func() {

@@ -16,14 +16,18 @@ import (
 // as the ProxyCommand, and pipes a megabyte through a program there.
 func TestSSHThroughConnect(t *testing.T) {
 	paperSlow(t)
-	tests := []struct{ scheme, host string }{
-		{"socks4", officeOutside},
-		{"socks4a", officeName},
+	tests := []struct{ scheme, user, host, protocol string }{
+		{"socks4", "carol", officeOutside, "socks4"},
+		{"socks4a", "carol", officeName, "socks4a"},
+		{"socks5", officeLogin, officeOutside, "socks5"},
+		{"socks5h", officeLogin, officeName, "socks5"},
+		{"http", officeLogin, officeName, "http"},
 	}
 	for _, test := range tests {
 		t.Run(test.scheme, func(t *testing.T) {
 			t.Parallel()
-			o := newOffice(t, officeRules)
+			name, _, login := strings.Cut(test.user, ":")
+			o := newOfficeFor(t, login)
 			keys := o.serveSSH(t)
 			program, err := paperProgram()
 			if err != nil {
@@ -33,7 +37,7 @@ func TestSSHThroughConnect(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			proxyCommand := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), program.Fd()) + " connect --proxy " + test.scheme + "://carol@" + officeProxy + " %h %p"
+			proxyCommand := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), program.Fd()) + " connect --proxy " + test.scheme + "://" + test.user + "@" + officeProxy + " %h %p"
 			sent := paperBytes(megabyte)
 			got := o.run(t, sent, nil, "ssh", "-F", "none", "-p", "2222", "-i", keys.mine,
 				"-o", "ProxyCommand="+proxyCommand, "-o", "UserKnownHostsFile="+keys.known, "-o", "StrictHostKeyChecking=yes",
@@ -41,7 +45,7 @@ func TestSSHThroughConnect(t *testing.T) {
 				me.Username+"@"+test.host, "cat")
 			sameBytes(t, "there and back", got, sent)
 
-			s := o.session(t, paperSession{Command: "connect", Protocol: test.scheme, User: "carol", Target: test.host + ":2222"})
+			s := o.session(t, paperSession{Command: "connect", Protocol: test.protocol, User: name, Target: test.host + ":2222"})
 			if s.Up < megabyte || s.Down < megabyte || s.Reason != "closed" {
 				t.Errorf("the log says %+v", s)
 			}

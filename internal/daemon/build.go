@@ -3,6 +3,7 @@ package daemon
 import (
 	"cmp"
 	"log/slog"
+	"net"
 	"net/netip"
 	"strings"
 
@@ -14,27 +15,53 @@ import (
 
 // buildServer makes the server that the settings describe. This file alone
 // turns settings into what the other packages take.
-func buildServer(s *config.Settings, log *slog.Logger) *server.Server {
-	return &server.Server{
-		Policy:   buildPolicy(s),
-		Recorder: sessionLog{log},
-		Log:      log,
-		Timeouts: server.Timeouts{
-			Handshake:  s.Timeouts.Handshake,
-			Connect:    s.Timeouts.Connect,
-			Bind:       s.Timeouts.Bind,
-			Idle:       s.Timeouts.Idle,
-			HalfClosed: s.Timeouts.HalfClosed,
-		},
+func buildServer(s *config.Settings, log *slog.Logger) (*server.Server, error) {
+	policy := buildPolicy(s)
+	passwords, err := buildPasswords(s, policy, log)
+	if err != nil {
+		return nil, err
 	}
+	return &server.Server{
+		Policy:        policy,
+		Authenticator: passwords,
+		Recorder:      sessionLog{log},
+		Log:           log,
+		Timeouts: server.Timeouts{
+			Handshake:   s.Timeouts.Handshake,
+			Connect:     s.Timeouts.Connect,
+			Bind:        s.Timeouts.Bind,
+			Association: s.Timeouts.Association,
+			Idle:        s.Timeouts.Idle,
+			HalfClosed:  s.Timeouts.HalfClosed,
+		},
+	}, nil
+}
+
+// buildPasswords returns nil where the settings name no users.
+func buildPasswords(s *config.Settings, policy *access.Policy, log *slog.Logger) (server.Authenticator, error) {
+	if s.Users.File == "" {
+		return nil, nil
+	}
+	file, err := access.OpenUsersFile(s.Users.File, log)
+	if err != nil {
+		return nil, &SettingsError{err}
+	}
+	return access.NewPasswords(policy, file, log), nil
 }
 
 func buildPolicy(s *config.Settings) *access.Policy {
-	p := &access.Policy{Ident: access.Ident{Timeout: s.Timeouts.Ident}}
+	p := &access.Policy{Resolver: buildResolver(s.Resolver), Ident: access.Ident{Timeout: s.Timeouts.Ident}}
 	for _, r := range s.Rules {
 		p.Rules = append(p.Rules, buildRule(r, s.Groups))
 	}
 	return p
+}
+
+func buildResolver(r config.Resolver) access.Resolver {
+	if len(r.Servers) > 0 {
+		return access.NewCache(access.NewNameServers(r.Servers), r.Cache)
+	}
+	return access.NewCache(net.DefaultResolver, r.Cache)
 }
 
 func buildRule(r config.Rule, groups map[string][]string) access.Rule {
@@ -70,8 +97,9 @@ func buildRule(r config.Rule, groups map[string][]string) access.Rule {
 
 // commands are the settings' words for them.
 var commands = map[string]socks.Command{
-	socks.Connect.String(): socks.Connect,
-	socks.Bind.String():    socks.Bind,
+	socks.Connect.String():   socks.Connect,
+	socks.Bind.String():      socks.Bind,
+	socks.Associate.String(): socks.Associate,
 }
 
 func words[T ~string](from []string) []T {
@@ -103,13 +131,41 @@ func users(written []string, groups map[string][]string) *access.Users {
 	return &u
 }
 
-func buildListener(l config.Listener) server.Listener {
+func buildListener(l config.Listener, log *slog.Logger) (server.Listener, error) {
+	secure, err := newTLS(l.TLS, log)
 	return server.Listener{
 		Name:        cmp.Or(l.Name, l.Listen),
 		Protocols:   words[server.Protocol](l.Protocols),
 		Advertise:   l.Advertise,
 		BindPorts:   server.PortRange(l.BindPorts),
 		HideAddress: l.HideAddress,
+		TLS:         secure,
+		TLSOnly:     l.TLS.Only,
 		MaxUserID:   l.UserIDMax,
+		ProxyFrom:   prefixes(l.ProxyProtocol),
+	}, err
+}
+
+// prefixes writes out the words that can stand for load balancers.
+func prefixes(networks []config.Network) []netip.Prefix {
+	var all []netip.Prefix
+	for _, n := range networks {
+		switch access.Class(n.Word) {
+		case access.Loopback:
+			all = append(all, parsePrefixes("127.0.0.0/8", "::1/128")...)
+		case access.Private:
+			all = append(all, parsePrefixes("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")...)
+		default:
+			all = append(all, n.Prefix)
+		}
 	}
+	return all
+}
+
+func parsePrefixes(texts ...string) []netip.Prefix {
+	var all []netip.Prefix
+	for _, text := range texts {
+		all = append(all, netip.MustParsePrefix(text))
+	}
+	return all
 }

@@ -7,24 +7,33 @@ import (
 	"net/netip"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
+	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/config"
 	"github.com/sallyport/sallyport/server"
 	"github.com/sallyport/sallyport/socks"
 )
 
-func newLogger(w io.Writer, l config.Log) *slog.Logger {
+// newLogger returns a log that writes to w without ever waiting for it. end
+// must be called after the last line, and waits a while for it to be written.
+func newLogger(w io.Writer, l config.Log) (log *slog.Logger, end func()) {
+	direct := slog.New(newHandler(w, l))
+	queue := newLogQueue(w, func(lines int64) {
+		direct.Warn("lines of the log were lost: what reads it is too slow, or its disk was full", "lines", lines)
+	})
+	return slog.New(newHandler(queue, l)), queue.close
+}
+
+func newHandler(w io.Writer, l config.Log) slog.Handler {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(l.Level)); err != nil {
 		level = slog.LevelInfo
 	}
 	options := &slog.HandlerOptions{Level: level}
 	if l.Format == "json" {
-		return slog.New(slog.NewJSONHandler(w, options))
+		return slog.NewJSONHandler(w, options)
 	}
-	return slog.New(slog.NewTextHandler(w, options))
+	return slog.NewTextHandler(w, options)
 }
 
 // sessionLog writes one line a session, when it has ended. It is a
@@ -37,7 +46,16 @@ func (sessionLog) Opened(*server.Session) {}
 // Closed writes the line.
 func (l sessionLog) Closed(s *server.Session, reason error) {
 	line := []any{"id", s.ID, "listener", s.Listener, "client", s.Client.String()}
+	if s.Through.IsValid() {
+		line = append(line, "through", s.Through.String())
+	}
+	if s.TLS {
+		line = append(line, "tls", true)
+	}
 	if s.Protocol != "" {
+		line = append(line, "protocol", string(s.Protocol))
+	}
+	if s.Command != 0 || s.Target != (socks.Addr{}) {
 		line = append(line, request(s)...)
 	}
 	line = append(line,
@@ -53,12 +71,14 @@ func (l sessionLog) Closed(s *server.Session, reason error) {
 // request is what is known once the client has said what it wants.
 func request(s *server.Session) []any {
 	line := []any{
-		"protocol", string(s.Protocol),
-		"user", escape(s.Identity.Name), "proof", proof(s.Identity.Proof),
+		"user", access.Escape(s.Identity.Name), "proof", proof(s.Identity.Proof),
 		"command", command(s.Command), "target", s.Target.String(),
 	}
-	if s.Command == socks.Bind {
+	switch s.Command {
+	case socks.Bind:
 		line = append(line, "primary", s.Primary)
+	case socks.Associate:
+		line = append(line, "dropped", s.Dropped())
 	}
 	return append(line, "address", address(s.Address), "bound", address(s.Bound), "rule", s.Rule)
 }
@@ -72,7 +92,7 @@ func proof(p server.Proof) string {
 
 func command(c socks.Command) string {
 	switch c {
-	case socks.Connect, socks.Bind:
+	case socks.Connect, socks.Bind, socks.Associate:
 		return c.String()
 	}
 	return fmt.Sprintf("unknown %d", c)
@@ -87,39 +107,10 @@ func address(a netip.AddrPort) string {
 
 // detailOf is what an error says beyond its word.
 func detailOf(reason error) string {
-	if reason == nil || reason.Error() == string(server.ReasonOf(reason)) {
+	if reason == nil {
 		return ""
 	}
-	return escape(reason.Error())
-}
-
-// maxField is the longest text from outside that a line carries, in bytes.
-const maxField = 255
-
-// escape makes text from outside fit to stand in a log: what is not printable
-// becomes \xNN, so that nothing a client sends can form a line of its own or
-// move a terminal's cursor, and what is too long is cut, with "..." in its place.
-func escape(s string) string {
-	var b strings.Builder
-	for i, size := 0, 0; i < len(s); i += size {
-		var r rune
-		r, size = utf8.DecodeRuneInString(s[i:])
-		var piece string
-		switch {
-		case r == '\\':
-			piece = `\\`
-		case unicode.IsPrint(r) && (r != utf8.RuneError || size > 1):
-			piece = s[i : i+size]
-		default:
-			for _, c := range []byte(s[i : i+size]) {
-				piece += fmt.Sprintf(`\x%02x`, c)
-			}
-		}
-		if b.Len()+len(piece) > maxField {
-			b.WriteString("...")
-			break
-		}
-		b.WriteString(piece)
-	}
-	return b.String()
+	word := string(server.ReasonOf(reason))
+	detail := strings.TrimPrefix(reason.Error(), word)
+	return access.Escape(strings.TrimPrefix(detail, ": "))
 }

@@ -1,6 +1,9 @@
 package daemon
 
-import "github.com/sallyport/sallyport/internal/config"
+import (
+	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/config"
+)
 
 // Source says where the settings come from.
 type Source struct {
@@ -22,8 +25,14 @@ func (e *SettingsError) Unwrap() error { return e.faults }
 // Check returns nil for a file that [Open] would take, else a [*SettingsError].
 // It opens no socket.
 func Check(file string) error {
-	_, err := Source{File: file}.load()
-	return err
+	s, err := Source{File: file}.load()
+	if err != nil || s.Users.File == "" {
+		return err
+	}
+	if err := access.CheckUsersFile(s.Users.File); err != nil {
+		return &SettingsError{err}
+	}
+	return nil
 }
 
 func (s Source) load() (*config.Settings, error) {

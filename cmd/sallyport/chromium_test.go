@@ -1,0 +1,84 @@
+//go:build linux
+
+package main_test
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+)
+
+// chromiumPage is rendered by a script that fetches a second page: the words
+// that the test looks for are nowhere in its text.
+const chromiumPage = `<!DOCTYPE html><title>waiting</title><p id="p">waiting</p>
+<script>
+fetch("/more").then(r => r.text()).then(t => document.getElementById("p").textContent = "rendered: " + t.toUpperCase())
+</script>`
+
+// TestChromium renders a page through each kind of proxy that a browser knows.
+func TestChromium(t *testing.T) {
+	paperSlow(t)
+	for _, test := range []struct{ scheme, host, protocol string }{
+		{"socks4", officeOutside, "socks4"},
+		{"socks5", officeName, "socks5"},
+		{"http", officeName, "http"},
+		{"https", officeName, "http"},
+	} {
+		t.Run(test.scheme, func(t *testing.T) {
+			certificate := writeFile(t, "proxy.pem", newCertificate(t))
+			o := newOffice(t, fmt.Sprintf("listeners: {listen: %s, tls: {certificate: %q, key: %q}}\n", officeProxy, certificate, certificate)+officeRules)
+			pages := http.NewServeMux()
+			pages.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", "text/html")
+				_, _ = w.Write([]byte(chromiumPage)) // the browser tells
+			})
+			pages.HandleFunc("/more", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("fetched")) })
+			server := &http.Server{ReadHeaderTimeout: paperPatience, Handler: pages}
+			ln := o.outside.listen(t, officeOutside+":80")
+			go server.Serve(ln)
+			t.Cleanup(func() { server.Close() })
+
+			dom := o.run(t, nil, []string{"HOME=" + t.TempDir()}, "chromium",
+				"--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+				"--disable-background-networking", "--disable-component-update", "--disable-sync",
+				"--ignore-certificate-errors", "--user-data-dir="+t.TempDir(),
+				"--proxy-server="+test.scheme+"://"+officeProxy, "--virtual-time-budget=10000", "--dump-dom",
+				"http://"+test.host+"/")
+			if !bytes.Contains(dom, []byte("rendered: FETCHED")) {
+				t.Errorf("the page became: %s", paperCut(dom))
+			}
+			o.session(t, paperSession{Command: "connect", Protocol: test.protocol, Target: test.host + ":80", Reason: "closed"})
+		})
+	}
+}
+
+// newCertificate returns a certificate for the proxy, signed by itself, and its key.
+func newCertificate(t *testing.T) []byte {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.ParseIP(officeWall)},
+	}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}),
+		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: text})...)
+}

@@ -1,0 +1,86 @@
+package daemon
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/config"
+)
+
+// stalling is a log's reader that stalls until it is let go on.
+type stalling struct {
+	bytes.Buffer
+	goOn chan struct{}
+}
+
+func (s *stalling) Write(p []byte) (int, error) {
+	<-s.goOn
+	return s.Buffer.Write(p)
+}
+
+func TestLogNeverWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &stalling{goOn: make(chan struct{})}
+		log, end := newLogger(w, config.Log{Format: "text"})
+		for i := range 2 * logQueueLines {
+			log.Info("line", "n", i)
+		}
+		close(w.goOn)
+		synctest.Wait()
+		end()
+		lines := strings.Count(w.String(), "msg=line")
+		if lines < logQueueLines || lines > logQueueLines+1 {
+			t.Errorf("%d lines arrived, want the %d that fit", lines, logQueueLines)
+		}
+		if want := fmt.Sprintf("lines=%d", 2*logQueueLines-lines); strings.Count(w.String(), "lines of the log were lost") != 1 || !strings.Contains(w.String(), want) {
+			t.Errorf("it does not say once that lines were lost, %s", want)
+		}
+	})
+}
+
+func TestLogThatStaysStalled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &stalling{goOn: make(chan struct{})}
+		log, end := newLogger(w, config.Log{Format: "json"})
+		log.Info("line")
+		start := time.Now()
+		end()
+		if took := time.Since(start); took != logQueueEnd {
+			t.Errorf("the end took %v, want %v", took, logQueueEnd)
+		}
+		close(w.goOn)
+	})
+}
+
+// full is a disk that is full until it is not.
+type full struct {
+	bytes.Buffer
+	fails int
+}
+
+func (f *full) Write(p []byte) (int, error) {
+	if f.fails--; f.fails >= 0 {
+		return 0, errors.New("no space left on device")
+	}
+	return f.Buffer.Write(p)
+}
+
+func TestLogOnAFullDisk(t *testing.T) {
+	w := &full{fails: 3}
+	log, end := newLogger(w, config.Log{Format: "text"})
+	for range 5 {
+		log.Info("line")
+	}
+	end()
+	if said := w.String(); strings.Count(said, "msg=line") != 2 || !strings.Contains(said, "lines=3") {
+		t.Errorf("the log has %q, want two lines and that three were lost", said)
+	}
+}
+
+var _ io.Writer = (*logQueue)(nil)

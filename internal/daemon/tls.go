@@ -1,0 +1,111 @@
+package daemon
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/config"
+)
+
+// newTLS returns the terms on which a listener speaks TLS, nil where it does
+// not. The certificate files are read again when they change: a new certificate
+// holds for the next client, and one that cannot be read leaves the old in
+// force and is logged, once.
+func newTLS(t config.TLS, log *slog.Logger) (*tls.Config, error) {
+	if t.Certificate == "" {
+		return nil, nil
+	}
+	f := &tlsFiles{files: t, log: log}
+	stamp := f.stampNow()
+	current, err := f.read()
+	if err != nil {
+		return nil, err
+	}
+	f.current, f.stamp, f.looked = current, stamp, time.Now()
+	return &tls.Config{
+		MinVersion:         tls.VersionTLS12,
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return f.latest(), nil },
+	}, nil
+}
+
+// tlsFiles are a listener's certificate files and what they said when last read.
+type tlsFiles struct {
+	files config.TLS
+	log   *slog.Logger
+
+	mu      sync.Mutex
+	current *tls.Config
+	stamp   string    // of the files when current was read
+	looked  time.Time // when the stamp was last compared
+}
+
+// lookEvery is how often the files may be looked at.
+const lookEvery = time.Second
+
+func (f *tlsFiles) latest() *tls.Config {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if time.Since(f.looked) < lookEvery {
+		return f.current
+	}
+	f.looked = time.Now()
+	stamp := f.stampNow()
+	if stamp == f.stamp {
+		return f.current
+	}
+	f.stamp = stamp
+	fresh, err := f.read()
+	if err != nil {
+		f.log.Error("the certificate files have changed and cannot be used; the old certificate stays in force", "error", err)
+		return f.current
+	}
+	f.log.Info("a new certificate is in force", "file", f.files.Certificate)
+	f.current = fresh
+	return f.current
+}
+
+// stampNow tells one state of the files from another.
+func (f *tlsFiles) stampNow() string {
+	var stamp string
+	for _, name := range []string{f.files.Certificate, f.files.Key, f.files.ClientCA} {
+		if info, err := os.Stat(name); err == nil {
+			stamp += fmt.Sprintf("%d %d;", info.Size(), info.ModTime().UnixNano())
+		} else {
+			stamp += "-;"
+		}
+	}
+	return stamp
+}
+
+func (f *tlsFiles) read() (*tls.Config, error) {
+	pair, err := tls.LoadX509KeyPair(f.files.Certificate, f.files.Key)
+	if err != nil {
+		return nil, fmt.Errorf("TLS certificate %s: %w", f.files.Certificate, err)
+	}
+	c := &tls.Config{
+		MinVersion:   tls.VersionTLS12,
+		Certificates: []tls.Certificate{pair},
+		NextProtos:   []string{"http/1.1"},
+	}
+	if f.files.ClientCA == "" {
+		return c, nil
+	}
+	text, err := os.ReadFile(f.files.ClientCA)
+	if err != nil {
+		return nil, fmt.Errorf("client_ca: %w", err)
+	}
+	c.ClientCAs = x509.NewCertPool()
+	if !c.ClientCAs.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("client_ca %s: %w", f.files.ClientCA, errNoCertificate)
+	}
+	c.ClientAuth = tls.VerifyClientCertIfGiven
+	return c, nil
+}
+
+var errNoCertificate = errors.New("there is no certificate in the file")

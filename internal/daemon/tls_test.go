@@ -1,0 +1,143 @@
+package daemon
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"log/slog"
+	"math/big"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/config"
+)
+
+// writePair writes a self-signed certificate with the serial number, and its key.
+func writePair(t *testing.T, files config.TLS, serial int64) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(serial), NotAfter: time.Now().Add(time.Hour)}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeAt(t, files.Certificate, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}))
+	writeAt(t, files.Key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: text}))
+}
+
+// writeAt writes a file and dates it by the test's clock.
+func writeAt(t *testing.T, name string, text []byte) {
+	t.Helper()
+	if err := os.WriteFile(name, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(name, time.Now(), time.Now()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func tlsFilesIn(dir string) config.TLS {
+	return config.TLS{Certificate: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem")}
+}
+
+// serialNow is the serial number of the certificate that the next client gets.
+func serialNow(t *testing.T, c *tls.Config) int64 {
+	t.Helper()
+	now, err := c.GetConfigForClient(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(now.Certificates[0].Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return leaf.SerialNumber.Int64()
+}
+
+func TestCertificateIsReadAgain(t *testing.T) {
+	files := tlsFilesIn(t.TempDir())
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		writePair(t, files, 1)
+		c, err := newTLS(files, slog.New(slog.NewTextHandler(&log, nil)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, step := range []struct {
+			change func()
+			serial int64
+			said   string
+		}{
+			{func() {}, 1, ""},
+			{func() { writePair(t, files, 2) }, 2, "a new certificate is in force"},
+			{func() { writeAt(t, files.Key, []byte("no key")) }, 2, "stays in force"},
+			{func() {}, 2, ""},
+			{func() { os.Remove(files.Certificate) }, 2, "stays in force"},
+			{func() { writePair(t, files, 3) }, 3, "a new certificate is in force"},
+		} {
+			time.Sleep(2 * lookEvery)
+			log.Reset()
+			step.change()
+			if got := serialNow(t, c); got != step.serial {
+				t.Errorf("serial %d, want %d", got, step.serial)
+			}
+			if got := serialNow(t, c); got != step.serial {
+				t.Errorf("at once again: serial %d, want %d", got, step.serial)
+			}
+			if said := log.String(); !strings.Contains(said, step.said) || strings.Count(said, "\n") != min(1, len(step.said)) {
+				t.Errorf("the log says %q, want %q once", said, step.said)
+			}
+		}
+	})
+}
+
+func TestTLSFilesThatCannotBeUsed(t *testing.T) {
+	dir := t.TempDir()
+	good := tlsFilesIn(dir)
+	writePair(t, good, 1)
+	empty := filepath.Join(dir, "empty.pem")
+	writeAt(t, empty, nil)
+	for name, files := range map[string]config.TLS{
+		"no certificate":    {Certificate: empty, Key: good.Key},
+		"no key":            {Certificate: good.Certificate, Key: empty},
+		"a missing file":    {Certificate: filepath.Join(dir, "none"), Key: good.Key},
+		"an empty CA":       {Certificate: good.Certificate, Key: good.Key, ClientCA: empty},
+		"a CA that is none": {Certificate: good.Certificate, Key: good.Key, ClientCA: filepath.Join(dir, "none")},
+	} {
+		if _, err := newTLS(files, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), dir) {
+			t.Errorf("%s: %v; want an error that names the file", name, err)
+		}
+	}
+	if c, err := newTLS(config.TLS{}, nil); c != nil || err != nil {
+		t.Errorf("without TLS: %v, %v", c, err)
+	}
+}
+
+func TestClientCA(t *testing.T) {
+	files := tlsFilesIn(t.TempDir())
+	writePair(t, files, 1)
+	files.ClientCA = files.Certificate
+	c, err := newTLS(files, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	now, err := c.GetConfigForClient(nil)
+	if err != nil || now.ClientCAs == nil || now.ClientAuth != tls.VerifyClientCertIfGiven {
+		t.Errorf("%+v, %v; want client certificates to be verified if given", now, err)
+	}
+}
