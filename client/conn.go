@@ -47,15 +47,20 @@ func newConn(c net.Conn, remote net.Addr) net.Conn {
 	return &plainConn{c, remote}
 }
 
-// hostAddr is the address of a target that only the proxy has looked up.
-type hostAddr string
+// Addr is an address by its name, which only the proxy has looked up.
+type Addr struct {
+	Transport string // tcp or udp
+	HostPort  string // host:port
+}
 
-func (a hostAddr) Network() string { return "tcp" }
-func (a hostAddr) String() string  { return string(a) }
+// Network returns tcp or udp.
+func (a Addr) Network() string { return a.Transport }
+
+func (a Addr) String() string { return a.HostPort }
 
 func netAddr(a socks.Addr) net.Addr {
 	if a.IP.IsValid() {
 		return &net.TCPAddr{IP: a.IP.AsSlice(), Port: int(a.Port)}
 	}
-	return hostAddr(a.String())
+	return Addr{"tcp", a.String()}
 }

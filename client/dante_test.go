@@ -6,7 +6,6 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"os/user"
@@ -48,7 +47,7 @@ client pass { from: 127.0.0.0/8 to: 127.0.0.0/8 }
 socks block { from: 0.0.0.0/0 to: 127.6.6.6/32 }
 socks pass {
   from: 127.0.0.0/8 to: 127.0.0.0/8
-  command: connect bind bindreply
+  command: connect bind bindreply udpassociate udpreply
 }
 `, addr.IP, addr.Port, me.Username)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
@@ -67,13 +66,6 @@ socks pass {
 	t.Cleanup(func() { stopDante(t, dante, logged) })
 	awaitDante(t, bufio.NewScanner(log), logged)
 	return addr.String()
-}
-
-func freeAddr(t *testing.T) *net.TCPAddr {
-	t.Helper()
-	ln := listenLocal()
-	defer ln.Close()
-	return ln.Addr().(*net.TCPAddr)
 }
 
 // awaitDante returns when Dante says that it runs, and has the rest of its log
@@ -113,24 +105,34 @@ func stopDante(t *testing.T, dante *exec.Cmd, logged <-chan struct{}) {
 
 func TestDante(t *testing.T) {
 	proxy := startDante(t)
-	d, err := client.New("socks4://alice@" + proxy)
-	if err != nil {
-		t.Fatal(err)
+	for _, scheme := range []string{"socks4", "socks5", "socks5h"} {
+		d, err := client.New(scheme + "://alice@" + proxy)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Run(scheme, func(t *testing.T) {
+			t.Run("connect", func(t *testing.T) { checkConnects(t, d) })
+			t.Run("refused", func(t *testing.T) { danteRefuses(t, d) })
+			t.Run("bind", func(t *testing.T) { checkBinds(t, d) })
+		})
 	}
-	t.Run("connect", func(t *testing.T) { danteConnect(t, d) })
-	t.Run("refused", func(t *testing.T) { danteRefuses(t, d) })
-	t.Run("bind", func(t *testing.T) { danteBinds(t, d) })
-}
-
-func danteConnect(t *testing.T, d *client.Dialer) {
-	server := startServer(reverse)
-	defer server.Close()
-	conn, err := d.DialContext(t.Context(), "tcp", server.Addr())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	checkReverses(t, conn)
+	t.Run("udp", func(t *testing.T) { danteRelaysPackets(t, proxy) })
+	t.Run("login", func(t *testing.T) {
+		d, err := client.New("socks5://" + proxy)
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkConnects(t, d) // the URL has no user, and Dante wants none
+	})
+	t.Run("chain", func(t *testing.T) {
+		// Not through itself: Dante refuses to go round in a circle.
+		d, err := client.New("socks4://" + proxy + ", socks5h://" + startDante(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkConnects(t, d)
+		checkBinds(t, d)
+	})
 }
 
 func danteRefuses(t *testing.T, d *client.Dialer) {
@@ -140,45 +142,35 @@ func danteRefuses(t *testing.T, d *client.Dialer) {
 	} {
 		_, err := d.DialContext(t.Context(), "tcp", target)
 		refusal, ok := errors.AsType[*client.ReplyError](err)
-		if !ok || refusal.Code != socks.Rejected4 || !errors.Is(err, client.ErrRejected) {
-			t.Errorf("%s: %v, want code 91", name, err)
+		if !ok || !errors.Is(err, client.ErrRejected) {
+			t.Errorf("%s: %v, want a refusal", name, err)
+			continue
+		}
+		want := map[string]client.Code{"nobody listens": socks.Refused5, "rule": socks.NotAllowed5}[name]
+		if _, is4 := refusal.Code.(socks.Code4); is4 {
+			want = socks.Rejected4
+		}
+		if refusal.Code != want {
+			t.Errorf("%s: %v, want code %v", name, err, want)
 		}
 	}
 }
 
-// danteBinds follows the paper: primary connection, BIND, the address told over
-// the primary connection, the application server's connection.
-func danteBinds(t *testing.T, d *client.Dialer) {
-	ftp := startServer(sendFileActively)
-	defer ftp.Close()
-	control, err := d.DialContext(t.Context(), "tcp", ftp.Addr())
-	if err != nil {
-		t.Fatal(err)
+// danteRelaysPackets sends to two targets, by address and by name, and wants
+// the echo of each.
+func danteRelaysPackets(t *testing.T, proxy string) {
+	for _, scheme := range []string{"socks5", "socks5h"} {
+		d, err := client.New(scheme + "://" + proxy)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, err := d.ListenPacket(t.Context(), "udp", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		for range 2 {
+			checkPing(t, conn, startEcho(t))
+		}
 	}
-	defer control.Close()
-	ln, err := d.Listen(t.Context(), "tcp", control.RemoteAddr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	a := ln.Addr().(*net.TCPAddr)
-	if !a.IP.Equal(net.IPv4(127, 0, 0, 1)) || a.Port == 0 {
-		t.Errorf("Addr %v cannot be reached", a)
-	}
-	ip := a.IP.To4()
-	if _, err := fmt.Fprintf(control, "PORT %d,%d,%d,%d,%d,%d\r\n", ip[0], ip[1], ip[2], ip[3], a.Port>>8, a.Port&0xff); err != nil {
-		t.Fatal(err)
-	}
-	data, err := acceptWithin(t, ln, time.Minute)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer data.Close()
-	if peer, ok := data.RemoteAddr().(*net.TCPAddr); !ok || !peer.IP.Equal(net.IPv4(127, 0, 0, 1)) || peer.Port == 0 {
-		t.Errorf("RemoteAddr %v is not the application server", data.RemoteAddr())
-	}
-	if line, err := bufio.NewReader(data).ReadString('\n'); line != "the file\n" {
-		t.Errorf("got %q, %v", line, err)
-	}
-	checkClosed(t, ln)
 }

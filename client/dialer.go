@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -25,45 +26,64 @@ type Resolver interface {
 	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
 }
 
-// Dialer reaches targets through one proxy. Make it with New. It keeps nothing
-// between calls, and all its methods are safe for concurrent use.
+// Dialer reaches targets through a proxy or a chain of them. Make it with New.
+// It keeps nothing between calls, and all its methods are safe for concurrent use.
 type Dialer struct {
-	proxy    proxy
-	forward  ContextDialer
+	proxy    proxy         // the last of the chain
+	forward  ContextDialer // in a chain, the Dialer for the proxies before
 	resolver Resolver
 	timeout  time.Duration
+	tls      *tls.Config
 }
 
 // An Option changes how a Dialer works.
 type Option func(*Dialer)
 
-// WithForward makes the Dialer reach the proxy itself by f, which must not be
-// nil, instead of a zero net.Dialer: over TLS, from a certain address, or
-// through another proxy (f may be a Dialer too).
+// WithForward makes the Dialer reach the proxy itself (the first of a chain) by
+// f, which must not be nil, instead of a zero net.Dialer: from a certain
+// address, through a tunnel, or through another proxy (f may be a Dialer too).
+// ListenPacket then needs f to have a method ListenPacket like its own or
+// net.ListenConfig's: UDP must not take another way than TCP.
 func WithForward(f ContextDialer) Option { return func(d *Dialer) { d.forward = f } }
 
-// WithResolver makes a socks4 Dialer look up the targets' names by r, which
-// must not be nil, instead of net.DefaultResolver. A socks4a Dialer looks up none.
+// WithResolver makes a socks4 or socks5 Dialer look up the targets' names by r,
+// which must not be nil, instead of net.DefaultResolver. The others look up none.
 func WithResolver(r Resolver) Option { return func(d *Dialer) { d.resolver = r } }
 
-// WithTimeout bounds every DialContext and Listen whose context has no deadline.
+// WithTLSConfig sets the configuration of TLS to https proxies. It is copied when
+// used; without a ServerName it gets the host of the proxy's URL, and NextProtos
+// does not count.
+func WithTLSConfig(c *tls.Config) Option { return func(d *Dialer) { d.tls = c } }
+
+// WithTimeout bounds every DialContext, Listen and ListenPacket whose context has no deadline.
 // Without this option the bound is 2 min 10 s; 0 or less is no bound at all.
 func WithTimeout(t time.Duration) Option { return func(d *Dialer) { d.timeout = t } }
 
-// New returns a Dialer for the proxy at proxyURL, whose form the package
-// documentation gives. It connects to nothing. For schemes that other versions
-// of this package may know (socks5, socks5h, http, https) the error matches
-// errors.ErrUnsupported.
+// New returns a Dialer for the proxy at proxyURL, or for a chain of them: URLs
+// with commas between, the first being the one that is reached from here. The
+// package documentation gives their form. It connects to nothing.
 func New(proxyURL string, opts ...Option) (*Dialer, error) {
-	p, err := parseProxy(proxyURL)
-	if err != nil {
-		return nil, err
+	var d *Dialer
+	for _, text := range splitChain(proxyURL) {
+		p, err := parseProxy(text)
+		if err != nil {
+			return nil, err
+		}
+		next := newDialer(p, opts)
+		if d != nil {
+			next.forward = d
+		}
+		d = next
 	}
+	return d, nil
+}
+
+func newDialer(p proxy, opts []Option) *Dialer {
 	d := &Dialer{proxy: p, forward: new(net.Dialer), resolver: net.DefaultResolver, timeout: defaultTimeout}
 	for _, opt := range opts {
 		opt(d)
 	}
-	return d, nil
+	return d
 }
 
 // Dial is DialContext without a context. It makes a Dialer fit where old
@@ -77,8 +97,9 @@ func (d *Dialer) Dial(network, address string) (net.Conn, error) {
 // returned connection, which the caller must close; the package documentation
 // tells what it can do.
 //
-// network is tcp or tcp4. tcp6 goes only with the text of an IPv6 address and a
-// socks4a proxy. With the name of a target neither says how the proxy reaches it.
+// network is tcp, tcp4 or tcp6. Of a socks5 Dialer the latter two choose among the
+// addresses of a name. Others that send the name cannot tell the proxy how to
+// reach it: there tcp6 goes only with the text of an IPv6 address.
 func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	g, err := d.open(ctx, socks.Connect, network, address)
 	if err != nil {
@@ -91,12 +112,15 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 type granted struct {
 	conn   net.Conn
 	target socks.Addr // as it was named in the request
-	reply  socks.Reply4
+	reply  reply
 }
 
 // open makes the request for address, once for every address it may have, until
 // one is granted.
 func (d *Dialer) open(ctx context.Context, cmd socks.Command, network, address string) (granted, error) {
+	if err := d.proxy.carries(cmd); err != nil {
+		return granted{}, d.fail(cmd, address, err)
+	}
 	ctx, cancel := d.bound(ctx)
 	defer cancel()
 	targets, err := d.targets(ctx, network, address)
@@ -130,7 +154,7 @@ func (d *Dialer) bound(ctx context.Context) (context.Context, context.CancelFunc
 // try makes one request on a connection of its own. left is the number of
 // targets still to be tried, this one included.
 func (d *Dialer) try(ctx context.Context, cmd socks.Command, target socks.Addr, left int) (_ granted, err error) {
-	conn, err := d.forward.DialContext(ctx, "tcp", d.proxy.address)
+	conn, err := d.reach(ctx)
 	if err != nil {
 		return granted{}, d.fail(cmd, target.String(), fmt.Errorf("%w: %w", errUnreachable, because(ctx, err)))
 	}
@@ -141,14 +165,36 @@ func (d *Dialer) try(ctx context.Context, cmd socks.Command, target socks.Addr, 
 	}()
 	ctx, cancel := share(ctx, left)
 	defer cancel()
-	reply, err := exchange(ctx, conn, d.proxy.request(cmd, target))
+	answer, err := exchange(ctx, conn, func() (reply, error) { return d.proxy.ask(conn, cmd, target) })
 	if err != nil {
 		return granted{}, d.fail(cmd, target.String(), err)
 	}
-	if reply.Code != socks.Granted4 {
-		return granted{}, refusal(d.proxy, cmd.String(), target.String(), reply)
+	if !answer.granted {
+		return granted{}, refused(d.proxy, cmd.String(), target.String(), answer)
 	}
-	return granted{conn, target, reply}, nil
+	return granted{conn, target, answer}, nil
+}
+
+// reach connects to the proxy itself.
+func (d *Dialer) reach(ctx context.Context) (net.Conn, error) {
+	conn, err := d.forward.DialContext(ctx, "tcp", d.proxy.address)
+	if err != nil || !d.proxy.overTLS {
+		return conn, err
+	}
+	config := &tls.Config{}
+	if d.tls != nil {
+		config = d.tls.Clone()
+	}
+	if config.ServerName == "" {
+		config.ServerName = d.proxy.host
+	}
+	config.NextProtos = []string{"http/1.1"}
+	over := tls.Client(conn, config)
+	if err := over.HandshakeContext(ctx); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("TLS: %w", err)
+	}
+	return over, nil
 }
 
 // share returns ctx with its share of the time that is left, if there are other
@@ -171,19 +217,21 @@ var errUnreachable = errors.New("reaching the proxy")
 // target: it is about the proxy, or about who asks.
 func isFinal(err error) bool {
 	return errors.Is(err, errUnreachable) || errors.Is(err, socks.ErrVersion) ||
-		errors.Is(err, ErrNoIdentd) || errors.Is(err, ErrOtherUser)
+		errors.Is(err, ErrNoIdentd) || errors.Is(err, ErrOtherUser) || errors.Is(err, ErrLogin)
 }
 
 func (d *Dialer) fail(cmd socks.Command, target string, err error) error {
 	return &opError{d.proxy.String(), cmd.String(), target, err}
 }
 
-func refusal(p proxy, op, target string, reply socks.Reply4) error {
+func refused(p proxy, op, target string, r reply) error {
 	return &ReplyError{
 		Proxy:  p.String(),
 		Op:     op,
 		Target: target,
-		Code:   reply.Code,
-		Addr:   netip.AddrPortFrom(reply.IP, reply.Port),
+		Code:   r.code,
+		Addr:   netip.AddrPortFrom(r.host.IP.Unmap(), r.host.Port),
+		Reason: r.reason,
+		Rule:   r.rule,
 	}
 }

@@ -86,7 +86,7 @@ func TestTargetsThatCannotBeAsked(t *testing.T) {
 		{"socks4://gw", "tcp", "[2001:db8::1]:80", nil, "socks4a://"},
 		{"socks4://gw", "tcp", "0.0.0.7:80", nil, "socks4a://"},
 		{"socks4://gw", "tcp", "nowhere.example:80", errNoSuchName, "looking up the target"},
-		{"socks4://gw", "tcp", "blocked.example:80", nil, "no usable IPv4 address"},
+		{"socks4://gw", "tcp", "blocked.example:80", nil, "no usable address"},
 	} {
 		conn, err := dialerFor(t, c.url, play(t), resolver).DialContext(t.Context(), c.network, c.address)
 		if err == nil || conn != nil {
@@ -110,7 +110,7 @@ func TestReplyCutAnywhere(t *testing.T) {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			d := dialerFor(t, "socks4://gw", play(t, cut(whole[:n])))
 			_, err := d.DialContext(t.Context(), "tcp", "192.0.2.7:80")
-			if !errors.Is(err, io.ErrUnexpectedEOF) || !strings.Contains(err.Error(), fmt.Sprintf("after %d of 8 bytes", n)) {
+			if !errors.Is(err, io.ErrUnexpectedEOF) || !strings.Contains(err.Error(), fmt.Sprintf("after %d bytes of the reply, at least %d too early", n, len(whole)-n)) {
 				t.Errorf("got %v", err)
 			}
 			if ne, ok := errors.AsType[net.Error](err); !ok || ne.Timeout() {
@@ -164,9 +164,9 @@ func TestOtherProtocolsAreRecognised(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
-	sentinels := []error{client.ErrRejected, client.ErrNoIdentd, client.ErrOtherUser}
+	sentinels := []error{client.ErrNoIdentd, client.ErrOtherUser, client.ErrLogin, client.ErrNotAllowed}
 	for code, want := range map[socks.Code4]error{
-		socks.Rejected4:  client.ErrRejected,
+		socks.Rejected4:  nil,
 		socks.NoIdentd4:  client.ErrNoIdentd,
 		socks.OtherUser4: client.ErrOtherUser,
 		0:                nil,
@@ -186,6 +186,9 @@ func TestRefusals(t *testing.T) {
 		}
 		if *got != expect {
 			t.Errorf("got %+v, want %+v", *got, expect)
+		}
+		if !errors.Is(err, client.ErrRejected) {
+			t.Errorf("code %d: does not match ErrRejected", code)
 		}
 		for _, sentinel := range sentinels {
 			if got := errors.Is(err, sentinel); got != errors.Is(want, sentinel) {

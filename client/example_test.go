@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/client"
+	"github.com/sallyport/sallyport/server"
 )
 
 // A web client that goes through a proxy. The proxy looks up the names.
@@ -141,7 +142,7 @@ func ExampleReplyError() {
 			fmt.Println(userID, "is not the name that IDENT gives")
 		case errors.Is(err, client.ErrRejected):
 			refusal, _ := errors.AsType[*client.ReplyError](err)
-			fmt.Println(userID, "may not, or it failed:", refusal.Op, refusal.Target, "got", byte(refusal.Code))
+			fmt.Printf("%s may not, or it failed: %s %s got %d\n", userID, refusal.Op, refusal.Target, refusal.Code)
 		}
 	}
 	// Output:
@@ -168,6 +169,96 @@ func ExampleWithForward() {
 		log.Panic(err)
 	}
 	conn, err := both.Dial("tcp", "mail.example.com:25")
+	if err != nil {
+		log.Panic(err)
+	}
+	defer conn.Close()
+	if _, err := io.Copy(os.Stdout, conn); err != nil {
+		log.Panic(err)
+	}
+	// Output: 220 ready
+}
+
+// Several proxies in a row, each of its own kind: one string for all of them.
+func ExampleNew_chain() {
+	greeter := startServer(func(c net.Conn) { io.WriteString(c, "220 ready") })
+	defer greeter.Close()
+	outer := startProxy(nil)
+	defer outer.Close()
+	inner, stop := serveSallyport(new(server.Server))
+	defer stop()
+
+	d, err := client.New("socks4a://" + outer.Addr() + ",http://" + inner)
+	if err != nil {
+		log.Panic(err)
+	}
+	conn, err := d.Dial("tcp", greeter.Addr())
+	if err != nil {
+		log.Panic(err)
+	}
+	defer conn.Close()
+	if _, err := io.Copy(os.Stdout, conn); err != nil {
+		log.Panic(err)
+	}
+	// Output: 220 ready
+}
+
+// A question in one datagram, and the answer to it.
+func ExampleDialer_ListenPacket() {
+	oracle, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		log.Panic(err)
+	}
+	defer oracle.Close()
+	go func() {
+		_, from, err := oracle.ReadFrom(make([]byte, 100))
+		if err == nil {
+			oracle.WriteTo([]byte("42"), from)
+		}
+	}()
+	proxy, stop := serveSallyport(new(server.Server))
+	defer stop()
+
+	d, err := client.New("socks5://" + proxy)
+	if err != nil {
+		log.Panic(err)
+	}
+	pc, err := d.ListenPacket(context.Background(), "udp", "")
+	if err != nil {
+		log.Panic(err)
+	}
+	defer pc.Close()
+	if err := pc.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		log.Panic(err)
+	}
+	if _, err := pc.WriteTo([]byte("the question"), oracle.LocalAddr()); err != nil {
+		log.Panic(err)
+	}
+	answer := make([]byte, 100)
+	n, from, err := pc.ReadFrom(answer)
+	if err != nil {
+		log.Panic(err)
+	}
+	fmt.Printf("%s, from the one who was asked: %v\n", answer[:n], from.String() == oracle.LocalAddr().String())
+	// Output: 42, from the one who was asked: true
+}
+
+// What a person has set for curl holds here as well.
+func ExampleFromEnvironment() {
+	greeter := startServer(func(c net.Conn) { io.WriteString(c, "220 ready") })
+	defer greeter.Close()
+	proxy := startProxy(map[string]string{"mail.example.com:25": greeter.Addr()})
+	defer proxy.Close()
+	os.Setenv("all_proxy", "socks4a://"+proxy.Addr())
+	os.Setenv("no_proxy", "intranet.example, 192.168.0.0/16")
+	defer os.Unsetenv("all_proxy")
+	defer os.Unsetenv("no_proxy")
+
+	e, err := client.FromEnvironment()
+	if err != nil {
+		log.Panic(err)
+	}
+	conn, err := e.Dial("tcp", "mail.example.com:25")
 	if err != nil {
 		log.Panic(err)
 	}

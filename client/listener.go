@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
-	"net/netip"
 	"os"
-	"strconv"
 	"sync"
 	"time"
 
@@ -40,7 +38,8 @@ func (d *Dialer) Listen(ctx context.Context, network, address string) (net.Liste
 	return &listener{
 		proxy:  d.proxy,
 		target: g.target.String(),
-		addr:   boundAddr(g.reply, g.conn.RemoteAddr(), d.proxy.host),
+		addr:   g.reply.bound("tcp", g.conn.RemoteAddr(), d.proxy.host),
+		second: d.proxy.second(),
 		conn:   g.conn,
 	}, nil
 }
@@ -52,7 +51,7 @@ type listener struct {
 	addr   net.Addr
 
 	accepting sync.Mutex // held by the Accept that reads
-	reply     replyReader
+	second    *reader[reply]
 
 	mu   sync.Mutex // guards conn; taken after accepting, never while blocked
 	conn net.Conn   // nil once it was accepted or closed
@@ -69,14 +68,14 @@ func (l *listener) Accept() (net.Conn, error) {
 	if conn == nil {
 		return nil, l.fail(net.ErrClosed)
 	}
-	reply, err := l.reply.read(conn)
+	reply, err := l.second.read(conn)
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return nil, l.fail(err) // the BIND goes on
 	case err != nil:
 		err = l.fail(err)
-	case reply.Code != socks.Granted4:
-		err = refusal(l.proxy, "accept", l.target, reply)
+	case !reply.granted:
+		err = refused(l.proxy, "accept", l.target, reply)
 	}
 	if l.release() == nil {
 		return nil, l.fail(net.ErrClosed)
@@ -86,7 +85,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	_ = conn.SetReadDeadline(time.Time{}) // fails only where there are none to clear
-	return newConn(conn, net.TCPAddrFromAddrPort(netip.AddrPortFrom(reply.IP, reply.Port))), nil
+	return newConn(conn, reply.addr("tcp")), nil
 }
 
 // Close ends the BIND, unless its connection has been accepted.
@@ -127,19 +126,4 @@ func (l *listener) release() net.Conn {
 
 func (l *listener) fail(err error) error {
 	return &opError{l.proxy.String(), "accept", l.target, err}
-}
-
-// boundAddr returns where the proxy waits for the application server. Where the
-// reply has no IP address, the proxy's own stands in, as the paper wants it.
-func boundAddr(reply socks.Reply4, proxyAddr net.Addr, proxyHost string) net.Addr {
-	if !reply.IP.IsUnspecified() {
-		return net.TCPAddrFromAddrPort(netip.AddrPortFrom(reply.IP, reply.Port))
-	}
-	if a, err := netip.ParseAddrPort(proxyAddr.String()); err == nil {
-		return net.TCPAddrFromAddrPort(netip.AddrPortFrom(a.Addr().Unmap(), reply.Port))
-	}
-	if ip, err := netip.ParseAddr(proxyHost); err == nil {
-		return net.TCPAddrFromAddrPort(netip.AddrPortFrom(ip.Unmap(), reply.Port))
-	}
-	return hostAddr(net.JoinHostPort(proxyHost, strconv.Itoa(int(reply.Port))))
 }

@@ -156,7 +156,7 @@ func TestSecondReplyCutAnywhere(t *testing.T) {
 	for n := range second {
 		ln := listen(t, dialerFor(t, "socks4://gw", play(t, cut(append(granted(), second[:n]...)))))
 		_, err := ln.Accept()
-		says := fmt.Sprintf("socks4://gw:1080: accept 192.0.2.7:21: the proxy closed the connection after %d of 8", n)
+		says := fmt.Sprintf("socks4://gw:1080: accept 192.0.2.7:21: the proxy closed the connection after %d bytes of the reply", n)
 		if !errors.Is(err, io.ErrUnexpectedEOF) || !strings.HasPrefix(err.Error(), says) {
 			t.Errorf("cut after %d: %v", n, err)
 		}

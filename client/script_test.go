@@ -137,13 +137,17 @@ type names map[string][]netip.Addr
 var errNoSuchName = errors.New("no such name")
 
 func (n names) LookupNetIP(_ context.Context, network, host string) ([]netip.Addr, error) {
-	if network != "ip4" {
-		return nil, errors.New("asked for " + network)
+	all, ok := n[host]
+	if !ok {
+		return nil, errNoSuchName
 	}
-	if ips, ok := n[host]; ok {
-		return ips, nil
+	var found []netip.Addr
+	for _, ip := range all {
+		if network == "ip" || ip.Unmap().Is4() == (network == "ip4") {
+			found = append(found, ip)
+		}
 	}
-	return nil, errNoSuchName
+	return found, nil
 }
 
 func ips(texts ...string) []netip.Addr {

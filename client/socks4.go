@@ -1,13 +1,11 @@
 package client
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
-	"time"
+	"net/url"
 
 	"github.com/sallyport/sallyport/socks"
 )
@@ -15,88 +13,60 @@ import (
 // marker4a is a DSTIP that no target has. It says that a host name follows.
 var marker4a = netip.AddrFrom4([4]byte{0, 0, 0, 1})
 
-// fits4 reports whether a plain SOCKS 4 request can name ip: IPv4, and not
+// socks4 asks proxies for SOCKS 4, or with extended for 4a.
+type socks4 struct {
+	extended bool
+	userID   string
+}
+
+func newSOCKS4(extended bool) func(*url.Userinfo) (protocol, error) {
+	return func(user *url.Userinfo) (protocol, error) {
+		if _, ok := user.Password(); ok {
+			return nil, errors.New("client: the proxy URL has a password, and SOCKS 4 has none to send")
+		}
+		return socks4{extended: extended, userID: user.Username()}, checkField("userid", user.Username())
+	}
+}
+
+func (p socks4) names() bool { return p.extended }
+
+func (socks4) carries(cmd socks.Command) error {
+	if cmd != socks.Connect && cmd != socks.Bind {
+		return fmt.Errorf("SOCKS 4 has no UDP: %w", errors.ErrUnsupported)
+	}
+	return nil
+}
+
+// fits reports whether a plain SOCKS 4 request can name ip: IPv4, and not
 // 0.0.0.x, which is the mark of 4a, save 0.0.0.0 itself.
-func fits4(ip netip.Addr) bool {
+func (socks4) fits(ip netip.Addr) bool {
 	return ip.Is4() && !socks.Request4{IP: ip}.Is4a()
 }
 
-// request builds the request for a target. Without an IP that fits, the target
-// goes as the text of a 4a host.
-func (p proxy) request(cmd socks.Command, target socks.Addr) socks.Request4 {
+// ask sends the request and returns the first reply. Without an IP that fits,
+// the target goes as the text of a 4a host.
+func (p socks4) ask(conn net.Conn, cmd socks.Command, target socks.Addr) (reply, error) {
 	r := socks.Request4{Command: cmd, Port: target.Port, IP: target.IP, UserID: p.userID}
-	if !fits4(target.IP) {
+	if !p.fits(target.IP) {
 		r.IP, r.Host = marker4a, target.Host()
 	}
-	return r
-}
-
-// exchange sends the request and returns the first reply, whatever its code. It
-// leaves no deadline on conn, unless it fails: then conn is of no more use.
-func exchange(ctx context.Context, conn net.Conn, request socks.Request4) (socks.Reply4, error) {
-	stop := context.AfterFunc(ctx, func() { interrupt(conn) })
-	reply, err := sendAndRead(conn, request)
-	if !stop() { // whatever came of it, conn has been interrupted or is about to be
-		return socks.Reply4{}, fmt.Errorf("waiting for the reply: %w", ended(ctx))
+	if err := send(conn, "request", r.Append(nil)); err != nil {
+		return reply{}, err
 	}
-	return reply, err
+	return p.second().read(conn)
 }
 
-func sendAndRead(conn net.Conn, request socks.Request4) (socks.Reply4, error) {
-	// One write: some servers take a request only if it comes in one segment.
-	if _, err := conn.Write(request.Append(nil)); err != nil {
-		return socks.Reply4{}, fmt.Errorf("sending the request: %w", err)
+// second returns the reader of a reply: the first and the second look the same.
+func (socks4) second() *reader[reply] { return &reader[reply]{parse: parseReply4} }
+
+func parseReply4(have []byte) (reply, int, error) {
+	const length = 8
+	r, _, err := socks.ParseReply4(have)
+	switch {
+	case errors.Is(err, socks.ErrShort):
+		return reply{}, length - len(have), nil
+	case err != nil:
+		return reply{}, 0, wrongVersion(have[0])
 	}
-	var r replyReader
-	return r.read(conn)
-}
-
-// interrupt ends what is blocked on conn, and what will be.
-func interrupt(conn net.Conn) {
-	if conn.SetDeadline(time.Unix(1, 0)) != nil {
-		conn.Close() // channels of an SSH connection, for one, have no deadlines
-	}
-}
-
-// replyReader reads one reply and not a byte more: what follows is the target's.
-// It may be asked again after a timeout, and goes on where it was.
-type replyReader struct {
-	buf [8]byte
-	n   int
-}
-
-func (r *replyReader) read(conn io.Reader) (socks.Reply4, error) {
-	for {
-		reply, _, err := socks.ParseReply4(r.buf[:r.n])
-		if err == nil {
-			return reply, nil
-		}
-		if errors.Is(err, socks.ErrVersion) {
-			return reply, fmt.Errorf("%w: the reply begins with %#02x%s", err, r.buf[0], guess(r.buf[0]))
-		}
-		n, err := conn.Read(r.buf[r.n:])
-		r.n += n
-		if n > 0 {
-			continue // an error that came with bytes comes again without
-		}
-		if errors.Is(err, io.EOF) {
-			return reply, fmt.Errorf("the proxy closed the connection after %d of 8 bytes of the reply: %w", r.n, io.ErrUnexpectedEOF)
-		}
-		if err != nil {
-			return reply, fmt.Errorf("reading the reply: %w", err)
-		}
-	}
-}
-
-// guess says what is probably at the other end if it does not speak SOCKS 4.
-func guess(first byte) string {
-	switch first {
-	case 5:
-		return "; this looks like a proxy for SOCKS 5 only"
-	case 'H':
-		return "; this looks like an HTTP server"
-	case 0x15:
-		return "; this looks like a TLS server"
-	}
-	return ""
+	return reply{code: r.Code, granted: r.Code == socks.Granted4, host: socks.Host5{IP: r.IP, Port: r.Port}}, 0, nil
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
+	"strings"
 
 	"github.com/sallyport/sallyport/socks"
 )
@@ -12,18 +14,25 @@ import (
 var errNotPlain = errors.New("SOCKS 4 carries IPv4 addresses only, and none of 0.0.0.x: a socks4a:// proxy may take it")
 
 // targets returns what to ask the proxy for, in this order, to reach address:
-// one target, or with socks4 one for every IPv4 address of a name.
+// one target, or if names are looked up here one for every address of a name.
 func (d *Dialer) targets(ctx context.Context, network, address string) ([]socks.Addr, error) {
 	target, err := parseTarget(ctx, network, address)
 	switch {
 	case err != nil:
 		return nil, err
-	case d.proxy.sendsNames() || fits4(target.IP):
-		return []socks.Addr{target}, nil
+	case d.proxy.names(), d.proxy.fits(target.IP):
+		return []socks.Addr{target}, checkFamily(network, target)
 	case target.IP.IsValid():
 		return nil, errNotPlain
 	}
-	ips, err := d.resolver.LookupNetIP(ctx, "ip4", target.Name)
+	family := "ip" + strings.TrimPrefix(network, "tcp")
+	if !d.proxy.fits(netip.IPv6Loopback()) {
+		if network == "tcp6" {
+			return nil, errNotPlain
+		}
+		family = "ip4"
+	}
+	ips, err := d.resolver.LookupNetIP(ctx, family, target.Name)
 	if err != nil {
 		return nil, fmt.Errorf("looking up the target: %w", because(ctx, err))
 	}
@@ -31,12 +40,12 @@ func (d *Dialer) targets(ctx context.Context, network, address string) ([]socks.
 	for _, ip := range ips {
 		// 0.0.0.0 as an answer means that the name is blocked. As the address
 		// of a BIND it would mean anybody.
-		if ip = ip.Unmap(); fits4(ip) && !ip.IsUnspecified() {
-			targets = append(targets, socks.Addr{IP: ip, Port: target.Port})
+		if ip = ip.Unmap(); d.proxy.fits(ip) && !ip.IsUnspecified() {
+			targets = append(targets, socks.FromIP(netip.AddrPortFrom(ip, target.Port)))
 		}
 	}
 	if len(targets) == 0 {
-		return nil, fmt.Errorf("looking up the target: no usable IPv4 address for %s", target.Name)
+		return nil, fmt.Errorf("looking up the target: no usable address for %s", target.Name)
 	}
 	return targets, nil
 }
@@ -56,15 +65,17 @@ func parseTarget(ctx context.Context, network, address string) (socks.Addr, erro
 	if err != nil {
 		return socks.Addr{}, err
 	}
-	target, err := socks.NewAddr(host, uint16(port))
-	if err != nil {
-		return socks.Addr{}, err
-	}
+	return socks.NewAddr(host, uint16(port))
+}
+
+// checkFamily returns an error if a target that is sent as it is does not go
+// with a network.
+func checkFamily(network string, target socks.Addr) error {
 	if network == "tcp6" && !target.IP.Is6() {
-		return socks.Addr{}, fmt.Errorf("network tcp6 goes only with an IPv6 address, not with %s", host)
+		return fmt.Errorf("network tcp6 goes only with an IPv6 address, not with %s", target.Host())
 	}
 	if network == "tcp4" && target.IP.Is6() {
-		return socks.Addr{}, fmt.Errorf("network tcp4 does not go with the IPv6 address %s", host)
+		return fmt.Errorf("network tcp4 does not go with the IPv6 address %s", target.Host())
 	}
-	return target, nil
+	return nil
 }

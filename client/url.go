@@ -11,63 +11,99 @@ import (
 	"github.com/sallyport/sallyport/socks"
 )
 
-const defaultPort = "1080"
-
 // proxy is what a proxy URL says.
 type proxy struct {
-	scheme  string // socks4 or socks4a
+	scheme  string
 	host    string // without brackets
 	address string // host:port
-	userID  string
+	overTLS bool
+	protocol
 }
 
-// sendsNames reports whether host names go to the proxy unresolved.
-func (p proxy) sendsNames() bool { return p.scheme == "socks4a" }
-
-// String returns the proxy as errors name it: without the userid.
+// String returns the proxy as errors name it: without the user.
 func (p proxy) String() string { return p.scheme + "://" + p.address }
+
+// scheme is what there is to know of a kind of proxy before one is named.
+type scheme struct {
+	port     string // where the URL has none
+	overTLS  bool
+	protocol func(*url.Userinfo) (protocol, error) // for what stands before the @, which may be nil
+}
+
+// schemes returns the kinds of proxies, by the beginnings of their URLs.
+func schemes() map[string]scheme {
+	return map[string]scheme{
+		"socks4":  {"1080", false, newSOCKS4(false)},
+		"socks4a": {"1080", false, newSOCKS4(true)},
+		"socks5":  {"1080", false, newSOCKS5(false)},
+		"socks5h": {"1080", false, newSOCKS5(true)},
+		"http":    {"1080", false, newHTTP}, // as curl has it
+		"https":   {"443", true, newHTTP},
+	}
+}
+
+// splitChain returns the URLs of a chain. A comma alone does not part two of
+// them: it may stand in a password.
+func splitChain(chain string) []string {
+	var urls []string
+	start := 0
+	for at := range len(chain) {
+		if chain[at] == ',' && beginsURL(chain[at+1:]) {
+			urls = append(urls, chain[start:at])
+			start = at + 1
+		}
+	}
+	return append(urls, chain[start:])
+}
+
+// beginsURL reports whether a URL of some scheme begins at s, behind blanks.
+func beginsURL(s string) bool {
+	before, _, found := strings.Cut(s, "://")
+	return found && strings.Trim(strings.ToLower(before), " abcdefghijklmnopqrstuvwxyz0123456789") == ""
+}
 
 // parseProxy reads a proxy URL. Its errors repeat nothing of the URL but a
 // scheme that is known, and never wrap those of net/url: a misplaced separator
 // is enough for a password to stand where a port, a host or a path should.
 func parseProxy(raw string) (proxy, error) {
-	u, err := url.Parse(raw)
+	u, err := url.Parse(strings.TrimLeft(raw, " "))
 	if err != nil {
-		return proxy{}, errors.New("client: the proxy URL cannot be read: want socks4a://[userid@]host[:port]")
+		return proxy{}, errors.New("client: the proxy URL cannot be read: want scheme://[user[:password]@]host[:port]")
 	}
-	switch u.Scheme {
-	case "socks4", "socks4a":
-	case "socks5", "socks5h", "http", "https":
-		return proxy{}, fmt.Errorf("client: %s proxies are not in this version yet: %w", u.Scheme, errors.ErrUnsupported)
-	default:
-		return proxy{}, errors.New("client: the proxy URL must begin with socks4:// or socks4a://")
+	kind, known := schemes()[u.Scheme]
+	if !known {
+		return proxy{}, errors.New("client: the proxy URL must begin with socks4://, socks4a://, socks5://, socks5h://, http:// or https://")
 	}
 	if u.Opaque != "" || u.Hostname() == "" {
 		return proxy{}, errors.New("client: the proxy URL has no host")
 	}
+	if _, err := socks.NewAddr(u.Hostname(), 0); err != nil { // the error would quote it
+		return proxy{}, errors.New("client: the host in the proxy URL is neither a name nor an address")
+	}
 	// Other programs write the path "/" where they mean none.
 	if strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
-		return proxy{}, errors.New("client: the proxy URL has a path, a query or a fragment; a SOCKS proxy has none of them")
+		return proxy{}, errors.New("client: the proxy URL has a path, a query or a fragment; a proxy has none of them")
 	}
-	port, err := parsePort(u.Port())
+	port, err := parsePort(u.Port(), kind.port)
 	if err != nil {
 		return proxy{}, err
 	}
-	userID, err := parseUserID(u.User)
+	speaks, err := kind.protocol(u.User)
 	if err != nil {
 		return proxy{}, err
 	}
 	return proxy{
-		scheme:  u.Scheme,
-		host:    u.Hostname(),
-		address: net.JoinHostPort(u.Hostname(), port),
-		userID:  userID,
+		scheme:   u.Scheme,
+		host:     u.Hostname(),
+		address:  net.JoinHostPort(u.Hostname(), port),
+		overTLS:  kind.overTLS,
+		protocol: speaks,
 	}, nil
 }
 
-func parsePort(port string) (string, error) {
+func parsePort(port, otherwise string) (string, error) {
 	if port == "" {
-		return defaultPort, nil
+		return otherwise, nil
 	}
 	n, err := strconv.ParseUint(port, 10, 16)
 	if err != nil || n == 0 {
@@ -76,17 +112,14 @@ func parsePort(port string) (string, error) {
 	return strconv.FormatUint(n, 10), nil
 }
 
-// parseUserID returns the userid of a URL's user information, which may be nil.
-func parseUserID(user *url.Userinfo) (string, error) {
-	if _, ok := user.Password(); ok {
-		return "", errors.New("client: the proxy URL has a password, and SOCKS 4 has none to send")
+// checkField returns an error if a field of a protocol cannot carry what stands
+// in the URL for it.
+func checkField(field, value string) error {
+	if strings.ContainsRune(value, 0) {
+		return fmt.Errorf("client: the %s in the proxy URL has a NUL byte", field)
 	}
-	id := user.Username()
-	if strings.ContainsRune(id, 0) {
-		return "", errors.New("client: the userid in the proxy URL has a NUL byte, which would end it")
+	if len(value) > 255 {
+		return fmt.Errorf("client: the %s in the proxy URL is %d bytes long, more than 255", field, len(value))
 	}
-	if len(id) > socks.DefaultUserID {
-		return "", fmt.Errorf("client: the userid in the proxy URL is %d bytes long, more than %d", len(id), socks.DefaultUserID)
-	}
-	return id, nil
+	return nil
 }

@@ -68,30 +68,69 @@ func TestNewRefusesURLs(t *testing.T) {
 		"socks4://" + strings.Repeat("u", 256) + "@gw",
 		"socks4://gw\n",
 		"socks4://[::1",
+		"socks4://no spaces",
+		"socks4://a,gw",
+		"socks4://gw,",
 	} {
-		d, err := client.New(url)
-		if err == nil || d != nil {
-			t.Errorf("%q was accepted", url)
-			continue
-		}
-		if strings.Contains(err.Error(), secret) {
-			t.Errorf("%q: the error shows the password: %v", url, err)
-		}
-		if errors.Is(err, errors.ErrUnsupported) {
-			t.Errorf("%q: %v matches errors.ErrUnsupported", url, err)
-		}
+		checkRefused(t, url, secret)
 	}
 }
 
-func TestNewNamesSchemesToCome(t *testing.T) {
-	for _, scheme := range []string{"socks5", "socks5h", "http", "https"} {
-		_, err := client.New(scheme + "://alice:hunter2@gw")
-		if !errors.Is(err, errors.ErrUnsupported) {
-			t.Errorf("%s: %v does not match errors.ErrUnsupported", scheme, err)
-			continue
+func TestNewRefusesLoginsAndChains(t *testing.T) {
+	const secret = "hunter2"
+	for _, url := range []string{
+		"socks5://:" + secret + "@gw",
+		"socks5://alice%00:" + secret + "@gw",
+		"socks5://alice:" + secret + "%00@gw",
+		"socks5://" + strings.Repeat("u", 256) + ":" + secret + "@gw",
+		"socks5h://u:" + strings.Repeat(secret, 40) + "@gw",
+		"socks5://alice:" + secret + "@gw/path",
+		"http://al%3Aice:" + secret + "@gw",
+		"http://alice:" + secret + "%0a@gw",
+		"https://alice%7f:" + secret + "@gw",
+		"http://alice:" + secret + "@gw:port",
+		"http://gw/" + secret,
+		"socks5://alice:" + secret + "@gw,ftp://" + secret,
+		"socks5://alice:" + secret + "@gw,socks4://bob:" + secret + "@gw",
+		"socks5://gw,,socks4://gw",
+	} {
+		checkRefused(t, url, secret)
+	}
+}
+
+// checkRefused holds that New refuses a URL without a word of what is in it.
+func checkRefused(t *testing.T, url, secret string) {
+	t.Helper()
+	d, err := client.New(url)
+	if err == nil || d != nil {
+		t.Errorf("%q was accepted", url)
+		return
+	}
+	if strings.Contains(err.Error(), secret) {
+		t.Errorf("%q: the error shows the password: %v", url, err)
+	}
+	if errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("%q: %v matches errors.ErrUnsupported", url, err)
+	}
+}
+
+func TestDefaultPorts(t *testing.T) {
+	for url, want := range map[string]string{
+		"socks4://gw":           "gw:1080",
+		"socks5://gw":           "gw:1080",
+		"socks5h://gw":          "gw:1080",
+		"http://gw":             "gw:1080", // not 80: as curl has it
+		"http://gw:80/":         "gw:80",
+		"https://gw":            "gw:443",
+		"socks5://@gw:1":        "gw:1", // no user is no login
+		"HTTPS://[2001:db8::1]": "[2001:db8::1]:443",
+	} {
+		p := play(t, func(*testing.T, net.Conn) {})
+		if _, err := dialerFor(t, url, p).Dial("tcp", "192.0.2.7:80"); err == nil {
+			t.Errorf("%s: no error though the proxy closed", url)
 		}
-		if text := err.Error(); !strings.Contains(text, scheme+" ") || strings.Contains(text, "hunter2") {
-			t.Errorf("%s: %v", scheme, err)
+		if p.address != want {
+			t.Errorf("%s: dialled %s, want %s", url, p.address, want)
 		}
 	}
 }
@@ -109,6 +148,10 @@ func FuzzNew(f *testing.F) {
 		{"socks5://u:", "@gw"},
 		{"socks4://", "@gw:65536"},
 		{"socks4://[", "]"},
+		{"http://u:", "@gw"},
+		{"https://u:%00", "@gw"},
+		{"socks4://a,socks5h://u:", ",x@b, http://c"},
+		{"socks5://u:p@a,", "://gw"},
 	} {
 		f.Add(seed[0], seed[1])
 	}
