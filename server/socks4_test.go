@@ -154,7 +154,7 @@ func checkMachine(t *testing.T, l *Listener, b []byte, want outcome) {
 
 // drive runs a handshake over c, and returns what is behind it as well.
 func drive(c net.Conn, l *Listener) (step, []byte, error) {
-	d := &driver{exchange: exchangeFor(l), buf: make([]byte, 0, handshakeBuffer)}
+	d := &driver{exchange: exchangeFor(l), headed: true, buf: make([]byte, 0, handshakeBuffer)}
 	d.conn = c
 	last, err := d.drive(context.Background())
 	return last, d.buf, err

@@ -96,7 +96,7 @@ func play(t *testing.T, login Login, pieces ...[]byte) transcript {
 		return inner.Authenticate(ctx, c)
 	}}}
 	c := &chunks{pieces: pieces}
-	d := &driver{buf: make([]byte, 0, handshakeBuffer), exchange: &exchange{
+	d := &driver{headed: true, buf: make([]byte, 0, handshakeBuffer), exchange: &exchange{
 		server: server, conn: c, listener: &Listener{Name: "lan"}, session: &Session{Client: netip.AddrPortFrom(clientAt, 4)},
 	}}
 	last, err := d.drive(t.Context())
