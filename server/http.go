@@ -17,13 +17,26 @@ import (
 const httpIdle = 2 * time.Minute
 
 // beginsMethod reports whether a byte can begin an HTTP method as they are used:
-// a letter. (The grammar has more; nobody else uses it.)
-func beginsMethod(b byte) bool { return b|0x20-'a' < 26 }
+// a capital. (The grammar has more; nobody else uses it.)
+func beginsMethod(b byte) bool { return b-'A' < 26 }
 
-// httpOpening is the handshake of HTTP/1.1: there is none.
+// sshGreeting begins what an SSH client says. It is no method of HTTP.
+const sshGreeting = "SSH-"
+
+// httpOpening is the handshake of HTTP/1.1: there is none. It only tells SSH
+// apart, to which a page would be noise.
 type httpOpening struct{}
 
-func (httpOpening) feed([]byte) (int, step) { return 0, step{stream: serveHTTP} }
+func (httpOpening) feed(arrived []byte) (int, step) {
+	n := min(len(arrived), len(sshGreeting))
+	switch {
+	case string(arrived[:n]) != sshGreeting[:n]:
+		return 0, step{stream: serveHTTP}
+	case n == len(sshGreeting):
+		return 0, step{refusal: fmt.Errorf("%w: SSH is not spoken here", Garbage)}
+	}
+	return 0, step{}
+}
 
 // pseudonym is what a server calls itself in Via (RFC 9110, section 7.6.3), so
 // that it knows a request that comes back. It is random: two of them in a row

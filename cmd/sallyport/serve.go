@@ -46,9 +46,9 @@ func serve(ctx context.Context, src daemon.Source, out, log io.Writer) error {
 	if err != nil {
 		return err
 	}
-	d.Greet(out, version)
 	ctx, hurry, release := onSignals(ctx, d.Hangup)
 	defer release()
+	d.Greet(out, version) // only now: whoever reads it may send a signal at once
 	return d.Run(ctx, hurry)
 }
 
