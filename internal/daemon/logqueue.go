@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"io"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -14,6 +15,9 @@ type logQueue struct {
 	lines chan []byte
 	lost  atomic.Int64
 	ended chan struct{}
+
+	mu     sync.Mutex
+	closed bool // lines is closed
 }
 
 // Bounds of a log whose reader is slow.
@@ -41,8 +45,14 @@ func newLogQueue(w io.Writer, sayLost func(lines int64)) *logQueue {
 	return q
 }
 
-// Write takes one line. It is safe for concurrent use, and never fails.
+// Write takes one line. It is safe for concurrent use, and never fails. After
+// close, lines are lost: a signal may still have something to say.
 func (q *logQueue) Write(line []byte) (int, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return len(line), nil
+	}
 	select {
 	case q.lines <- append([]byte(nil), line...):
 	default:
@@ -51,9 +61,12 @@ func (q *logQueue) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// close waits for the last lines, for a while. Nothing may be written any more.
+// close waits for the last lines, for a while. It is called once.
 func (q *logQueue) close() {
+	q.mu.Lock()
+	q.closed = true
 	close(q.lines)
+	q.mu.Unlock()
 	timer := time.NewTimer(logQueueEnd)
 	defer timer.Stop()
 	select {

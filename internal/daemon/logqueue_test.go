@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -83,4 +82,14 @@ func TestLogOnAFullDisk(t *testing.T) {
 	}
 }
 
-var _ io.Writer = (*logQueue)(nil)
+// TestLogAfterItsEnd: HUP may come when all else has ended.
+func TestLogAfterItsEnd(t *testing.T) {
+	var w bytes.Buffer
+	log, end := newLogger(&w, config.Log{Format: "text"})
+	log.Info("before")
+	end()
+	log.Info("after")
+	if said := w.String(); !strings.Contains(said, "before") || strings.Contains(said, "after") {
+		t.Errorf("the log has %q", said)
+	}
+}
