@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"sync"
@@ -131,20 +129,6 @@ func (x *exchange) listenClient(ctx context.Context) (net.PacketConn, error) {
 		}
 	}
 	return nil, fmt.Errorf("%w: every port from %d to %d is taken", NoPort, ports.First, ports.Last)
-}
-
-// inAnyOrder yields each port of the range, from a random one on, so that who
-// watches does not know the next; of the zero range 0, which is any.
-func (r PortRange) inAnyOrder() iter.Seq[uint16] {
-	count := int(r.Last) - int(r.First) + 1
-	start := rand.IntN(max(1, count))
-	return func(yield func(uint16) bool) {
-		for i := range count {
-			if !yield(r.First + uint16((start+i)%count)) {
-				return
-			}
-		}
-	}
 }
 
 // listenTargets opens a socket for each family that this machine has.

@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"slices"
+	"syscall"
 	"time"
 )
 
@@ -94,19 +94,15 @@ func (x *exchange) listen(ctx context.Context, peers []netip.Addr) (net.Listener
 		}
 	}
 	ports := x.listener.BindPorts
-	if ports == (PortRange{}) {
-		return x.listenOn(ctx, local, 0)
-	}
-	// From a random port on: whoever watches must not know the next one.
-	count := int(ports.Last) - int(ports.First) + 1
-	start := rand.IntN(max(1, count))
-	for i := range count {
-		ln, err := x.listenOn(ctx, local, ports.First+uint16((start+i)%count))
-		if err == nil {
+	for port := range ports.inAnyOrder() {
+		ln, err := x.listenOn(ctx, local, port)
+		switch {
+		case err == nil:
 			return ln, nil
-		}
-		if ctx.Err() != nil {
+		case ctx.Err() != nil:
 			return nil, context.Cause(ctx)
+		case !errors.Is(err, syscall.EADDRINUSE):
+			return nil, err // no other port would change it
 		}
 	}
 	return nil, fmt.Errorf("%w: every port from %d to %d is taken", NoPort, ports.First, ports.Last)

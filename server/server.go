@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"iter"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"sync"
@@ -67,6 +69,20 @@ type Listener struct {
 
 // PortRange is a range of ports, both ends included. The zero value is any port.
 type PortRange struct{ First, Last uint16 }
+
+// inAnyOrder yields each port of the range, from a random one on, so that who
+// watches does not know the next; of the zero range 0, which is any.
+func (r PortRange) inAnyOrder() iter.Seq[uint16] {
+	count := int(r.Last) - int(r.First) + 1
+	start := rand.IntN(max(1, count))
+	return func(yield func(uint16) bool) {
+		for i := range count {
+			if !yield(r.First + uint16((start+i)%count)) {
+				return
+			}
+		}
+	}
+}
 
 // Timeouts are the limits of every wait. A zero field takes its default.
 type Timeouts struct {
