@@ -16,19 +16,28 @@ const aheadLimit = 64 << 10
 // ahead reads what a client sends while its target is being reached, and
 // notices when the client leaves. It does not own the connection.
 type ahead struct {
-	conn net.Conn
-	head []byte // starts with what the handshake had read
-	quit chan struct{}
-	done chan struct{}
+	conn  net.Conn
+	head  []byte      // starts with what the handshake had read
+	start *time.Timer // begins the reading, in a goroutine of its own
+	quit  chan struct{}
+	done  chan struct{} // closed when a reading that was begun has ended
 }
 
+// aheadDelay is how long a client of CONNECT is left alone before it is read:
+// most targets have answered by then, and no goroutine was started for nothing.
+const aheadDelay = 10 * time.Millisecond
+
 // readAhead starts reading. gone is called, at most once, when the client
-// leaves: with ClientReset, or, where endIsGone, with ClientGone at its FIN.
-// A client of CONNECT may have said all it has to say and still wait for the
-// answer; one of BIND has nothing to wait for once it has closed.
+// leaves: with ClientReset, or, where endIsGone, with ClientGone at its FIN. A
+// client of CONNECT may have said all it has to say and still wait for the
+// answer; one of BIND has nothing to wait for once it has closed, and waits long.
 func readAhead(c net.Conn, head []byte, endIsGone bool, gone context.CancelCauseFunc) *ahead {
+	delay := aheadDelay
+	if endIsGone {
+		delay = 0
+	}
 	a := &ahead{conn: c, head: head, quit: make(chan struct{}), done: make(chan struct{})}
-	go func() {
+	a.start = time.AfterFunc(delay, func() {
 		defer close(a.done)
 		err := a.read()
 		if err == nil {
@@ -41,7 +50,7 @@ func readAhead(c net.Conn, head []byte, endIsGone bool, gone context.CancelCause
 		case endIsGone:
 			gone(ClientGone)
 		}
-	}()
+	})
 	return a
 }
 
@@ -84,6 +93,9 @@ func (a *ahead) watch() error {
 // stop ends the reading and returns all that the client has sent. The
 // connection can be read again afterwards.
 func (a *ahead) stop() []byte {
+	if a.start.Stop() {
+		return a.head // nobody has begun
+	}
 	close(a.quit)
 	_ = a.conn.SetReadDeadline(time.Unix(1, 0)) // fails only on a closed connection: nothing waits then
 	<-a.done

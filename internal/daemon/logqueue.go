@@ -23,6 +23,7 @@ type logQueue struct {
 // Bounds of a log whose reader is slow.
 const (
 	logQueueLines = 8192
+	logQueueBatch = 32 << 10        // bytes in one write
 	logQueueEnd   = 2 * time.Second // what it gets to take the last lines
 )
 
@@ -33,8 +34,9 @@ func newLogQueue(w io.Writer, sayLost func(lines int64)) *logQueue {
 	go func() {
 		defer close(q.ended)
 		for line := range q.lines {
-			if _, err := w.Write(line); err != nil {
-				q.lost.Add(1) // a full disk; it may be mended
+			lines, count := q.more(line)
+			if _, err := w.Write(lines); err != nil {
+				q.lost.Add(count) // a full disk; it may be mended
 				continue
 			}
 			if lost := q.lost.Swap(0); lost > 0 {
@@ -43,6 +45,23 @@ func newLogQueue(w io.Writer, sayLost func(lines int64)) *logQueue {
 		}
 	}()
 	return q
+}
+
+// more puts the lines that wait already behind line, up to logQueueBatch, so
+// that a busy log is one write for many of them. It returns how many they are.
+func (q *logQueue) more(line []byte) (lines []byte, count int64) {
+	for count = 1; len(line) < logQueueBatch; count++ {
+		select {
+		case next, ok := <-q.lines:
+			if !ok {
+				return line, count
+			}
+			line = append(line, next...)
+		default:
+			return line, count
+		}
+	}
+	return line, count
 }
 
 // Write takes one line. It is safe for concurrent use, and never fails. After
