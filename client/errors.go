@@ -125,6 +125,8 @@ func (e *ReplyError) Unwrap() error {
 func reasons() map[string]error {
 	return map[string]error{
 		"denied":      ErrNotAllowed,
+		"schedule":    ErrNotAllowed,
+		"revoked":     ErrNotAllowed,
 		"loop":        ErrNotAllowed,
 		"bad-login":   ErrLogin,
 		"no-identd":   ErrNoIdentd,

@@ -122,6 +122,7 @@ func TestRefusalsHTTP(t *testing.T) {
 		{403, "sallyport-reason: other-user\r\n", client.ErrOtherUser, `reason "other-user"`},
 		{407, "Proxy-Authenticate: Basic realm=x\r\nContent-Length: 5\r\n", client.ErrLogin, "reply 407, login required"},
 		{401, "", client.ErrLogin, "reply 401, login required"}, // tinyproxy, to a wrong password
+		{403, "Sallyport-Reason: schedule\r\n", client.ErrNotAllowed, `reply 403, forbidden, reason "schedule"`},
 		{407, "Sallyport-Reason: denied\r\n", client.ErrLogin, `reply 407, login required, reason "denied"`},
 		{502, "Sallyport-Reason: refused\r\n", client.ErrRefused, `reply 502, bad gateway, reason "refused"`},
 		{502, "Sallyport-Reason: no-name\r\n", client.ErrUnreachable, `reason "no-name"`},

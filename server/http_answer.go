@@ -72,7 +72,7 @@ func statusOf(reason error) int {
 		return http.StatusBadRequest
 	case BadLogin:
 		return http.StatusProxyAuthRequired
-	case Denied, NoIdentd, OtherUser, Loop:
+	case Denied, Schedule, Revoked, NoIdentd, OtherUser, Loop:
 		return http.StatusForbidden
 	case NoName, Refused, Unreachable, TargetReset, BadReply:
 		return http.StatusBadGateway
@@ -111,6 +111,8 @@ func sentenceFor(status int, reason error) string {
 
 var sentences = map[Reason]string{
 	Denied:        "The proxy does not let this request through.",
+	Schedule:      "The proxy does not let this request through at this hour.",
+	Revoked:       "The proxy does not let this request through any more.",
 	NoIdentd:      "The proxy asked your machine who you are, and got no answer.",
 	OtherUser:     "The proxy asked your machine who you are, and it named somebody else.",
 	Loop:          "The request leads back to the proxy itself.",

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/sallyport/sallyport/socks"
 )
@@ -75,6 +76,7 @@ type Grant struct {
 	Identity Identity     // who the client turned out to be
 	Addrs    []netip.Addr // the addresses that were judged: only these are dialled, or accepted as peers
 	Bind     BindOptions
+	Until    time.Time // when the session has to end, with the reason [Schedule]; zero: it need not
 }
 
 // BindOptions are a rule's terms for BIND.

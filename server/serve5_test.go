@@ -223,6 +223,8 @@ func TestCode5(t *testing.T) {
 		want   socks.Code5
 	}{
 		{Denied, 2},
+		{Schedule, 2},
+		{Revoked, 2},
 		{BadLogin, 2},
 		{NoIdentd, 2},
 		{OtherUser, 2},
