@@ -40,6 +40,7 @@ func (x *exchange) associate(ctx context.Context) error {
 	defer associations.remove(source)
 	a := &association{server: x.server, session: x.session, request: *x.request}
 	defer a.close()
+	x.session.leaveReviewsTo(a.review)
 	at, err := x.prepare(ctx, a)
 	if err != nil {
 		return x.deny(err, netip.AddrPort{})
@@ -47,11 +48,12 @@ func (x *exchange) associate(ctx context.Context) error {
 	x.server.state.associated.add(at)
 	defer x.server.state.associated.remove(at)
 	x.head = nil // whatever it says, it is no datagram
-	x.session.Bound = at
+	bound := at
 	if x.listener.Advertise.IsValid() {
-		x.session.Bound = netip.AddrPortFrom(x.listener.Advertise, at.Port())
+		bound = netip.AddrPortFrom(x.listener.Advertise, at.Port())
 	}
-	if err := x.grant(x.session.Bound); err != nil {
+	x.session.note(func(r *Record) { r.Bound = bound })
+	if err := x.grant(bound); err != nil {
 		return err
 	}
 	return a.run(ctx, x.conn)
@@ -61,7 +63,7 @@ func (x *exchange) associate(ctx context.Context) error {
 // sockets of a, so that nothing is granted that cannot be kept. It returns where
 // the client is to send to.
 func (x *exchange) prepare(ctx context.Context, a *association) (netip.AddrPort, error) {
-	t := x.server.Timeouts.withDefaults()
+	t := x.server.timeouts()
 	ctx, end := x.await(ctx, t.Connect, true)
 	defer end()
 	if err := x.mayAssociate(ctx); err != nil {

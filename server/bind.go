@@ -36,7 +36,7 @@ func (x *exchange) bind(ctx context.Context) error {
 // awaitPeer returns the application server's connection. A client that leaves
 // meanwhile ends it.
 func (x *exchange) awaitPeer(ctx context.Context) (net.Conn, error) {
-	t := x.server.Timeouts.withDefaults()
+	t := x.server.timeouts()
 	ctx, end := x.await(ctx, t.Connect+t.Bind, true)
 	defer end()
 	grant, err := x.mayBind(ctx, t.Connect)
@@ -48,8 +48,9 @@ func (x *exchange) awaitPeer(ctx context.Context) (net.Conn, error) {
 		return nil, err
 	}
 	defer ln.Close()
-	x.session.Bound = x.advertised(ln)
-	if err := x.grant(x.session.Bound); err != nil {
+	bound := x.advertised(ln)
+	x.session.note(func(r *Record) { r.Bound = bound })
+	if err := x.grant(bound); err != nil {
 		return nil, err
 	}
 	return x.accept(ctx, ln, grant, t.Bind)
@@ -70,14 +71,19 @@ func (x *exchange) mayBind(ctx context.Context, limit time.Duration) (Grant, err
 	case anybody && !grant.Bind.AnyPeer:
 		return grant, fmt.Errorf("%w: BIND for any peer (DSTIP 0.0.0.0), and the rule does not say any_peer", Denied)
 	case grant.Bind.PrimaryOptional || anybody:
-		x.session.Primary = "optional"
+		x.leansOn("optional")
 	case x.server.state.primaries.has(x.session.Client.Addr(), x.request.Identity.Name, grant.Addrs):
-		x.session.Primary = "held"
+		x.leansOn("held")
 	default:
-		x.session.Primary = "missing"
+		x.leansOn("missing")
 		return grant, NoPrimary
 	}
 	return grant, nil
+}
+
+// leansOn notes what there is of the primary connection.
+func (x *exchange) leansOn(primary string) {
+	x.session.note(func(r *Record) { r.Primary = primary })
 }
 
 // anyPeer reports whether the client leaves open who is to connect (DSTIP 0.0.0.0).
@@ -171,16 +177,25 @@ func (x *exchange) accept(ctx context.Context, ln net.Listener, grant Grant, lim
 		right := x.anyPeer() || slices.Contains(grant.Addrs, from.Addr())
 		if right || !grant.Bind.WaitForRightPeer {
 			ln.Close()
-			x.session.Address = from
+			x.session.note(func(r *Record) { r.Address = from })
 		}
 		if right {
-			return c, nil
+			return x.stillWanted(ctx, c)
 		}
 		c.Close()
 		if !grant.Bind.WaitForRightPeer {
 			return nil, fmt.Errorf("%w: %s", WrongPeer, from)
 		}
 	}
+}
+
+// stillWanted returns the peer, unless a review has just taken away its right.
+func (x *exchange) stillWanted(ctx context.Context, peer net.Conn) (net.Conn, error) {
+	x.session.catchUp()
+	if ctx.Err() != nil {
+		return nil, errors.Join(context.Cause(ctx), peer.Close())
+	}
+	return peer, nil
 }
 
 func closeIf(c net.Conn) error {

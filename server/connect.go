@@ -16,7 +16,10 @@ func (x *exchange) connect(ctx context.Context) error {
 		return x.deny(err, netip.AddrPort{})
 	}
 	defer target.Close()
-	x.session.Address = addrPort(target.RemoteAddr())
+	x.session.reached(addrPort(target.RemoteAddr()))
+	if ctx.Err() != nil {
+		return x.deny(context.Cause(ctx), netip.AddrPort{})
+	}
 	key := primary{x.session.Client.Addr(), x.request.Identity.Name, x.session.Address.Addr()}
 	x.server.state.primaries.add(key)
 	defer x.server.state.primaries.remove(key)
@@ -25,7 +28,7 @@ func (x *exchange) connect(ctx context.Context) error {
 	if x.listener.HideAddress {
 		bound = netip.AddrPort{}
 	}
-	x.session.Bound = bound
+	x.session.note(func(r *Record) { r.Bound = bound })
 	if err := x.grant(bound); err != nil {
 		return err
 	}
@@ -35,7 +38,7 @@ func (x *exchange) connect(ctx context.Context) error {
 // reach decides and dials within the connect limit. A client that resets its
 // connection meanwhile ends it.
 func (x *exchange) reach(ctx context.Context) (net.Conn, error) {
-	ctx, end := x.await(ctx, x.server.Timeouts.withDefaults().Connect, false)
+	ctx, end := x.await(ctx, x.server.timeouts().Connect, false)
 	defer end()
 	addrs, err := x.judge(ctx)
 	if err != nil {

@@ -172,8 +172,8 @@ func (s *Server) listensOn(to netip.AddrPort) (this, all bool) {
 	for sv := range s.serving {
 		at := sv.address.Addr()
 		switch {
-		case sv.address.Port() != to.Port():
-		case at == to.Addr(), sv.advertise == to.Addr():
+		case sv.ended.Load() || sv.address.Port() != to.Port():
+		case at == to.Addr(), sv.listener.Load().Advertise == to.Addr():
 			this = true
 		case at.IsUnspecified():
 			all = true

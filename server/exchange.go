@@ -18,7 +18,8 @@ import (
 type exchange struct {
 	server      *Server
 	conn        net.Conn
-	listener    *Listener
+	listener    *Listener    // as it was when the connection was accepted
+	serving     *serving     // where it was accepted; nil in tests of a part
 	relayed     *proxyHeader // who the client is, where a load balancer has said so; nil: the other end
 	session     *Session
 	certificate Identity // what the client's TLS certificate proves; zero: it has none
@@ -30,16 +31,15 @@ type exchange struct {
 
 // serveConn takes a connection from its first byte to its last. The caller
 // closes c. The first context ends it while in its handshake, the second later.
-func (s *Server) serveConn(handshakes, sessions context.Context, c net.Conn, l *Listener) {
-	x := &exchange{server: s, conn: c, listener: l}
+func (s *Server) serveConn(handshakes, sessions context.Context, c net.Conn, sv *serving) {
+	x := &exchange{server: s, conn: c, listener: sv.listener.Load(), serving: sv}
 	x.begin()
 	defer x.contain()
 	reason := x.handshake(handshakes)
 	if reason == nil && x.stream != nil {
 		reason = x.stream(handshakes, sessions, x)
 	} else if reason == nil {
-		x.opened()
-		reason = x.answer(sessions)
+		reason = x.answer(x.opened(sessions))
 	}
 	x.closed(reason)
 	if x.lingers {
@@ -62,24 +62,30 @@ func (x *exchange) contain() {
 func (x *exchange) begin() {
 	_, secure := x.conn.(*tls.Conn)
 	x.request = nil
-	x.session = &Session{
+	x.session = &Session{Record: Record{
 		ID:       x.server.state.lastID.Add(1),
 		Started:  time.Now(),
 		Listener: x.listener.Name,
 		Client:   addrPort(x.conn.RemoteAddr()),
 		TLS:      secure,
-	}
+	}}
 	if x.relayed != nil {
 		x.session.Client, x.session.Through = x.relayed.client, x.session.Client
 	}
 }
 
-// opened tells the recorder of the session's request.
-func (x *exchange) opened() { x.server.recorder().Opened(x.session) }
+// opened makes the session known, now that there is a request. The context is
+// that of its life.
+func (x *exchange) opened(sessions context.Context) context.Context {
+	ctx := x.session.open(sessions, &x.server.state, x.serving, x.request)
+	x.server.recorder().Opened(x.session)
+	return ctx
+}
 
 // closed tells the recorder how the session ended, once.
 func (x *exchange) closed(reason error) {
 	if x.session != nil {
+		x.session.close()
 		x.server.recorder().Closed(x.session, reason)
 		x.session = nil
 	}
@@ -156,13 +162,19 @@ func (x *exchange) decide(ctx context.Context) (Grant, error) {
 	if x.server.Policy == nil {
 		return Grant{}, fmt.Errorf("%w: the server has no policy", Denied)
 	}
+	judge := x.server.state.judge.Load()
 	grant, err := x.server.Policy.Decide(ctx, x.request)
-	x.session.Rule = grant.Rule
-	if grant.Identity != (Identity{}) {
-		x.session.Identity = grant.Identity
+	x.session.note(func(r *Record) {
+		r.Rule = grant.Rule
+		if grant.Identity != (Identity{}) {
+			r.Identity = grant.Identity
+		}
+	})
+	if err == nil {
+		x.session.hold(grant, judge)
 	}
-	if err != nil && ctx.Err() != nil {
-		err = context.Cause(ctx) // ran out of time, or the client left, in the middle of it
+	if ctx.Err() != nil {
+		err = context.Cause(ctx) // it came too late, or the client left, or the grant is over already
 	}
 	return grant, err
 }
@@ -225,7 +237,7 @@ func (x *exchange) write(reply []byte) error {
 
 // relay moves the session's bytes until both sides are done.
 func (x *exchange) relay(ctx context.Context, target net.Conn) error {
-	t := x.server.Timeouts.withDefaults()
+	t := x.server.timeouts()
 	head := x.head
 	x.head = nil // not to be held for as long as the session lives
 	return relay.Run(ctx,

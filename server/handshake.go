@@ -68,7 +68,7 @@ func (x *exchange) detect(first byte) (handshake, error) {
 // for the whole of it. It returns the step that ended it, and the bytes behind
 // the request.
 func (x *exchange) shake(ctx context.Context) (step, []byte, error) {
-	limit := x.server.Timeouts.withDefaults().Handshake
+	limit := x.server.timeouts().Handshake
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, HandshakeSlow)
 	defer cancel()
 	plain := x.conn // x.conn may become a secure one meanwhile

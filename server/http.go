@@ -57,7 +57,8 @@ type httpConn struct {
 	*exchange
 	in      inflow // what the client sends
 	replier *replierHTTP
-	kept    *origin // the target of the last request, if it may take another
+	kept    *origin   // the target of the last request, if it may take another
+	until   time.Time // when the last request's grant ends; zero: not by itself
 }
 
 // serveHTTP is the streamer of HTTP/1.1. Each request is a session.
@@ -68,6 +69,7 @@ func serveHTTP(handshakes, sessions context.Context, x *exchange) error {
 	for more := true; more; {
 		var reason error
 		more, reason = h.serve(handshakes, sessions)
+		h.until = h.session.grantEnds()
 		h.closed(reason)
 		more = more && h.nextRequest(handshakes)
 	}
@@ -78,9 +80,12 @@ func serveHTTP(handshakes, sessions context.Context, x *exchange) error {
 func (h *httpConn) nextRequest(handshakes context.Context) bool {
 	h.in.letGo()
 	if len(h.in.buf) == 0 {
-		ctx, cancel := context.WithTimeout(handshakes, min(httpIdle, h.server.Timeouts.withDefaults().Idle))
+		ctx, cancel := context.WithTimeout(handshakes, min(httpIdle, h.server.timeouts().Idle))
 		defer cancel()
 		stop := context.AfterFunc(ctx, func() { expire(h.conn) })
+		if !h.until.IsZero() {
+			defer newAlarm(h.until, cancel).stop()
+		}
 		err := h.in.fill(headRead)
 		if !stop() || err != nil {
 			return false
@@ -107,7 +112,7 @@ func (h *httpConn) serve(handshakes, sessions context.Context) (more bool, reaso
 		h.request.Identity, h.session.Identity = id, id
 	}
 	h.replier.login = login != LoginNone && id == Identity{}
-	h.opened()
+	sessions = h.opened(sessions)
 	switch {
 	case r.passedBy(h.server.state.pseudonym.String()):
 		return h.refuse(fmt.Errorf("%w: the request's Via names this proxy", Loop), r)
@@ -142,7 +147,7 @@ func (h *httpConn) answerItself(r *httpRequest) (more bool, reason error) {
 func (h *httpConn) readRequest(handshakes context.Context) (*httpRequest, error) {
 	handshakes, leave := h.server.state.handshakes.enter(handshakes, h.session.Client.Addr())
 	defer leave()
-	until := h.session.Started.Add(h.server.Timeouts.withDefaults().Handshake)
+	until := h.session.Started.Add(h.server.timeouts().Handshake)
 	ctx, cancel := context.WithDeadlineCause(handshakes, until, HandshakeSlow)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { expire(h.conn) })
@@ -192,7 +197,7 @@ func (h *httpConn) refuse(reason error, r *httpRequest) (more bool, _ error) {
 // awaiting is exchange.await for a connection whose bytes are in h.in.
 func (h *httpConn) awaiting(ctx context.Context) (waiting context.Context, end func()) {
 	h.head = h.in.buf
-	waiting, stop := h.await(ctx, h.server.Timeouts.withDefaults().Connect, false)
+	waiting, stop := h.await(ctx, h.server.timeouts().Connect, false)
 	return waiting, func() {
 		stop()
 		h.in.set(h.head)

@@ -21,7 +21,11 @@ func (h *httpConn) forward(handshakes, sessions context.Context, r *httpRequest)
 		return h.refuse(err, r)
 	}
 	for {
-		h.session.Address = o.at
+		h.session.reached(o.at)
+		if sessions.Err() != nil {
+			o.abort()
+			return h.refuse(context.Cause(sessions), r)
+		}
 		f := &forwarding{httpConn: h, origin: o, r: r, stopping: handshakes.Done()}
 		more, err = f.run(sessions)
 		if !errors.Is(err, errStale) {
@@ -98,7 +102,7 @@ func (f *forwarding) run(sessions context.Context) (more bool, reason error) {
 		expire(f.origin.conn)
 	})
 	defer stop()
-	f.silence = newSilence(f.server.Timeouts.withDefaults(), cancel)
+	f.silence = newSilence(f.server.timeouts(), cancel)
 	defer f.silence.end()
 	f.sent = make(chan struct{})
 	f.up.Go(func() { f.send(cancel) })
@@ -169,7 +173,7 @@ func (f *forwarding) upgrade(sessions context.Context, response *httpResponse) e
 		return fmt.Errorf("%w: %w", ClientGone, err)
 	}
 	f.session.meter.Add(0, int64(len(head)))
-	t := f.server.Timeouts.withDefaults()
+	t := f.server.timeouts()
 	return relay.Run(sessions,
 		relay.Side{Conn: f.conn, Head: f.in.buf},
 		relay.Side{Conn: f.origin.conn, Head: f.origin.in.buf},

@@ -48,7 +48,7 @@ func (h *httpConn) identify(ctx context.Context, r *httpRequest) (Identity, Logi
 	if err != nil {
 		return Identity{}, login, err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, h.server.Timeouts.withDefaults().Handshake, TimedOut)
+	ctx, cancel := context.WithTimeoutCause(ctx, h.server.timeouts().Handshake, TimedOut)
 	defer cancel()
 	id, err := h.server.Authenticator.Authenticate(ctx, Credentials{
 		Protocol: HTTP, Listener: h.listener.Name, Client: h.session.Client, Name: name, Password: password,

@@ -18,7 +18,8 @@ import (
 var ErrServerClosed = errors.New("server: closed")
 
 // Server serves any number of listeners with one policy. Its exported fields
-// may be set before the first call of Serve and not after. The zero value denies
+// may be set before the first call of Serve and not after; SetTimeouts,
+// SetListener and Review are for what changes later. The zero value denies
 // every request. All methods are safe for concurrent use.
 type Server struct {
 	Policy        Policy        // nil denies everything
@@ -38,15 +39,18 @@ type Server struct {
 // state is what the sessions of all listeners share.
 type state struct {
 	lastID       atomic.Uint64
-	open         atomic.Int64 // connections that are being served
-	gate         gate         // connections in all
-	handshakes   queue        // connections without a whole request yet, by source
-	binds        tally        // BINDs that wait, by source
-	primaries    primaries    // relays that a BIND may lean on
-	associations tally        // by source
-	associated   endpoints    // where clients of associations send to
-	batches      batches      // memory for datagrams
-	pseudonym    pseudonym    // what the Via of HTTP calls this server
+	sessions     sessions
+	judge        atomic.Pointer[Judge]    // of the last Review; nil: there was none
+	timeouts     atomic.Pointer[Timeouts] // by SetTimeouts, with their defaults; nil: those of the field
+	open         atomic.Int64             // connections that are being served
+	gate         gate                     // connections in all
+	handshakes   queue                    // connections without a whole request yet, by source
+	binds        tally                    // BINDs that wait, by source
+	primaries    primaries                // relays that a BIND may lean on
+	associations tally                    // by source
+	associated   endpoints                // where clients of associations send to
+	batches      batches                  // memory for datagrams
+	pseudonym    pseudonym                // what the Via of HTTP calls this server
 }
 
 // Listener says how the clients of one listening socket are served. The zero
@@ -139,24 +143,27 @@ func orElse[T time.Duration | int](value, otherwise T) T {
 
 // serving is one call of Serve: its socket, and how to end what came from it.
 type serving struct {
-	socket    net.Listener
-	address   netip.AddrPort
-	advertise netip.Addr              // the listener's; zero: none
-	refuse    context.CancelCauseFunc // ends handshakes
-	cut       context.CancelCauseFunc // ends sessions
-	conns     sync.WaitGroup          // one for each accepted connection
+	socket   net.Listener
+	address  netip.AddrPort
+	listener atomic.Pointer[Listener] // for the next client
+	ended    atomic.Bool              // nobody comes any more
+	refuse   context.CancelCauseFunc  // ends handshakes
+	cut      context.CancelCauseFunc  // ends sessions
+	conns    sync.WaitGroup           // one for each accepted connection
 }
 
 // Serve accepts connections from socket and serves each in a goroutine of its
 // own. It blocks until the socket fails, ctx ends, or Shutdown or Close is
 // called, and closes the socket before it returns. It always returns an error;
 // after Shutdown or Close that is ErrServerClosed. The sessions go on when the
-// socket fails; when ctx ends they end too, with ctx's cause as their reason.
+// socket fails, and be it that it was closed for this listener to take no more
+// clients; when ctx ends they end too, with ctx's cause as their reason.
 func (s *Server) Serve(ctx context.Context, socket net.Listener, l Listener) error {
 	defer socket.Close()
 	sessions, cut := context.WithCancelCause(ctx)
 	handshakes, refuse := context.WithCancelCause(sessions)
-	sv := &serving{socket: socket, address: addrPort(socket.Addr()), advertise: l.Advertise, refuse: refuse, cut: cut}
+	sv := &serving{socket: socket, address: addrPort(socket.Addr()), refuse: refuse, cut: cut}
+	sv.listener.Store(&l)
 	if !s.register(sv) {
 		cut(ErrServerClosed)
 		return ErrServerClosed
@@ -166,8 +173,9 @@ func (s *Server) Serve(ctx context.Context, socket net.Listener, l Listener) err
 
 	err := s.acceptAll(handshakes, sv, func(c net.Conn) {
 		defer c.Close()
-		s.serveConn(handshakes, sessions, c, &l)
+		s.serveConn(handshakes, sessions, c, sv)
 	})
+	sv.ended.Store(true)
 	go s.forget(sv)
 	switch {
 	case s.isClosed():
@@ -176,6 +184,36 @@ func (s *Server) Serve(ctx context.Context, socket net.Listener, l Listener) err
 		return context.Cause(ctx)
 	}
 	return err
+}
+
+// SetListener changes how the next clients of a socket are served; those who are
+// there already keep what they came to, but for the listener's name: sessions
+// are put to a [Judge] by the new one. It reports false where Serve does not
+// serve the socket.
+func (s *Server) SetListener(socket net.Listener, l Listener) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for sv := range s.serving {
+		if sv.socket == socket && !sv.ended.Load() {
+			sv.listener.Store(&l)
+			return true
+		}
+	}
+	return false
+}
+
+// SetTimeouts changes Timeouts. The new ones hold for every wait that begins
+// after it; a relay keeps those that it began with.
+func (s *Server) SetTimeouts(t Timeouts) {
+	t = t.withDefaults()
+	s.state.timeouts.Store(&t)
+}
+
+func (s *Server) timeouts() Timeouts {
+	if t := s.state.timeouts.Load(); t != nil {
+		return *t
+	}
+	return s.Timeouts.withDefaults()
 }
 
 func (s *Server) register(sv *serving) bool {

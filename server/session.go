@@ -9,10 +9,20 @@ import (
 	"github.com/sallyport/sallyport/socks"
 )
 
-// Session is what is known of one client connection, from its first byte to
-// its last. A [Recorder] gets it. The fields belong to the server until Closed
-// is called; Up and Down may be called at any time.
+// Session is one client connection, from its first byte to its last, or one
+// request of a connection that carries many. A [Recorder] gets it. The fields of
+// its Record belong to the server until Closed is called; the methods may be
+// called at any time, by any goroutine.
 type Session struct {
+	Record
+
+	meter   relay.Meter
+	dropped atomic.Int64
+	life    life
+}
+
+// Record is what is known of a session.
+type Record struct {
 	ID       uint64 // counts from 1 in each process
 	Started  time.Time
 	Listener string
@@ -27,9 +37,6 @@ type Session struct {
 	Bound    netip.AddrPort // the address of ours that was told to the client; zero: none
 	Rule     string         // the rule that decided; empty: none matched, or none was asked
 	Primary  string         // of BIND: "held", "missing", or "optional" where the rule does not ask
-
-	meter   relay.Meter
-	dropped atomic.Int64
 }
 
 // Up returns how many bytes went from the client to the target.

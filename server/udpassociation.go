@@ -52,11 +52,13 @@ type association struct {
 	readers  sync.WaitGroup
 	deciders sync.WaitGroup
 
-	mu       sync.Mutex // guards what follows, and session's fields
+	mu       sync.Mutex // guards what follows
 	known    destinations
 	deciding int            // deciders that run
 	waiting  []*destination // for a decider
 	granted  bool           // a destination was
+	over     bool           // run has ended
+	alarm    *alarm         // at the end of the first grant that ends; nil: none does
 	refusal  error          // of the first destination that was not
 }
 
@@ -79,6 +81,7 @@ func (a *association) run(ctx context.Context, control net.Conn) error {
 	a.close()
 	a.readers.Wait() // only the client's reader starts deciders
 	a.deciders.Wait()
+	a.silenceAlarm()
 	return a.verdict(err)
 }
 
@@ -261,8 +264,12 @@ func (a *association) ask(ctx context.Context, d *destination) {
 	a.deciding++
 	a.deciders.Go(func() {
 		for d != nil {
+			before := a.server.state.judge.Load()
 			at, err := a.judge(ctx, d)
 			d = a.settle(d, at, err)
+			if judge := a.server.state.judge.Load(); judge != before {
+				a.review(judge)
+			}
 		}
 	})
 }
@@ -274,10 +281,13 @@ func (a *association) judge(life context.Context, d *destination) (netip.AddrPor
 	request := a.request
 	request.Target = d.target
 	grant, err := a.server.Policy.Decide(ctx, &request)
+	d.grant = grant
 	var at netip.AddrPort
 	switch {
 	case err != nil && ctx.Err() != nil:
 		err = context.Cause(ctx)
+	case err == nil && isOver(grant.Until, time.Now()):
+		err = Schedule
 	case err == nil && d.target.Port == 0:
 		err = fmt.Errorf("%w: port 0", BadRequest)
 	case err == nil:
@@ -335,16 +345,21 @@ func (a *association) note(grant Grant, at netip.AddrPort, err error) {
 	if a.granted {
 		return
 	}
-	if grant.Identity != (Identity{}) {
-		a.session.Identity = grant.Identity
-	}
+	first := a.refusal == nil
 	switch {
 	case err == nil:
 		a.granted = true
-		a.session.Rule, a.session.Address = grant.Rule, at
-	case a.refusal == nil:
-		a.refusal, a.session.Rule = err, grant.Rule
+	case first:
+		a.refusal = err
 	}
+	a.session.note(func(r *Record) {
+		if grant.Identity != (Identity{}) {
+			r.Identity = grant.Identity
+		}
+		if err == nil || first {
+			r.Rule, r.Address = grant.Rule, at
+		}
+	})
 }
 
 // settle sends or drops what was kept for a destination that is decided on. It
@@ -364,6 +379,7 @@ func (a *association) settle(d *destination, at netip.AddrPort, err error) *dest
 		a.mu.Lock()
 	}
 	d.pending = false // only now: what comes later must not overtake
+	a.setAlarm()
 	if len(a.waiting) == 0 {
 		a.deciding--
 		return nil

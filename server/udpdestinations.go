@@ -26,6 +26,7 @@ type destination struct {
 	at      netip.AddrPort // the address that was granted; invalid: refused
 	to      *net.UDPAddr   // the same for the socket
 	until   time.Time      // how long that holds
+	grant   Grant          // what the policy said; while pending the decider's, then it belongs to the association's mutex
 	queue   [][]byte
 	place   *list.Element
 }
@@ -90,6 +91,9 @@ func (ds *destinations) settle(d *destination, at netip.AddrPort, now time.Time)
 	d.until = now.Add(refusedFor)
 	if at.IsValid() {
 		d.until = now.Add(grantedFor)
+		if ends := d.grant.Until; !ends.IsZero() && ends.Before(d.until) {
+			d.until = ends
+		}
 	}
 }
 

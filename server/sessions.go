@@ -1,0 +1,223 @@
+package server
+
+import (
+	"context"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// Held is what an open session lives on: a request and what was granted to it.
+// Of an association there is one for each destination that it may send to, and,
+// while there is none, one without a grant: its Request is that of the client,
+// its Address zero.
+type Held struct {
+	Request Request        // its Listener is called as it is now
+	Grant   Grant          // what the policy said
+	Address netip.AddrPort // what was reached; zero: nothing yet, any of Grant.Addrs may be
+}
+
+// Judge says whether what was granted once would be granted still: it returns
+// when the grant now ends (zero: not by itself), or an error that wraps a
+// [Reason] to end it with. It must neither block nor call the server.
+type Judge func(Held) (until time.Time, err error)
+
+// Review puts what every open session holds to judge, and ends what it refuses:
+// a session, or a destination of an association, and the association with the
+// last of them. Whoever changes what the Policy answers calls it afterwards.
+// Requests that were decided on before the change, and come to their answer only
+// after it, are put to judge then: no right outlives the change. Calls of Review
+// must not overlap.
+func (s *Server) Review(judge Judge) {
+	s.state.judge.Store(&judge)
+	for _, session := range s.Sessions() {
+		session.review(&judge)
+	}
+}
+
+// Sessions returns the sessions that are open, in no order: those whose request
+// is known, until they are closed.
+func (s *Server) Sessions() []*Session { return s.state.sessions.all() }
+
+// sessions are those that are open. The zero value is empty.
+type sessions struct {
+	mu   sync.Mutex
+	open map[*Session]struct{}
+}
+
+func (ss *sessions) add(s *Session) {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	if ss.open == nil {
+		ss.open = make(map[*Session]struct{})
+	}
+	ss.open[s] = struct{}{}
+}
+
+func (ss *sessions) remove(s *Session) {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	delete(ss.open, s)
+}
+
+func (ss *sessions) all() []*Session {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	all := make([]*Session, 0, len(ss.open))
+	for s := range ss.open {
+		all = append(all, s)
+	}
+	return all
+}
+
+// life is the part of a session that others than its own goroutine touch.
+type life struct {
+	state   *state   // of its server
+	serving *serving // where it came from
+	end     context.CancelCauseFunc
+
+	mu      sync.Mutex // guards the session's Record while it is open, too
+	request *Request
+	grant   Grant
+	granted bool
+	judge   *Judge             // by whom the grant, with its address, was judged last
+	alarm   *alarm             // at the grant's end; nil: it has none
+	reviews func(judge *Judge) // of an association, whose grants are its own affair
+	ended   bool               // nothing is granted any more
+}
+
+// open makes the session known, and returns the context of its life.
+func (s *Session) open(ctx context.Context, st *state, from *serving, r *Request) context.Context {
+	ctx, end := context.WithCancelCause(ctx)
+	s.life.state, s.life.serving, s.life.end, s.life.request = st, from, end, r
+	st.sessions.add(s)
+	return ctx
+}
+
+// close is the end of open. It may be called of a session that was not opened.
+func (s *Session) close() {
+	if s.life.state == nil {
+		return
+	}
+	s.life.state.sessions.remove(s)
+	s.life.mu.Lock()
+	s.life.ended = true
+	s.life.alarm.stop()
+	s.life.mu.Unlock()
+	s.life.end(nil)
+}
+
+// End ends the session with the reason: what it relays is reset on both sides,
+// what waits for its answer is refused, as far as its protocol can say so. It
+// does not wait for that. The first reason holds, and of a session that is over
+// it has no effect. Reason should be, or wrap, a [Reason]. It is for open
+// sessions, as [Server.Sessions] returns them and [Recorder] is told of.
+func (s *Session) End(reason error) { s.life.end(reason) }
+
+// Now returns what is known of an open session at this moment.
+func (s *Session) Now() Record {
+	s.life.mu.Lock()
+	defer s.life.mu.Unlock()
+	return s.Record
+}
+
+// note changes what is known of an open session.
+func (s *Session) note(change func(*Record)) {
+	s.life.mu.Lock()
+	defer s.life.mu.Unlock()
+	change(&s.Record)
+}
+
+// hold gives the session its grant, which was asked for while before was the
+// last judge.
+func (s *Session) hold(g Grant, before *Judge) {
+	s.life.mu.Lock()
+	s.life.grant, s.life.granted, s.life.judge = g, true, before
+	s.setAlarm(g.Until)
+	s.life.mu.Unlock()
+	s.catchUp()
+}
+
+// grantEnds returns when the grant ends; zero: not by itself.
+func (s *Session) grantEnds() time.Time {
+	s.life.mu.Lock()
+	defer s.life.mu.Unlock()
+	if s.life.alarm == nil {
+		return time.Time{}
+	}
+	return s.life.alarm.at
+}
+
+// leaveReviewsTo has f called in the place of the session's own review.
+func (s *Session) leaveReviewsTo(f func(*Judge)) {
+	s.life.mu.Lock()
+	defer s.life.mu.Unlock()
+	s.life.reviews = f
+}
+
+// reached notes the address that the session leads to.
+func (s *Session) reached(at netip.AddrPort) {
+	s.note(func(r *Record) { r.Address = at })
+	s.catchUp()
+}
+
+// catchUp puts the session to the last judge, if a review has missed it, or
+// could not know its address.
+func (s *Session) catchUp() {
+	judge := s.life.state.judge.Load()
+	s.life.mu.Lock()
+	judged := s.life.judge == judge
+	s.life.mu.Unlock()
+	if !judged {
+		s.review(judge)
+	}
+}
+
+// review puts what the session holds to judge.
+func (s *Session) review(judge *Judge) {
+	s.life.mu.Lock()
+	reviews, granted, ended := s.life.reviews, s.life.granted, s.life.ended
+	held := s.life.held(s.life.request, s.life.grant, s.Address)
+	s.life.mu.Unlock()
+	switch {
+	case ended:
+		return
+	case reviews != nil:
+		reviews(judge)
+		return
+	case !granted:
+		return // it is being decided on, and will catch up
+	}
+	until, err := (*judge)(held)
+	if err != nil {
+		s.End(err)
+		return
+	}
+	s.life.mu.Lock()
+	defer s.life.mu.Unlock()
+	if held.Address.IsValid() {
+		s.life.judge = judge
+	}
+	s.setAlarm(until)
+}
+
+// held puts together what is judged. Callers hold mu.
+func (l *life) held(r *Request, g Grant, at netip.AddrPort) Held {
+	h := Held{Grant: g, Address: at}
+	if r != nil {
+		h.Request = *r
+	}
+	if l.serving != nil {
+		h.Request.Listener = l.serving.listener.Load().Name
+	}
+	return h
+}
+
+// setAlarm ends the session when its grant ends. Callers hold mu.
+func (s *Session) setAlarm(until time.Time) {
+	s.life.alarm.stop()
+	s.life.alarm = nil
+	if !until.IsZero() && !s.life.ended {
+		s.life.alarm = newAlarm(until, func() { s.End(Schedule) })
+	}
+}

@@ -1,0 +1,99 @@
+package server
+
+import (
+	"net/netip"
+	"time"
+)
+
+// review puts every destination that was granted to judge; an association that
+// has none is put to it as such. It ends with its last destination.
+func (a *association) review(judge *Judge) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var reason error
+	left, pending := 0, false
+	for _, d := range a.known.byTarget {
+		pending = pending || d.pending
+		if !d.at.IsValid() || d.pending {
+			continue // refused, or being decided on: that will catch up
+		}
+		until, err := (*judge)(a.held(d))
+		if err != nil {
+			reason = err
+			a.known.withdraw(d)
+			continue
+		}
+		d.grant.Until = until
+		left++
+	}
+	if left == 0 && (reason == nil || pending) {
+		_, reason = (*judge)(a.session.life.held(&a.request, Grant{}, netip.AddrPort{}))
+	}
+	if left == 0 && reason != nil {
+		a.session.End(reason)
+	}
+	a.setAlarm()
+}
+
+// held is what is judged about a destination. Callers hold mu.
+func (a *association) held(d *destination) Held {
+	h := a.session.life.held(&a.request, d.grant, d.at)
+	h.Request.Target = d.target
+	return h
+}
+
+// setAlarm sees to it that the next grant that ends is noticed. Callers hold mu.
+func (a *association) setAlarm() {
+	a.alarm.stop()
+	a.alarm = nil
+	if a.over {
+		return
+	}
+	var next time.Time
+	for _, d := range a.known.byTarget {
+		if ends := d.grant.Until; d.at.IsValid() && !d.pending && !ends.IsZero() && (next.IsZero() || ends.Before(next)) {
+			next = ends
+		}
+	}
+	if !next.IsZero() {
+		a.alarm = newAlarm(next, a.expire)
+	}
+}
+
+func (a *association) silenceAlarm() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.over = true
+	a.alarm.stop()
+}
+
+// expire withdraws the destinations whose grant has ended. The association ends
+// with the last of them.
+func (a *association) expire() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	left, over := 0, false
+	for _, d := range a.known.byTarget {
+		switch {
+		case d.pending:
+			left++
+		case !d.at.IsValid():
+		case isOver(d.grant.Until, time.Now()):
+			a.known.withdraw(d)
+			over = true
+		default:
+			left++
+		}
+	}
+	if over && left == 0 {
+		a.session.End(Schedule)
+	}
+	a.setAlarm()
+}
+
+// withdraw takes the address of a destination away: nothing goes there, and
+// nothing comes from there. The next datagram for it asks the policy anew.
+func (ds *destinations) withdraw(d *destination) {
+	ds.move(d, netip.AddrPort{})
+	d.until = time.Time{}
+}
