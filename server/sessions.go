@@ -135,6 +135,9 @@ func (s *Session) hold(g Grant, before *Judge) {
 	s.life.grant, s.life.granted, s.life.judge = g, true, before
 	s.setAlarm(g.Until)
 	s.life.mu.Unlock()
+	if isOver(g.Until, time.Now()) {
+		s.End(Schedule) // at once, and not when the alarm has rung
+	}
 	s.catchUp()
 }
 

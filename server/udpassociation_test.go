@@ -80,7 +80,9 @@ func associateInMemory(t *testing.T, p Policy, idle time.Duration) *memoryAssoci
 		idle:    idle,
 	}
 	m.association.client, m.targets[v4] = m.client, m.target
-	ctx := context.WithoutCancel(t.Context())
+	ctx := m.session.open(context.WithoutCancel(t.Context()), &m.server.state, nil, &m.request)
+	m.session.leaveReviewsTo(m.review)
+	t.Cleanup(m.session.close)
 	go func() { m.ended <- m.run(ctx, near) }()
 	t.Cleanup(func() { near.Close() })
 	t.Cleanup(func() { far.Close() })

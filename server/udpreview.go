@@ -51,7 +51,10 @@ func (a *association) setAlarm() {
 	}
 	var next time.Time
 	for _, d := range a.known.byTarget {
-		if ends := d.grant.Until; d.at.IsValid() && !d.pending && !ends.IsZero() && (next.IsZero() || ends.Before(next)) {
+		if d.pending || !d.at.IsValid() || d.grant.Until.IsZero() {
+			continue
+		}
+		if ends := d.grant.Until; next.IsZero() || ends.Before(next) {
 			next = ends
 		}
 	}
