@@ -45,7 +45,7 @@ func (h *httpConn) reachOrigin(sessions context.Context, r *httpRequest) (*origi
 	ctx, end := h.awaiting(sessions)
 	defer end()
 	addrs, err := h.judge(ctx)
-	if err == nil && r.repeatable() && kept.takes(addrs) {
+	if err == nil && r.repeatable() && kept.takes(h.session.Identity, addrs) {
 		return kept, addrs, nil
 	}
 	kept.close()
@@ -131,7 +131,7 @@ func (f *forwarding) run(sessions context.Context) (more bool, reason error) {
 // reports whether the client's stays open.
 func (f *forwarding) done(response *httpResponse, ends ending) (more bool) {
 	if response.reusable(f.r.method) && !f.lost && len(f.origin.in.buf) == 0 {
-		f.origin.keep()
+		f.origin.keep(f.session.Identity)
 		f.kept = f.origin
 	} else {
 		f.origin.close()

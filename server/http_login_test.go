@@ -14,7 +14,7 @@ import (
 	"github.com/sallyport/sallyport/internal/proxytest"
 )
 
-// gatekeeper is an Authenticator that knows alice.
+// gatekeeper is an Authenticator that knows alice and carol, of one password.
 type gatekeeper struct {
 	login Login
 	seen  chan Credentials
@@ -31,7 +31,7 @@ func (g *gatekeeper) Authenticate(_ context.Context, c Credentials) (Identity, e
 	switch {
 	case c.Name == "busy":
 		return Identity{}, fmt.Errorf("%w: too many guesses at once", Busy)
-	case c.Name != "alice" || c.Password != "wonder:länd":
+	case c.Name != "alice" && c.Name != "carol" || c.Password != "wonder:länd":
 		return Identity{}, fmt.Errorf("%w: the user %q", BadLogin, c.Name)
 	}
 	return Identity{Name: c.Name, Proof: Password}, nil
@@ -134,6 +134,32 @@ func letsIn(r *rig, c *web, target *proxytest.Target) {
 	if e := r.next(Closed); e.Identity != (Identity{Name: "alice", Proof: Password}) {
 		r.Errorf("recorded %+v", e.Identity)
 	}
+}
+
+// TestKeptConnectionIsItsUsers: what one user has said on a connection to a
+// target, such as a login that the target binds to it, serves no other user.
+func TestKeptConnectionIsItsUsers(t *testing.T) {
+	r := onLoopback(t, &Server{Policy: deciding(named), Authenticator: newGatekeeper(LoginRequired)}, Listener{})
+	target, c := proxytest.NewTarget(t, "127.0.0.1"), r.web()
+	var far *farSide
+	ask := func(user string, anew bool) {
+		c.say("GET http://%s/%s HTTP/1.1\r\nHost: x\r\n%s\r\n", target.Addr(), user, basic(user+":wonder:länd"))
+		if anew {
+			far = nextFar(t, target)
+		}
+		if head := far.head(); !strings.HasPrefix(head, "GET /"+user+" ") {
+			t.Fatalf("%q", head)
+		}
+		far.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+		c.hears(200, "ok")
+		r.next(Closed)
+	}
+	ask("alice", true)
+	ask("alice", false)
+	before := far
+	ask("carol", true)
+	proxytest.Ends(t, before.in)
+	ask("alice", true)
 }
 
 func TestHTTPConnectLogin(t *testing.T) {

@@ -11,23 +11,25 @@ type origin struct {
 	conn   net.Conn
 	in     inflow
 	at     netip.AddrPort
-	reused bool // it has answered a request before
+	user   Identity // whose requests it has carried
+	reused bool     // it has answered a request before
 }
 
 func newOrigin(c net.Conn) *origin {
 	return &origin{conn: c, in: inflow{conn: c}, at: addrPort(c.RemoteAddr())}
 }
 
-// keep holds the connection ready for another request.
-func (o *origin) keep() {
+// keep holds the connection ready for another request of a user.
+func (o *origin) keep(user Identity) {
 	o.in.letGo()
-	o.reused = true
+	o.user, o.reused = user, true
 }
 
-// takes reports whether a connection that was kept can take a request to one
-// of the addresses: it has neither ended nor said anything unasked.
-func (o *origin) takes(addrs []netip.AddrPort) bool {
-	return o != nil && slices.Contains(addrs, o.at) && isQuiet(o.conn)
+// takes reports whether a connection that was kept can take a user's request to
+// one of the addresses: it has neither ended nor said anything unasked. Another
+// user's is no use, as some targets bind a login to the connection.
+func (o *origin) takes(user Identity, addrs []netip.AddrPort) bool {
+	return o != nil && o.user == user && slices.Contains(addrs, o.at) && isQuiet(o.conn)
 }
 
 // close closes the connection; that o is nil is allowed.
