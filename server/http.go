@@ -57,13 +57,15 @@ type httpConn struct {
 	*exchange
 	in      inflow // what the client sends
 	replier *replierHTTP
-	kept    *origin   // the target of the last request, if it may take another
-	until   time.Time // when the last request's grant ends; zero: not by itself
+	kept    *origin    // the target of the last request, if it may take another
+	until   time.Time  // when the last request's grant ends; zero: not by itself
+	source  netip.Addr // of the client
+	served  bool       // a request of this client was granted
 }
 
 // serveHTTP is the streamer of HTTP/1.1. Each request is a session.
 func serveHTTP(handshakes, sessions context.Context, x *exchange) error {
-	h := &httpConn{exchange: x, in: inflow{conn: x.conn, buf: x.head}}
+	h := &httpConn{exchange: x, in: inflow{conn: x.conn, buf: x.head}, source: x.session.Client.Addr()}
 	x.head = nil
 	defer func() { h.kept.close() }()
 	for more := true; more; {
@@ -76,11 +78,19 @@ func serveHTTP(handshakes, sessions context.Context, x *exchange) error {
 	return nil
 }
 
-// nextRequest waits for the first byte of another request, and begins its session.
+// nextRequest waits for the first byte of another request, and begins its
+// session. A client to which nothing was granted so far waits as one whose
+// handshake is not over: it could keep others out for as long as it likes else.
 func (h *httpConn) nextRequest(handshakes context.Context) bool {
 	h.in.letGo()
 	if len(h.in.buf) == 0 {
-		ctx, cancel := context.WithTimeout(handshakes, min(httpIdle, h.server.timeouts().Idle))
+		ctx := handshakes
+		if !h.served {
+			var leave func()
+			ctx, leave = h.server.state.handshakes.enter(ctx, h.source)
+			defer leave()
+		}
+		ctx, cancel := context.WithTimeout(ctx, min(httpIdle, h.server.timeouts().Idle))
 		defer cancel()
 		stop := context.AfterFunc(ctx, func() { expire(h.conn) })
 		if !h.until.IsZero() {

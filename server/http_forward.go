@@ -20,6 +20,7 @@ func (h *httpConn) forward(handshakes, sessions context.Context, r *httpRequest)
 	if err != nil {
 		return h.refuse(err, r)
 	}
+	h.served = true
 	for {
 		h.session.reached(o.at)
 		if sessions.Err() != nil {

@@ -248,6 +248,43 @@ func TestSlowHead(t *testing.T) {
 	})
 }
 
+// TestRefusedConnectionsMakeRoom: a client to which nothing was ever granted holds
+// its open connection as one that has not said its request yet, and no longer
+// than those may when there are many.
+func TestRefusedConnectionsMakeRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		policy := func(ctx context.Context, r *Request) (Grant, error) {
+			if r.Target.Name != "" {
+				return Grant{}, Denied
+			}
+			return anything(ctx, r)
+		}
+		r := inMemory(t, &Server{Policy: deciding(policy), Limits: Limits{Handshakes: 2, HandshakesPerSource: 2}}, Listener{})
+		target := r.network.MustListen(targetAt.String())
+		ask := func(host string) *proxytest.Conn {
+			return r.asks(fmt.Appendf(nil, "GET http://%s/ HTTP/1.1\r\nHost: x\r\n\r\n", host))
+		}
+		good := ask(targetAt.String())
+		far := r.next4(target)
+		proxytest.Say(t, far, []byte("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"))
+		r.next(Closed)
+		var bad []*proxytest.Conn
+		for range 3 {
+			bad = append(bad, ask("denied.example"))
+			r.next(Denied)
+			synctest.Wait()
+		}
+		if page, err := io.ReadAll(bad[0]); err != nil || !bytes.HasPrefix(page, []byte("HTTP/1.1 403 ")) {
+			t.Errorf("%q, %v; want a page and then FIN", page, err)
+		}
+		for _, c := range append(bad[1:], good) {
+			proxytest.Say(t, c, []byte("GET http://denied.example/ HTTP/1.1\r\nHost: x\r\n\r\n"))
+			r.next(Denied)
+			c.Close()
+		}
+	})
+}
+
 // TestKeepAlive: one client connection, two targets in turn, pipelined at that;
 // the connection to a target is used again, but not without a decision.
 func TestKeepAlive(t *testing.T) {
