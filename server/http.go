@@ -83,7 +83,7 @@ func serveHTTP(handshakes, sessions context.Context, x *exchange) error {
 // handshake is not over: it could keep others out for as long as it likes else.
 func (h *httpConn) nextRequest(handshakes context.Context) bool {
 	h.in.letGo()
-	if len(h.in.buf) == 0 {
+	if empty := false; !h.in.begun(&empty) {
 		ctx := handshakes
 		if !h.served {
 			var leave func()
@@ -96,7 +96,10 @@ func (h *httpConn) nextRequest(handshakes context.Context) bool {
 		if !h.until.IsZero() {
 			defer newAlarm(h.until, cancel).stop()
 		}
-		err := h.in.fill(headRead)
+		var err error
+		for err == nil && !h.in.begun(&empty) {
+			err = h.in.fill(headRead)
+		}
 		if !stop() || err != nil {
 			return false
 		}
@@ -161,9 +164,6 @@ func (h *httpConn) readRequest(handshakes context.Context) (*httpRequest, error)
 	ctx, cancel := context.WithDeadlineCause(handshakes, until, HandshakeSlow)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { expire(h.conn) })
-	if string(h.in.buf[:min(2, len(h.in.buf))]) == "\r\n" {
-		h.in.take(2) // RFC 9112, section 2.2: old clients send one too many
-	}
 	raw, err := h.in.head()
 	if !stop() {
 		return nil, context.Cause(ctx)

@@ -61,6 +61,18 @@ func (in *inflow) letGo() {
 	}
 }
 
+// begun reports whether a request has begun to arrive. It takes one empty line
+// before that, which old clients put behind a body (RFC 9112, section 2.2), and
+// notes that in empty.
+func (in *inflow) begun(empty *bool) bool {
+	if !*empty && bytes.HasPrefix(in.buf, []byte("\r\n")) {
+		*empty = true
+		in.take(2)
+		in.letGo()
+	}
+	return len(in.buf) > 0 && (*empty || string(in.buf) != "\r")
+}
+
 // head waits for a whole head and takes it. It fails as soon as there is a byte
 // that no head has, or more than fits.
 func (in *inflow) head() ([]byte, error) {

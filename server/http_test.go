@@ -285,6 +285,39 @@ func TestRefusedConnectionsMakeRoom(t *testing.T) {
 	})
 }
 
+// TestEmptyLineBeforeRequest: one is passed over, as RFC 9112, section 2.2, has
+// it, and alone is no request.
+func TestEmptyLineBeforeRequest(t *testing.T) {
+	const request = "HEAD http://denied.example/ HTTP/1.1\r\nHost: x\r\n\r\n"
+	for before, want := range map[string]Reason{"\r\n": Denied, "\r\n\r\n": BadRequest, "\n": BadRequest, "\r": BadRequest} {
+		for at := range len(before) + 2 {
+			synctest.Test(t, func(t *testing.T) {
+				r := inMemory(t, &Server{Policy: refusing(Denied)}, Listener{})
+				c := r.asks([]byte(request))
+				r.next(Denied)
+				for _, part := range []string{(before + request)[:at], (before + request)[at:]} {
+					proxytest.Say(t, c, []byte(part))
+					synctest.Wait()
+				}
+				r.next(want)
+				c.Close()
+			})
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		r := inMemory(t, &Server{Policy: refusing(Denied)}, Listener{})
+		c := r.asks([]byte(request + "\r\n"))
+		r.next(Denied)
+		time.Sleep(httpIdle - time.Second)
+		if n := len(r.ends); n > 0 {
+			t.Errorf("%d sessions out of an empty line", n)
+		}
+		proxytest.Say(t, c, []byte(request))
+		r.next(Denied)
+		c.Close()
+	})
+}
+
 // TestKeepAlive: one client connection, two targets in turn, pipelined at that;
 // the connection to a target is used again, but not without a decision.
 func TestKeepAlive(t *testing.T) {
