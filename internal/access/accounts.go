@@ -11,7 +11,19 @@ import (
 // read; safe for concurrent use.
 type accounts struct {
 	hashes map[string]hash
-	dummy  hash // what an unknown user's password is compared with, for nothing
+	kinds  map[string]hash // one hash of each kind, at least one, to compare a wrong password with for nothing
+}
+
+func newAccounts(hashes map[string]hash) *accounts {
+	a := &accounts{hashes, map[string]hash{}}
+	for _, h := range hashes {
+		a.kinds[h.kind()] = h
+	}
+	if len(a.kinds) == 0 {
+		h := newHash("")
+		a.kinds[h.kind()] = h
+	}
+	return a
 }
 
 const (
@@ -24,31 +36,23 @@ const (
 // lines and those that start with # are left out. The error tells every bad
 // line by its number; no hash, and nothing that could be a password, is in it.
 func parseAccounts(data []byte) (*accounts, error) {
-	a := &accounts{hashes: map[string]hash{}}
+	hashes := map[string]hash{}
 	var faults []error
 	number := 0
 	for line := range bytes.Lines(data) {
 		number++
-		if err := a.read(string(line)); err != nil && len(faults) < maxFileFaults {
+		if err := readAccount(hashes, string(line)); err != nil && len(faults) < maxFileFaults {
 			faults = append(faults, fmt.Errorf("line %d: %w", number, err))
 		}
 	}
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
 	}
-	for _, h := range a.hashes {
-		if a.dummy == nil || h.cost() > a.dummy.cost() {
-			a.dummy = h
-		}
-	}
-	if a.dummy == nil {
-		a.dummy = newHash("")
-	}
-	return a, nil
+	return newAccounts(hashes), nil
 }
 
-// read takes one line.
-func (a *accounts) read(line string) error {
+// readAccount takes one line.
+func readAccount(hashes map[string]hash, line string) error {
 	name, text, ok := splitLine(line)
 	if !ok {
 		return nil
@@ -59,14 +63,14 @@ func (a *accounts) read(line string) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
-	if _, twice := a.hashes[name]; twice {
+	if _, twice := hashes[name]; twice {
 		return fmt.Errorf("the user %q stands here twice", name)
 	}
 	h, err := parseHash(text)
 	if err != nil {
 		return fmt.Errorf("the user %q: %w; `sallyport user passwd NAME` sets a new one", name, err)
 	}
-	a.hashes[name] = h
+	hashes[name] = h
 	return nil
 }
 
@@ -95,14 +99,23 @@ func checkName(name string) error {
 	return nil
 }
 
-// matches reports whether the password is that of the user. It takes as long
-// for a user that is not there.
+// matches reports whether the password is that of the user. Where it is not, a
+// hash of each kind has been compared: it takes as long for every user, whatever
+// kind of hash that one has, and for one that is not there.
 func (a *accounts) matches(name, password string) bool {
-	h, known := a.hashes[name]
-	if !known {
-		h = a.dummy
+	own := ""
+	if h, known := a.hashes[name]; known {
+		own = h.kind()
+		// bcrypt takes a password as endless, with a NUL behind each turn: of one that
+		// holds a NUL it cannot be said where it ends.
+		if h.matches(password) && !strings.Contains(password, "\x00") {
+			return true
+		}
 	}
-	// bcrypt takes a password as endless, with a NUL behind each turn: of one that
-	// holds a NUL it cannot be said where it ends.
-	return h.matches(password) && known && !strings.Contains(password, "\x00")
+	for kind, h := range a.kinds {
+		if kind != own {
+			h.matches(password)
+		}
+	}
+	return false
 }

@@ -9,7 +9,6 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/crypto/argon2"
 	"golang.org/x/crypto/bcrypt"
@@ -20,8 +19,8 @@ type hash interface {
 	// matches reports whether it was made of the password. It takes its time,
 	// and as long for a wrong one.
 	matches(password string) bool
-	// cost is about how long that takes, to compare hashes by.
-	cost() time.Duration
+	// kind says what that costs: hashes of one kind take the same time.
+	kind() string
 }
 
 // argon2id is a hash in PHC form: $argon2id$v=19$m=19456,t=2,p=1$SALT$HASH.
@@ -78,8 +77,8 @@ func (h argon2id) matches(password string) bool {
 	return subtle.ConstantTimeCompare(h.derive(password, len(h.sum)), h.sum) == 1
 }
 
-func (h argon2id) cost() time.Duration {
-	return time.Duration(h.memory) * time.Duration(h.passes) * 700 * time.Nanosecond
+func (h argon2id) kind() string {
+	return fmt.Sprintf("argon2id m=%d,t=%d,p=%d", h.memory, h.passes, h.threads)
 }
 
 // String returns the PHC form.
@@ -98,7 +97,7 @@ func (h bcryptHash) matches(password string) bool {
 	return bcrypt.CompareHashAndPassword([]byte(h.text), []byte(password)) == nil
 }
 
-func (h bcryptHash) cost() time.Duration { return 55 * time.Microsecond << h.rounds }
+func (h bcryptHash) kind() string { return fmt.Sprintf("bcrypt %d", h.rounds) }
 
 // parseHash reads a hash of one of the two kinds. No error repeats any of text.
 func parseHash(text string) (hash, error) {

@@ -44,14 +44,14 @@ func (g gate) matches(password string) bool {
 	return password == g.password
 }
 
-func (g gate) cost() time.Duration { return g.takes }
+func (gate) kind() string { return "gate" }
 
 // newTestPasswords has one user, alice, whose password is right.
 func newTestPasswords(takes time.Duration) (*Passwords, *crowd, *bytes.Buffer) {
 	c := &crowd{}
 	h := gate{"right", takes, c}
 	file := &UsersFile{}
-	file.now.Store(&users{&accounts{hashes: map[string]hash{"alice": h}, dummy: h}, newVerified()})
+	file.now.Store(&users{newAccounts(map[string]hash{"alice": h}), newVerified()})
 	file.next = time.Now().Add(1000 * time.Hour) // there is no file to look at
 	var log bytes.Buffer
 	return NewPasswords(&Policy{}, file, slog.New(slog.NewTextHandler(&log, nil))), c, &log
