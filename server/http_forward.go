@@ -88,6 +88,7 @@ type forwarding struct {
 	silence  *silence
 
 	up   sync.WaitGroup
+	out  *transfer     // of the request
 	sent chan struct{} // closed when the request is written, or nothing more of it can be
 	lost bool          // not all of it was written; read after sent
 }
@@ -105,7 +106,7 @@ func (f *forwarding) run(sessions context.Context) (more bool, reason error) {
 	defer stop()
 	f.silence = newSilence(f.server.timeouts(), cancel)
 	defer f.silence.end()
-	f.sent = make(chan struct{})
+	f.sent, f.out = make(chan struct{}), f.toTarget()
 	f.up.Go(func() { f.send(cancel) })
 
 	response, err := f.answer()
@@ -182,21 +183,25 @@ func (f *forwarding) upgrade(sessions context.Context, response *httpResponse) e
 		relay.Limits{Idle: t.Idle, HalfClosed: t.HalfClosed})
 }
 
-// send writes the request, then reads on to notice when the client leaves.
-func (f *forwarding) send(cancel context.CancelCauseFunc) {
-	t := &transfer{
+// toTarget is the transfer of the request.
+func (f *forwarding) toTarget() *transfer {
+	return &transfer{
 		in: &f.in, body: f.r.body(), to: f.origin.conn, chunks: f.r.chunked,
 		out:   f.r.appendForward(nil, f.server.state.pseudonym.String()),
 		moved: func(n int) { f.session.meter.Add(int64(n), 0); f.silence.broken() },
 		from:  faults{ended: ClientGone, reset: ClientReset, garbled: BadRequest}, into: TargetReset,
 	}
-	err := t.run()
+}
+
+// send writes the request, then reads on to notice when the client leaves.
+func (f *forwarding) send(cancel context.CancelCauseFunc) {
+	err := f.out.run()
 	f.lost = err != nil
 	close(f.sent)
 	switch {
 	case err == nil:
 		f.watch(cancel)
-	case !t.stuck && !isTimeout(err): // stuck: the target may have answered all the same; a timeout: it has
+	case !f.out.stuck && !isTimeout(err): // stuck: the target may have answered all the same; a timeout: it has
 		cancel(err)
 	}
 }
@@ -274,15 +279,11 @@ func (f *forwarding) pass(response *httpResponse) (ending, error) {
 }
 
 // unexpected reports whether the client may leave out the body, as it got its
-// answer in the place of 100: then it is not known what it sends next.
-func (f *forwarding) unexpected() bool {
-	if !f.r.expects() {
-		return false
-	}
-	return !isClosed(f.sent)
-}
+// answer in the place of 100: then it is not known what it sends next. Once it
+// has begun, it must go on to the end.
+func (f *forwarding) unexpected() bool { return f.r.expects() && !f.out.began.Load() }
 
-// patience is how long the request may still take to be sent when the answer
+// patience is how long the sending of the request may stand still when the answer
 // is there: an answer can be faster. A target that is about to close does not
 // read it any more.
 func (f *forwarding) patience(response *httpResponse, err error) time.Duration {
@@ -295,9 +296,11 @@ func (f *forwarding) patience(response *httpResponse, err error) time.Duration {
 	return lingerTime / 20
 }
 
-// finish waits until the request is sent, for a while, and ends the sending.
+// finish waits until the request is sent, or nothing of it has moved for a while,
+// and ends the sending.
 func (f *forwarding) finish(patience time.Duration) {
-	if patience > 0 {
+	for before := int64(-1); patience > 0 && !isClosed(f.sent) && f.session.Up() != before; {
+		before = f.session.Up()
 		timer := time.NewTimer(patience)
 		select {
 		case <-f.sent:

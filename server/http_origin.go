@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"time"
 )
 
 // origin is a connection to a target that speaks HTTP/1.1.
@@ -22,6 +23,7 @@ func newOrigin(c net.Conn) *origin {
 // keep holds the connection ready for another request of a user.
 func (o *origin) keep(user Identity) {
 	o.in.letGo()
+	_ = o.conn.SetDeadline(time.Time{}) // the sending may have been ended in the moment in which it was done
 	o.user, o.reused = user, true
 }
 

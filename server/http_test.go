@@ -724,6 +724,35 @@ func TestFasterThanTheRequest(t *testing.T) {
 	r.next(Closed)
 }
 
+// TestAnswerBeforeTheBody: a target may answer at once and read on. The body goes
+// on for as long as the client sends some of it, and no longer.
+func TestAnswerBeforeTheBody(t *testing.T) {
+	for name, rounds := range map[string]int{"whole": 10, "given up": 5} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := inMemory(t, &Server{Policy: deciding(anything)}, Listener{})
+				target := r.network.MustListen(targetAt.String())
+				c := r.asks(fmt.Appendf(nil, "POST http://%s/ HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n", targetAt))
+				far := r.next4(target)
+				proxytest.Say(t, far, []byte("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"))
+				for range rounds {
+					time.Sleep(time.Second)
+					proxytest.Say(t, c, bytes.Repeat([]byte("#"), 100))
+				}
+				last := time.Now()
+				r.next(Closed)
+				if took := time.Since(last); (took > 0) != (rounds < 10) || took > 2*lingerTime {
+					t.Errorf("it ended %v after the last of the body", took)
+				}
+				c.Close()
+				if got, _ := io.ReadAll(far); bytes.Count(got, []byte("#")) != 100*rounds {
+					t.Errorf("%q of the body, want %d bytes", got, 100*rounds)
+				}
+			})
+		})
+	}
+}
+
 // TestRefusals: what a person and a program are told, and that nothing that a
 // rule is called breaks it.
 func TestRefusals(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"strconv"
+	"sync/atomic"
 )
 
 // transfer moves a body from one connection to the other as it arrives: what
@@ -20,7 +21,8 @@ type transfer struct {
 	from   faults // what a failure to read is called
 	into   Reason // and one to write
 
-	stuck bool // it was writing that failed
+	began atomic.Bool // some of the body has come
+	stuck bool        // it was writing that failed
 }
 
 // faults are the names for the ends that a connection can come to where bytes
@@ -33,6 +35,9 @@ func (t *transfer) run() error {
 		content, took, err := t.body.next(t.in.buf)
 		if err != nil {
 			return errors.Join(fmt.Errorf("%w: %w", t.from.garbled, err), t.flush())
+		}
+		if took > 0 {
+			t.began.Store(true) // before any of it is written: whoever gets it may answer at once
 		}
 		if err := t.pass(content); err != nil {
 			return err
