@@ -248,17 +248,17 @@ func (r *httpRequest) repeatable() bool {
 }
 
 // hops returns how many more proxies may pass the request on: Max-Forwards,
-// which counts for OPTIONS and TRACE alone (RFC 9110, section 7.6.2). -1 is any
-// number.
+// which counts for OPTIONS and TRACE alone (RFC 9110, section 7.6.2), and no more
+// than 65,535 of it. -1 is any number.
 func (r *httpRequest) hops() int {
 	if r.method != "OPTIONS" && r.method != "TRACE" {
 		return -1
 	}
 	n, err := strconv.ParseUint(r.fields.get("Max-Forwards"), 10, 16)
-	if err != nil {
+	if err != nil && !errors.Is(err, strconv.ErrRange) {
 		return -1
 	}
-	return int(n)
+	return int(n) // at its most where it is out of range
 }
 
 // appendForward writes the head as it goes to the target. via is what this

@@ -811,18 +811,21 @@ func isRefusal(t *testing.T, got answer, method string, status int, reason Reaso
 func TestMaxForwards(t *testing.T) {
 	r := onLoopback(t, &Server{Policy: deciding(anything)}, Listener{})
 	target, c := proxytest.NewTarget(t, "127.0.0.1"), r.web()
-	ask := func(method string, hops int) {
-		c.say("%s http://%s HTTP/1.1\r\nHost: x\r\nMax-Forwards: %d\r\n\r\n", method, target.Addr(), hops)
+	ask := func(method, hops string) {
+		c.say("%s http://%s HTTP/1.1\r\nHost: x\r\nMax-Forwards: %s\r\n\r\n", method, target.Addr(), hops)
 	}
-	ask("OPTIONS", 0)
+	ask("OPTIONS", "0")
 	c.hears(200, "")
-	ask("TRACE", 0)
+	ask("TRACE", "0")
 	c.hears(501, "")
 	target.Untouched(t)
-	ask("OPTIONS", 3)
-	far := nextFar(t, target)
-	if head := far.head(); !strings.HasPrefix(head, "OPTIONS * ") || !strings.Contains(head, "\r\nMax-Forwards: 2\r\n") {
-		t.Errorf("%q", head)
+	for hops, want := range map[string]string{"3": "2", "65536": "65534", "99999999999999999999": "65534"} {
+		c = r.web()
+		ask("OPTIONS", hops)
+		far := nextFar(t, target)
+		if head := far.head(); !strings.HasPrefix(head, "OPTIONS * ") || !strings.Contains(head, "\r\nMax-Forwards: "+want+"\r\n") {
+			t.Errorf("%s: %q", hops, head)
+		}
 	}
 }
 
