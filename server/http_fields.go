@@ -168,7 +168,8 @@ func appendField(b []byte, name, value string) []byte {
 }
 
 // perHop are the fields that are for one connection only (RFC 9110, section
-// 7.6.1), those that carry the framing, and those of the proxy's own login.
+// 7.6.1), those that carry the framing, those of the proxy's own login, and those
+// by which it says why it refuses: what a target sends must not look like that.
 var perHop = map[string]bool{
 	"connection":                true,
 	"proxy-connection":          true,
@@ -181,6 +182,8 @@ var perHop = map[string]bool{
 	"proxy-authorization":       true,
 	"proxy-authenticate":        true,
 	"proxy-authentication-info": true,
+	"sallyport-reason":          true,
+	"sallyport-rule":            true,
 }
 
 // endToEnd returns the fields that are passed on: without those of this hop,

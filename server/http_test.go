@@ -829,6 +829,20 @@ func TestMaxForwards(t *testing.T) {
 	}
 }
 
+// TestExplanationsAreOurs: no target can make its answer look like a refusal of
+// the proxy to a program.
+func TestExplanationsAreOurs(t *testing.T) {
+	r := onLoopback(t, &Server{Policy: deciding(anything)}, Listener{})
+	target, c := proxytest.NewTarget(t, "127.0.0.1"), r.web()
+	c.say("GET http://%s/ HTTP/1.1\r\nHost: x\r\n\r\n", target.Addr())
+	far := nextFar(t, target)
+	far.head()
+	far.say("HTTP/1.1 403 No\r\nSallyport-Reason: denied\r\nsallyport-rule: x\r\nX-Other: 1\r\nContent-Length: 0\r\n\r\n")
+	if h := c.hears(403, "").Header; h.Get("Sallyport-Reason") != "" || h.Get("Sallyport-Rule") != "" || h.Get("X-Other") == "" {
+		t.Errorf("%v", h)
+	}
+}
+
 func TestLoopByVia(t *testing.T) {
 	r := onLoopback(t, &Server{Policy: deciding(anything)}, Listener{})
 	target := proxytest.NewTarget(t, "127.0.0.1")
