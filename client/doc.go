@@ -11,7 +11,8 @@
 //
 // # Proxy URLs
 //
-//	socks4://[userid@]host[:port]            names are looked up here, the proxy gets IPv4 addresses
+//	socks4://[userid@]host[:port]            names are looked up here, the proxy gets IPv4 addresses;
+//	                                         socks:// is the same, as for curl
 //	socks4a://[userid@]host[:port]           names are sent to the proxy, which looks them up
 //	socks5://[user[:password]@]host[:port]   names are looked up here
 //	socks5h://[user[:password]@]host[:port]  names are sent to the proxy

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+
+	"github.com/sallyport/sallyport/socks"
 )
 
 // Environment reaches each target through the proxy that the environment names
@@ -34,8 +36,9 @@ type Environment struct {
 //
 // no_proxy is "*" for all targets, or a list with commas or blanks between of
 // host names, which stand for all names below them too, with or without a dot in
-// front; IP addresses; and prefixes such as 192.168.0.0/16. It is compared with
-// the target as it is asked for: no name is looked up, and the port does not count.
+// front; IP addresses; and prefixes such as 192.168.0.0/16 (one of no bits, such as
+// 0.0.0.0/0, is the address alone). It is compared with the target as it is asked
+// for: no name is looked up, and the port does not count.
 //
 // The options go to every Dialer; a forward dialer makes the direct connections
 // as well. An error names the variable and not what is in it.
@@ -129,6 +132,9 @@ func readExceptions(_, list string) exceptions {
 		if ip, err := netip.ParseAddr(bare); err == nil {
 			e.prefixes = append(e.prefixes, netip.PrefixFrom(ip.Unmap(), ip.Unmap().BitLen()))
 		} else if prefix, err := netip.ParsePrefix(item); err == nil {
+			if prefix.Bits() == 0 {
+				prefix = netip.PrefixFrom(prefix.Addr(), prefix.Addr().BitLen())
+			}
 			e.prefixes = append(e.prefixes, prefix)
 		} else if name := bareName(strings.TrimPrefix(item, ".")); name != "" {
 			e.names = append(e.names, name)
@@ -139,13 +145,23 @@ func readExceptions(_, list string) exceptions {
 
 func bareName(host string) string { return strings.ToLower(strings.TrimSuffix(host, ".")) }
 
+// asIP reads an address in any of the forms in which a target may be one, such
+// as 127.1.
+func asIP(host string) (netip.Addr, bool) {
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return ip.Unmap().WithZone(""), true
+	}
+	target, err := socks.NewAddr(host, 0)
+	return target.IP, err == nil && target.IP.IsValid()
+}
+
 func (e exceptions) match(host string) bool {
 	if e.all {
 		return true
 	}
-	if ip, err := netip.ParseAddr(host); err == nil {
+	if ip, ok := asIP(host); ok {
 		for _, prefix := range e.prefixes {
-			if prefix.Contains(ip.Unmap().WithZone("")) {
+			if prefix.Contains(ip) {
 				return true
 			}
 		}

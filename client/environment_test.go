@@ -61,7 +61,8 @@ func TestEnvironmentChoosesTheProxy(t *testing.T) {
 		{"http_proxy=web ALL_PROXY=all", "example.com:http", "web:1080"},
 		{"http_proxy=web ALL_PROXY=all", "example.com:443", "all:1080"},
 		{"http_proxy=web", "example.com:8080", direct},
-		{"HTTP_PROXY=web", "example.com:80", direct}, // a "Proxy" header for CGI
+		{"ALL_PROXY=socks://all/", "192.0.2.1:22", "all:1080"}, // what GNOME sets
+		{"HTTP_PROXY=web", "example.com:80", direct},           // a "Proxy" header for CGI
 		{"ALL_PROXY=all NO_PROXY=example.com", "example.com:22", direct},
 		{"ALL_PROXY=all no_proxy=example.com NO_PROXY=example.org", "example.org:22", "all:1080"},
 		{"https_proxy=web no_proxy=example.com", "example.com:443", direct},
@@ -115,6 +116,12 @@ func TestNoProxy(t *testing.T) {
 		{"2001:db8::/32", "2001:db8:1::1", true},
 		{"2001:db8::/32", "2001:db9::1", false},
 		{"fe80::/10", "fe80::1%eth0", true},
+		{"0.0.0.0/0", "192.0.2.1", false}, // of no bits, it is the address alone
+		{"192.0.2.1/0", "192.0.2.1", true},
+		{"::/0", "2001:db8::1", false},
+		{"127.0.0.0/8", "127.1", true}, // as it is asked for in the end
+		{"127.0.0.1", "0x7f000001", true},
+		{"127.1", "127.0.0.1", false},
 	} {
 		setProxies(t, "ALL_PROXY=socks5h://gw", "no_proxy="+c.list)
 		target := net.JoinHostPort(c.host, "22")

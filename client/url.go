@@ -33,6 +33,7 @@ type scheme struct {
 // schemes returns the kinds of proxies, by the beginnings of their URLs.
 func schemes() map[string]scheme {
 	return map[string]scheme{
+		"socks":   {"1080", false, newSOCKS4(false)}, // as curl has it
 		"socks4":  {"1080", false, newSOCKS4(false)},
 		"socks4a": {"1080", false, newSOCKS4(true)},
 		"socks5":  {"1080", false, newSOCKS5(false)},
