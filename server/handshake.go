@@ -60,6 +60,8 @@ func (x *exchange) detect(first byte) (handshake, error) {
 		return newSOCKS5(x.login(SOCKS5)), nil
 	case beginsMethod(first) && l.speaks(HTTP):
 		return httpOpening{}, nil
+	case first == recordHandshake && l.TLS == nil:
+		return nil, fmt.Errorf("%w: the client speaks TLS, and this listener has none", Garbage)
 	}
 	return nil, fmt.Errorf("%w: first byte 0x%02x", Garbage, first)
 }

@@ -110,6 +110,7 @@ func (h *httpConn) nextRequest(handshakes context.Context) bool {
 
 // serve answers one request. more says that another may follow.
 func (h *httpConn) serve(handshakes, sessions context.Context) (more bool, reason error) {
+	h.session.Protocol = HTTP
 	h.replier = &replierHTTP{session: h.session}
 	r, err := h.readRequest(handshakes)
 	if err != nil {

@@ -93,6 +93,9 @@ func sentenceFor(status int, reason error) string {
 	if errors.Is(reason, errOrigin) {
 		return "This is a proxy and no web server: it takes requests for whole http:// addresses, and CONNECT."
 	}
+	if errors.Is(reason, errScheme) {
+		return "The proxy takes requests for http:// addresses, and CONNECT for all else."
+	}
 	if s, ok := sentences[ReasonOf(reason)]; ok && status != http.StatusProxyAuthRequired {
 		return s
 	}

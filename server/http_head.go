@@ -93,6 +93,9 @@ func parseRequestLine(line string) (method, target string, minor int, err error)
 // errOrigin is what a client hears that takes the proxy for a web server.
 var errOrigin = errors.New("this is a proxy, and the request is one for a web server: it names no http:// address")
 
+// errScheme is what it hears that asks for an https:// or ftp:// address without CONNECT.
+var errScheme = errors.New("a target that is no http:// address")
+
 // parseTarget reads the authority-form of CONNECT and the absolute-form of all
 // other methods (RFC 9112, section 3.2).
 func (r *httpRequest) parseTarget(target string) (err error) {
@@ -109,7 +112,7 @@ func (r *httpRequest) parseTarget(target string) (err error) {
 	case target[0] == '/' || target == "*":
 		return errOrigin
 	case !found || !isWord(scheme, "http"):
-		return errors.New("a target that is no http:// address")
+		return errScheme
 	}
 	end := strings.IndexAny(rest, "/?")
 	if end < 0 {

@@ -212,6 +212,27 @@ func TestHeadTooLarge(t *testing.T) {
 	}
 }
 
+// TestMisled: who asks for what a proxy has not is told what it has, and the log
+// knows the protocol.
+func TestMisled(t *testing.T) {
+	r := onLoopback(t, &Server{Policy: deciding(anything)}, Listener{})
+	for target, want := range map[string]string{
+		"/":              "is a proxy and no web server",
+		"ftp://x.test/":  "takes requests for http:// addresses, and CONNECT for all else",
+		"https://x.test": "takes requests for http:// addresses, and CONNECT for all else",
+		"http://a b/":    "in one way only",
+	} {
+		c := r.web()
+		c.say("GET %s HTTP/1.1\r\nHost: x\r\n\r\n", target)
+		if page, err := io.ReadAll(c.head("GET").Body); err != nil || !strings.Contains(string(page), want) {
+			t.Errorf("%s: %s, %v", target, page, err)
+		}
+		if e := r.next(BadRequest); e.Protocol != HTTP {
+			t.Errorf("%s: recorded %+v", target, e.Session)
+		}
+	}
+}
+
 // TestSlowHead: the limit is for the whole head and counts from accept; for the
 // next request it counts from its first byte; between them is the idle limit,
 // and then nothing is said.

@@ -207,6 +207,9 @@ func TestDetect(t *testing.T) {
 			t.Errorf("first byte %#x: %T, %v", first, h, err)
 		}
 	}
+	if _, err := detectFor(recordHandshake, &Listener{}); err == nil || !strings.Contains(err.Error(), "TLS") {
+		t.Errorf("a TLS client where there is none: %v", err)
+	}
 	if _, err := detectFor(4, &Listener{Protocols: []Protocol{"other"}}); ReasonOf(err) != Garbage {
 		t.Errorf("a listener without SOCKS 4: %v, want garbage", err)
 	}
