@@ -234,6 +234,8 @@ func FuzzHead(f *testing.F) {
 	for _, seed := range []string{
 		"HTTP/1.1 200 OK\r\n\r\ntail", "HTTP/1.0 403 \r\nSallyport-Rule: x\r\n\r\n", "HTTP/1.1 200\n\n\n",
 		"HTTP/1.1 100 \r\n\r\nHTTP/1.1 200 \n\r\n\r", "HTTP/1.1 200 \r\r\n\n\r\nx", "HTTP/1.1 2\n\n", "\x05",
+		"HTTP/1.1 403 No\r\nSallyport-Reason: denied\r\nSallyport-Rule: \"a \\\"b\\\"\"\r\n\r\n", "HTTP/1.1 403 No\r\nno field\r\n\r\n",
+		"HTTP/1.1 2000\r\n\r\n", "HTTP/2 200\r\n\r\n", strings.Repeat("HTTP/1.1 103 \r\n\r\n", 9), "HTTP/1.1 200 " + strings.Repeat("x", 64<<10),
 	} {
 		f.Add([]byte(seed))
 	}

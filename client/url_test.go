@@ -152,6 +152,15 @@ func FuzzNew(f *testing.F) {
 		{"https://u:%00", "@gw"},
 		{"socks4://a,socks5h://u:", ",x@b, http://c"},
 		{"socks5://u:p@a,", "://gw"},
+		{"socks5://:", "@gw"},
+		{"socks5://a%00:", "@gw"},
+		{"socks5://" + strings.Repeat("u", 256) + ":", "@gw"},
+		{"socks4://a b", ""},
+		{"socks4:", ""},
+		{"http://u:", "%0a@gw"},
+		{"http://gw/", ""},
+		{"http://gw:0", ""},
+		{"ftp://", "@gw"},
 	} {
 		f.Add(seed[0], seed[1])
 	}

@@ -306,7 +306,12 @@ func unchunk(b body, stream string, piece int) (content, rest string, err error)
 func FuzzChunks(f *testing.F) {
 	f.Add("3\r\nabc\r\n0\r\n\r\nrest", 1)
 	f.Add("a;x=y\r\n0123456789\r\n0\r\nSum: 1\r\n\r\n", 3)
-	f.Add("0\r\n\n", 2)
+	for _, stream := range []string{
+		"0\r\n\n", "0\r\nX: y\n\r\n", "0\r\nX y\r\n\r\n", "3\r\nabcd\r\n0\r\n\r\n", "3\n", "g\r\n", "\r\n", ";x\r\n", "3;\x00\r\n",
+		"1234567890abcdef\r\n", "1;" + strings.Repeat("x", maxChunkLine) + "\r\n", "5\r\nab",
+	} {
+		f.Add(stream, 2)
+	}
 	f.Fuzz(func(t *testing.T, stream string, piece int) {
 		if len(stream) > 4<<10 {
 			return // the bounds have their own test, and this one takes the square of the length
@@ -330,6 +335,23 @@ func FuzzParseRequest(f *testing.F) {
 	f.Add([]byte("CONNECT [::1]:443 HTTP/1.0\r\n\r\n"))
 	f.Add([]byte("POST http://a:1?x HTTP/1.1\r\nHost: a\r\nConnection: x, te\r\nTE: trailers\r\nTransfer-Encoding: chunked\r\n\r\n"))
 	for _, head := range badRequests {
+		f.Add([]byte(head))
+	}
+	for _, head := range []string{
+		"OPTIONS http://a HTTP/1.1\r\nHost: a\r\nMax-Forwards: 3\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n",
+		"TRACE http://a/ HTTP/1.1\r\nHost: a\r\nMax-Forwards: x\r\nVia: 1.1 b, 1.0 me (x)\r\n\r\n",
+		"GET http://a:/ HTTP/1.0\r\nExpect: 100-continue\r\n\r\n",
+		"GET http://[::1]:8/ HTTP/1.1\r\nHost: \r\nConnection: close, Upgrade\r\nUpgrade: websocket\r\n\r\n",
+		"GET http://[::1]x/ HTTP/1.1\r\nHost: a\r\n\r\n",
+		"GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n",
+		"GET /a HTTP/1.1\r\nHost: a\r\n\r\n",
+		"GET http://a/#b HTTP/1.1\r\nHost: a\r\n\r\n",
+		getHead + "\r\nrest\r\n\r\n",
+		getHead + strings.Repeat("X: y\r\n", maxFields) + "\r\n",
+		getHead + "X: " + strings.Repeat("y", maxHead) + "\r\n\r\n",
+		getHead + "X: y",
+		getHead + "\n",
+	} {
 		f.Add([]byte(head))
 	}
 	f.Fuzz(func(t *testing.T, head []byte) {
@@ -363,6 +385,24 @@ func FuzzParseRequest(f *testing.F) {
 func FuzzParseResponse(f *testing.F) {
 	f.Add([]byte("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n"))
 	f.Add([]byte("HTTP/1.0 200\nA : b\n c\nTransfer-Encoding: chunked\n\n"))
+	for _, head := range []string{
+		"HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+		"HTTP/1.1 103 Hints\r\nLink: </x>\r\n\r\n",
+		"HTTP/1.1 204 None\r\nTrailer: x\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nContent-Length: 3, 3\r\nConnection: close\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nContent-Length: -3\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+		"HTTP/1.1 200 O\x01K\r\n\r\n",
+		"HTTP/1.1 099 Low\r\n\r\n",
+		"HTTP/2 200\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nno field\r\n\r\n",
+		"HTTP/1.1 200 OK\r\n" + strings.Repeat("X: y\r\n", maxFields+1) + "\r\n",
+		"\n\n",
+	} {
+		f.Add([]byte(head))
+	}
 	f.Fuzz(func(t *testing.T, head []byte) {
 		if headEnd(head, 0) != len(head) {
 			return // is never asked for

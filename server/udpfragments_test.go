@@ -131,6 +131,7 @@ func (m *model) add(frag byte, payload []byte) (whole []byte, ok bool) {
 // is another's duplicate.
 func FuzzFragments(f *testing.F) {
 	f.Add([]byte{0, 1, 2, 0x83, 1, 0x82, 0x81, 2, 0x80})
+	f.Add([]byte{1, 3, 2, 0x81, 1, 2, 0, 3})
 	f.Fuzz(func(t *testing.T, frags []byte) {
 		var queue fragments
 		var m model

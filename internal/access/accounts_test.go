@@ -151,6 +151,10 @@ func FuzzAccounts(f *testing.F) {
 	f.Add("alice", "hunter2secret", "\n# x\n")
 	f.Add("alice", vectorArgon2id, "bob:$2y$"+vectorBcrypt+"\r\n")
 	f.Add("a b", "$2y$"+vectorBcrypt, "")
+	f.Add("alice", vectorArgon2id, "alice:"+vectorArgon2id)
+	for _, name := range []string{"", "#", " a", "a\tb", "a\x7f", strings.Repeat("a", maxName+1)} {
+		f.Add(name, vectorArgon2id, "x:")
+	}
 	f.Fuzz(func(t *testing.T, name, secret, rest string) {
 		file := rest + "\n" + name + ":" + secret
 		a, err := parseAccounts([]byte(file))

@@ -147,7 +147,15 @@ func TestKind(t *testing.T) {
 
 // FuzzHash: what is read is written the same way.
 func FuzzHash(f *testing.F) {
-	for _, text := range []string{vectorArgon2id, vectorParallel, "$2a$" + vectorBcrypt, "$apr1$x$y", "{SHA}x", "x", newHash("x").String()} {
+	const vectorSum = "nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4"
+	for _, text := range []string{
+		vectorArgon2id, vectorParallel, "$2a$" + vectorBcrypt, "$apr1$x$y", "{SHA}x", "x", newHash("x").String(),
+		"$argon2id$v=19$m=256,t=65,p=1$c29tZXNhbHQ$" + vectorSum,
+		"$argon2id$v=19$m=256,t=2,p=1$c29tZXM$" + vectorSum,
+		"$argon2id$v=19$m=256,t=0,p=1$c29tZXNhbHQ$" + vectorSum,
+		"$argon2id$v=19$m=0256,t=2,p=1$c29tZXNhbHQ$" + vectorSum,
+		"$argon2id$", "$2y$", "$2y$03" + vectorBcrypt[2:], "$2y$17" + vectorBcrypt[2:],
+	} {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
