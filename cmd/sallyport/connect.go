@@ -22,6 +22,8 @@ func newConnect() *cobra.Command {
 			"names up here; socks4a, socks5h, http and https leave that to the proxy.\n" +
 			"Several URLs with commas between are a chain, the last of which connects to\n" +
 			"HOST. A password is safer in $ALL_PROXY than on the command line.\n\n" +
+			"The certificate of an https proxy must be one that this system trusts. On Linux\n" +
+			"and BSD $SSL_CERT_FILE names a file with other roots, such as the proxy's own.\n\n" +
 			"ssh goes through a proxy with it:\n" +
 			"  ssh -o ProxyCommand='sallyport connect --proxy socks5h://gw:1080 %h %p' HOST",
 		Args: args(cobra.ExactArgs(2)),
