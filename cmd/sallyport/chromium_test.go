@@ -8,6 +8,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
 	"math/big"
@@ -69,7 +70,7 @@ func newCertificate(t *testing.T) []byte {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.ParseIP(officeWall)},
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "the proxy"}, NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.ParseIP(officeWall)},
 	}
 	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {

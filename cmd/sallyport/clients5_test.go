@@ -132,48 +132,11 @@ func TestPipingClients5(t *testing.T) {
 	}
 }
 
-// curlProxy is a kind of proxy, by the option that names it.
-type curlProxy struct{ name, option, url, host, protocol string }
-
-// TestCurl5 fetches from and puts to a web server, plain and over TLS, through
-// every kind of proxy, with and without a password.
-func TestCurl5(t *testing.T) {
-	paperSlow(t)
-	for _, kind := range []curlProxy{
-		{"socks5", "--socks5", officeProxy, officeOutside, "socks5"},
-		{"socks5h", "--socks5-hostname", officeProxy, officeName, "socks5"},
-		{"http", "--proxy", "http://" + officeProxy, officeName, "http"},
-	} {
-		for _, scheme := range []string{"http", "https"} {
-			t.Run(kind.name+", "+scheme, func(t *testing.T) {
-				t.Parallel()
-				testCurl(t, newOffice(t, officeRules), kind, scheme, "")
-			})
-			t.Run(kind.name+" with a login, "+scheme, func(t *testing.T) {
-				t.Parallel()
-				testCurl(t, newStaffOffice(t), kind, scheme, officeUser, "--proxy-user", officeLogin)
-			})
-		}
-	}
-}
-
-func testCurl(t *testing.T, o *office, kind curlProxy, scheme, user string, more ...string) {
-	t.Helper()
-	curl := []string{"curl", "--silent", "--show-error", "--fail", "--insecure", "--noproxy", "", kind.option, kind.url}
-	o.fetchAndPut(t, append(curl, more...), scheme+"://"+kind.host+"/")
-	want := paperSession{Command: "connect", Protocol: kind.protocol, User: user, Target: kind.host + ":80", Address: officeOutside + ":80", Reason: "closed"}
-	if scheme == "https" { // whose last words the client does not wait for
-		want.Target, want.Address, want.Reason = kind.host+":443", officeOutside+":443", ""
-	}
-	o.session(t, want)
-}
-
 // fetchAndPut does both with a command that takes options and a URL as curl does.
 func (o *office) fetchAndPut(t *testing.T, curl []string, url string) {
 	t.Helper()
 	page, received := paperBytes(megabyte), make(chan []byte, 1)
 	o.serveHTTP(t, page, received)
-	o.serveHTTPS(t, page, received)
 	got := o.run(t, nil, nil, append(curl, url)...)
 	sameBytes(t, "GET", got, page)
 	sent := paperBytes(megabyte + 1)
@@ -191,22 +154,6 @@ func TestCurlTunnels(t *testing.T) {
 		"--proxytunnel", "--proxy", "http://" + officeLogin + "@" + officeProxy,
 	}, "http://"+officeName+"/")
 	o.session(t, paperSession{Command: "connect", Protocol: "http", User: officeUser, Target: officeName + ":80", Reason: "closed"})
-}
-
-// TestCurlHTTP2 to the target, through every kind of proxy.
-func TestCurlHTTP2(t *testing.T) {
-	paperSlow(t)
-	for _, scheme := range []string{"socks4a", "socks5h", "http"} {
-		t.Run(scheme, func(t *testing.T) {
-			t.Parallel()
-			o := newOffice(t, officeRules)
-			page := paperBytes(megabyte)
-			o.serveHTTPS(t, page, nil)
-			got := o.run(t, nil, nil, "curl", "--silent", "--show-error", "--fail", "--insecure", "--noproxy", "", "--http2",
-				"--write-out", "%{http_version}", "--proxy", scheme+"://"+officeProxy, "https://"+officeName+"/")
-			sameBytes(t, "GET", got, append(page, '2'))
-		})
-	}
 }
 
 // TestCurlFromTheEnvironment: what people put into their profile.

@@ -78,37 +78,6 @@ func proxychainsConf(t *testing.T) string {
 	return writeFile(t, "proxychains.conf", []byte("strict_chain\nproxy_dns\n[ProxyList]\nsocks4 "+officeWall+" 1080\n"))
 }
 
-// TestCurl fetches from and puts to a web server.
-func TestCurl(t *testing.T) {
-	paperSlow(t)
-	tests := []struct{ option, host, protocol string }{
-		{"--socks4", officeOutside, "socks4"},
-		{"--socks4a", officeName, "socks4a"},
-	}
-	for _, test := range tests {
-		t.Run(test.option, func(t *testing.T) {
-			t.Parallel()
-			o := newOffice(t, officeRules)
-			page, received := paperBytes(megabyte), make(chan []byte, 1)
-			o.serveHTTP(t, page, received)
-			proxy := []string{"curl", "--silent", "--show-error", "--fail", "--noproxy", "", test.option, officeProxy}
-			url := "http://" + test.host + "/"
-
-			got := o.run(t, nil, nil, append(proxy, url)...)
-			sameBytes(t, "GET", got, page)
-
-			sent := paperBytes(megabyte + 1)
-			o.run(t, nil, nil, append(proxy, "--upload-file", writeFile(t, "sent", sent), url)...)
-			sameBytes(t, "PUT", <-received, sent)
-
-			o.session(t, paperSession{
-				Command: "connect", Protocol: test.protocol, Target: test.host + ":80",
-				Address: officeOutside + ":80", Reason: "closed",
-			})
-		})
-	}
-}
-
 // serveHTTP runs a web server outside. It shows the page, and puts what it is
 // sent into received.
 func (o *office) serveHTTP(t *testing.T, page []byte, received chan<- []byte) {
