@@ -15,7 +15,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 )
 
@@ -233,10 +232,17 @@ func TestWget(t *testing.T) {
 // TestGit clones from a web server and pushes to it.
 func TestGit(t *testing.T) {
 	paperSlow(t)
-	for _, scheme := range []string{"http", "socks5h", "socks4a"} {
-		t.Run(scheme, func(t *testing.T) {
+	for _, test := range []struct{ proxy, login, target string }{
+		{"http", "", "http"},
+		{"http", officeLogin + "@", "https"},
+		{"https", officeLogin + "@", "https"},
+		{"socks5h", officeLogin + "@", "http"},
+		{"socks5h", "", "https"},
+		{"socks4a", "", "http"},
+	} {
+		t.Run(test.target+" through "+test.proxy+"://"+test.login, func(t *testing.T) {
 			t.Parallel()
-			o := newOffice(t, officeRules)
+			o, certificate := newOfficeTLS(t, test.login != "")
 			home := t.TempDir()
 			env := []string{
 				"HOME=" + home, "GIT_CONFIG_NOSYSTEM=1", "GIT_TERMINAL_PROMPT=0", "http_proxy=", "all_proxy=",
@@ -244,9 +250,12 @@ func TestGit(t *testing.T) {
 			}
 			o.serveGit(t, env)
 			git := func(args ...string) []byte {
-				return o.run(t, nil, env, append([]string{"git", "-c", "http.proxy=" + scheme + "://" + officeProxy}, args...)...)
+				return o.run(t, nil, env, append([]string{
+					"git", "-c", "http.proxy=" + test.proxy + "://" + test.login + officeProxy,
+					"-c", "http.proxySSLCAInfo=" + certificate, "-c", "http.sslVerify=false",
+				}, args...)...)
 			}
-			url, mine, again := "http://"+officeName+"/repository.git", filepath.Join(home, "mine"), filepath.Join(home, "again")
+			url, mine, again := test.target+"://"+officeName+"/repository.git", filepath.Join(home, "mine"), filepath.Join(home, "again")
 			git("clone", "--quiet", url, mine)
 			sent := paperBytes(3 * megabyte) // more than git sends in one piece
 			if err := os.WriteFile(filepath.Join(mine, "file"), sent, 0o600); err != nil {
@@ -261,13 +270,15 @@ func TestGit(t *testing.T) {
 				t.Fatal(err)
 			}
 			sameBytes(t, "pushed and cloned", got, sent)
-			o.session(t, paperSession{Protocol: strings.TrimSuffix(scheme, "h"), Command: "connect", Target: officeName + ":80", Reason: "closed"})
+			protocol := map[string]string{"http": "http", "https": "http", "socks5h": "socks5", "socks4a": "socks4a"}[test.proxy]
+			port := map[string]string{"http": ":80", "https": ":443"}[test.target]
+			o.session(t, paperSession{Protocol: protocol, Command: "connect", Target: officeName + port})
 		})
 	}
 }
 
-// serveGit runs a web server outside with an empty repository that all may
-// write to.
+// serveGit runs a web server outside, plain and over TLS, with an empty
+// repository that all may write to.
 func (o *office) serveGit(t *testing.T, env []string) {
 	t.Helper()
 	root := t.TempDir()
@@ -286,7 +297,7 @@ func (o *office) serveGit(t *testing.T, env []string) {
 		Path: "/usr/lib/git-core/git-http-backend",
 		Env:  append([]string{"GIT_PROJECT_ROOT=" + root, "GIT_HTTP_EXPORT_ALL=1"}, env...),
 	}
-	server := &http.Server{ReadHeaderTimeout: paperPatience, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	o.serveWeb(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 8*megabyte))
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
@@ -295,10 +306,7 @@ func (o *office) serveGit(t *testing.T, env []string) {
 		// CGI takes no body in chunks.
 		r.Body, r.ContentLength, r.TransferEncoding = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil
 		backend.ServeHTTP(w, r)
-	})}
-	ln := o.outside.listen(t, officeOutside+":80")
-	go server.Serve(ln)
-	t.Cleanup(func() { server.Close() })
+	}))
 }
 
 // serveHTTPS is serveHTTP over TLS, with HTTP/2, and a certificate that nobody
@@ -366,5 +374,23 @@ route {
 			o.session(t, paperSession{Protocol: "socks5", Command: "bind", User: user, Target: target, Down: megabyte, Reason: "closed"})
 			o.session(t, paperSession{Protocol: "socks5", Command: "bind", User: user, Target: target, Up: megabyte + 1, Reason: "closed"})
 		})
+	}
+}
+
+// serveWeb runs a web server outside, plain and over TLS, without HTTP/2 and with a
+// certificate that nobody vouches for.
+func (o *office) serveWeb(t *testing.T, handler http.Handler) {
+	t.Helper()
+	for _, port := range []string{"80", "443"} {
+		server := httptest.NewUnstartedServer(handler)
+		server.Listener.Close()
+		server.Listener = o.outside.listen(t, net.JoinHostPort(officeOutside, port))
+		server.Config.ErrorLog = log.New(testWriter{t}, "", 0)
+		if port == "443" {
+			server.StartTLS()
+		} else {
+			server.Start()
+		}
+		t.Cleanup(server.Close)
 	}
 }

@@ -5,11 +5,8 @@ package main_test
 import (
 	"bytes"
 	"crypto/sha256"
-	"crypto/tls"
 	"fmt"
-	"log"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,23 +22,12 @@ func (o *office) serveFiles(t *testing.T, root string) (parts *atomic.Int32) {
 	t.Helper()
 	parts = new(atomic.Int32)
 	files := http.FileServer(http.Dir(root))
-	for _, port := range []string{"80", "443"} {
-		server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if r.Header.Get("Range") != "" {
-				parts.Add(1)
-			}
-			files.ServeHTTP(w, r)
-		}))
-		server.Listener.Close()
-		server.Listener = o.outside.listen(t, officeOutside+":"+port)
-		server.Config.ErrorLog = log.New(testWriter{t}, "", 0)
-		if server.TLS = (&tls.Config{MinVersion: tls.VersionTLS12}); port == "443" {
-			server.StartTLS()
-		} else {
-			server.Start()
+	o.serveWeb(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Range") != "" {
+			parts.Add(1)
 		}
-		t.Cleanup(server.Close)
-	}
+		files.ServeHTTP(w, r)
+	}))
 	return parts
 }
 

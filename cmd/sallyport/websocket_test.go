@@ -11,7 +11,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 )
@@ -79,17 +78,7 @@ func TestWebSocketUpgrade(t *testing.T) {
 // sends each message back inside out, and says hello at /hello and leaves.
 func (o *office) serveWebSockets(t *testing.T) {
 	t.Helper()
-	for _, port := range []string{"80", "443"} {
-		server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { serveWebSocket(t, w, r) }))
-		server.Listener.Close()
-		server.Listener = o.outside.listen(t, officeOutside+":"+port)
-		if port == "443" {
-			server.StartTLS()
-		} else {
-			server.Start()
-		}
-		t.Cleanup(server.Close)
-	}
+	o.serveWeb(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { serveWebSocket(t, w, r) }))
 }
 
 func serveWebSocket(t *testing.T, w http.ResponseWriter, r *http.Request) {
