@@ -83,6 +83,23 @@ func (s soaker) throw(b []byte, way int) error {
 	return nil
 }
 
+// litters throws so many pieces of garbage, from the kind first on, with a good
+// session behind each twentieth.
+func (s soaker) litters(first, pieces int, rnd *rand.Rand, openings [][]byte) error {
+	for i := range pieces {
+		if err := s.throw(litter(first+i, rnd, openings), i/7%3); err != nil {
+			return fmt.Errorf("garbage %d: %w", i, err)
+		}
+		if i%20 > 0 {
+			continue
+		}
+		if err := s.session(i / 20 % 4); err != nil {
+			return fmt.Errorf("a good client behind garbage %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
 // TestGarbage: 10,000 clients that talk nonsense leave as many goroutines,
 // descriptors and bytes as there were, and good clients are served among them.
 func TestGarbage(t *testing.T) {
@@ -107,30 +124,18 @@ func TestGarbage(t *testing.T) {
 		for w := range workers {
 			wg.Go(func() {
 				s := soaker{t, r.address, target, fmt.Sprintf("127.0.1.%d", 1+w)}
-				rnd := rand.New(rand.NewPCG(seed, uint64(w)))
-				for i := range total / workers {
-					n := i*workers + w
-					if err := s.throw(litter(n, rnd, all), n/7%3); err != nil {
-						t.Errorf("garbage %d: %v", n, err)
-						return
-					}
-					if i%20 > 0 {
-						continue
-					}
-					if err := s.session(i / 20 % 4); err != nil {
-						t.Errorf("a good client behind garbage %d: %v", n, err)
-						return
-					}
+				if err := s.litters(w*4*256/workers, total/workers, rand.New(rand.NewPCG(seed, uint64(w))), all); err != nil {
+					t.Errorf("worker %d: %v", w, err)
 				}
 			})
 		}
 		wg.Wait()
 	}
 	run(warmUp)
-	var before, after vitals
 	proxytest.Eventually(t, "the first clients are gone", func() bool { return r.server.state.open.Load() == 0 })
-	before = takeVitals(t)
+	before := takeVitals(t)
 	run(clients)
+	var after vitals
 	proxytest.Eventually(t, "goroutines, descriptors and memory are what they were", func() bool {
 		after = takeVitals(t)
 		return after.goroutines <= before.goroutines && after.descriptors <= before.descriptors && after.heap <= before.heap+2<<20

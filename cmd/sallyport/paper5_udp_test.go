@@ -55,61 +55,68 @@ func paper5Head(fragment byte, to netip.AddrPort) []byte {
 	return head
 }
 
-// TestPaper5UDP: each case sends what must not arrive, and then "good", which
-// must be the first that does: the datagrams of a socket keep their order.
-func TestPaper5UDP(t *testing.T) {
-	t.Parallel()
-	s := startPaper(t, paperSetup{settings: "log: {format: json}\nrules: {allow: everything, from: loopback, to: any, commands: udp}\n"})
-	type ends struct {
-		client, target *net.UDPConn
-		at             netip.AddrPort // of the proxy
-		out            netip.AddrPort // from where it sends to the target
-	}
-	for name, bad := range map[string]func(t *testing.T, e ends){
-		"nothing": func(*testing.T, ends) {},
-		"a stranger of another address": func(t *testing.T, e ends) {
+// paperAssociation is an association through which something went already.
+type paperAssociation struct {
+	client, target *net.UDPConn
+	at             netip.AddrPort // of the proxy
+	out            netip.AddrPort // from where it sends to the target
+}
+
+// paper5Bad says what must not arrive, but for the last.
+func paper5Bad() map[string]func(t *testing.T, e paperAssociation) {
+	return map[string]func(t *testing.T, e paperAssociation){
+		"nothing": func(*testing.T, paperAssociation) {},
+		"a stranger of another address": func(t *testing.T, e paperAssociation) {
 			paperSend(t, paperSocket(t, "127.0.0.9"), e.at, paper5Head(0, paperOf(e.target)), []byte("strange"))
 		},
-		"a stranger of another port": func(t *testing.T, e ends) {
+		"a stranger of another port": func(t *testing.T, e paperAssociation) {
 			paperSend(t, paperSocket(t, "127.0.0.1"), e.at, paper5Head(0, paperOf(e.target)), []byte("strange"))
 		},
-		"a stranger at the outer side": func(t *testing.T, e ends) {
+		"a stranger at the outer side": func(t *testing.T, e paperAssociation) {
 			paperSend(t, paperSocket(t, "127.0.0.9"), e.out, []byte("strange"))
 			paperSend(t, paperSocket(t, paperOf(e.target).Addr().String()), e.out, []byte("strange"))
 		},
-		"reserved bytes": func(t *testing.T, e ends) {
+		"reserved bytes": func(t *testing.T, e paperAssociation) {
 			paperSend(t, e.client, e.at, []byte{1, 0}, paper5Head(0, paperOf(e.target))[2:], []byte("bad"))
 		},
-		"an unknown address type": func(t *testing.T, e ends) {
+		"an unknown address type": func(t *testing.T, e paperAssociation) {
 			paperSend(t, e.client, e.at, []byte{0, 0, 0, 9}, paper5Head(0, paperOf(e.target))[4:], []byte("bad"))
 		},
-		"half a head": func(t *testing.T, e ends) {
+		"half a head": func(t *testing.T, e paperAssociation) {
 			paperSend(t, e.client, e.at, paper5Head(0, paperOf(e.target))[:7])
 		},
-		"a second fragment without a first": func(t *testing.T, e ends) {
+		"a second fragment without a first": func(t *testing.T, e paperAssociation) {
 			paperSend(t, e.client, e.at, paper5Head(2, paperOf(e.target)), []byte("bad"))
 		},
-		"a last fragment alone": func(t *testing.T, e ends) {
+		"a last fragment alone": func(t *testing.T, e paperAssociation) {
 			paperSend(t, e.client, e.at, paper5Head(0x82, paperOf(e.target)), []byte("bad"))
 		},
-		"a first fragment without a last": func(t *testing.T, e ends) {
+		"a first fragment without a last": func(t *testing.T, e paperAssociation) {
 			paperSend(t, e.client, e.at, paper5Head(1, paperOf(e.target)), []byte("bad"))
 		},
-		"a fragment left out": func(t *testing.T, e ends) {
+		"a fragment left out": func(t *testing.T, e paperAssociation) {
 			paperSend(t, e.client, e.at, paper5Head(1, paperOf(e.target)), []byte("b"))
 			paperSend(t, e.client, e.at, paper5Head(0x83, paperOf(e.target)), []byte("ad"))
 		},
-		"fragments that are whole": func(t *testing.T, e ends) {
+		"fragments that are whole": func(t *testing.T, e paperAssociation) {
 			paperSend(t, e.client, e.at, paper5Head(1, paperOf(e.target)), []byte("in "))
 			paperSend(t, e.client, e.at, paper5Head(2, paperOf(e.target)), []byte("three "))
 			paperSend(t, e.client, e.at, paper5Head(0x83, paperOf(e.target)), []byte("pieces"))
 			paperReceive(t, e.target, "in three pieces")
 		},
-	} {
+	}
+}
+
+// TestPaper5UDP: each case sends what must not arrive, and then "good", which
+// must be the first that does: the datagrams of a socket keep their order.
+func TestPaper5UDP(t *testing.T) {
+	t.Parallel()
+	s := startPaper(t, paperSetup{settings: "log: {format: json}\nrules: {allow: everything, from: loopback, to: any, commands: udp}\n"})
+	for name, bad := range paper5Bad() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			control := s.ask5(t, paper5Ask(paper5Associate, paperAt("0.0.0.0", 0)))
-			e := ends{client: paperSocket(t, "127.0.0.1"), target: paperSocket(t, "127.0.0.2"), at: control.granted5()}
+			e := paperAssociation{client: paperSocket(t, "127.0.0.1"), target: paperSocket(t, "127.0.0.2"), at: control.granted5()}
 			paperSend(t, e.client, e.at, paper5Head(0, paperOf(e.target)), []byte("first"))
 			e.out = paperReceive(t, e.target, "first")
 			bad(t, e)
