@@ -83,11 +83,18 @@ func (a *ahead) watch() error {
 		case <-a.quit:
 			return nil
 		case <-tick.C:
-			if err := hangUp(a.conn); err != nil {
+			if err := a.hangUp(); err != nil {
 				return err
 			}
 		}
 	}
+}
+
+func (a *ahead) hangUp() error {
+	if c, ok := a.conn.(interface{ PendingError() error }); ok {
+		return c.PendingError()
+	}
+	return hangUp(a.conn)
 }
 
 // stop ends the reading and returns all that the client has sent. The

@@ -59,7 +59,7 @@ func (x *exchange) detect(first byte) (handshake, error) {
 		x.session.Protocol = SOCKS5
 		return newSOCKS5(x.login(SOCKS5)), nil
 	case beginsMethod(first) && l.speaks(HTTP):
-		return httpOpening{}, nil
+		return httpOpening{secure: x.session.TLS}, nil
 	case first == recordHandshake && l.TLS == nil:
 		return nil, fmt.Errorf("%w: the client speaks TLS, and this listener has none", Garbage)
 	}

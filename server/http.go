@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/net/http2"
+
 	"github.com/sallyport/sallyport/socks"
 )
 
@@ -24,12 +26,16 @@ func beginsMethod(b byte) bool { return b-'A' < 26 }
 const sshGreeting = "SSH-"
 
 // httpOpening is the handshake of HTTP/1.1: there is none. It only tells SSH
-// apart, to which a page would be noise.
-type httpOpening struct{}
+// apart, to which a page would be noise, and, over TLS, HTTP/2.
+type httpOpening struct{ secure bool }
 
-func (httpOpening) feed(arrived []byte) (int, step) {
+func (o httpOpening) feed(arrived []byte) (int, step) {
 	n := min(len(arrived), len(sshGreeting))
 	switch {
+	case o.secure && strings.HasPrefix(http2.ClientPreface, string(arrived)):
+		return 0, step{} // it may become the preface yet
+	case o.secure && strings.HasPrefix(string(arrived), http2.ClientPreface):
+		return len(http2.ClientPreface), step{stream: serveHTTP2}
 	case string(arrived[:n]) != sshGreeting[:n]:
 		return 0, step{stream: serveHTTP}
 	case n == len(sshGreeting):
@@ -176,6 +182,7 @@ func (h *httpConn) readRequest(handshakes context.Context) (*httpRequest, error)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", BadRequest, err)
 	}
+	_, r.http2 = h.conn.(*http2Stream)
 	return r, nil
 }
 

@@ -18,6 +18,7 @@ type httpRequest struct {
 	authority string // the target as the client wrote it, for the Host field
 	path      string // path and query; empty for CONNECT
 	minor     int    // of the version: 0 or 1
+	http2     bool   // it came by HTTP/2, and was put into HTTP/1.1
 	fields    fields
 	length    int64 // of the body; 0 where it is chunked
 	chunked   bool
@@ -284,7 +285,7 @@ func (r *httpRequest) appendForward(b []byte, via string) []byte {
 	if hops > 0 {
 		b = appendField(b, "Max-Forwards", strconv.Itoa(hops-1))
 	}
-	b = appendField(b, "Via", fmt.Sprintf("1.%d %s", r.minor, via))
+	b = appendField(b, "Via", r.version()+" "+via)
 	switch {
 	case r.chunked:
 		b = appendField(b, "Transfer-Encoding", "chunked")
@@ -297,6 +298,14 @@ func (r *httpRequest) appendForward(b []byte, via string) []byte {
 		b = appendField(appendField(b, "Connection", "TE"), "TE", "trailers")
 	}
 	return append(b, "\r\n"...)
+}
+
+// version is that of the protocol by which the request came.
+func (r *httpRequest) version() string {
+	if r.http2 {
+		return "2.0"
+	}
+	return fmt.Sprintf("1.%d", r.minor)
 }
 
 // passedBy reports whether a Via says that the request was here before.

@@ -29,6 +29,7 @@ type Record struct {
 	Client   netip.AddrPort
 	Through  netip.AddrPort // the load balancer that named Client in a PROXY header; zero: none
 	TLS      bool           // the client's connection is encrypted
+	HTTP2    bool           // the session is a stream of an HTTP/2 connection
 	Protocol Protocol       // empty until the first byte was read, and for garbage
 	Command  socks.Command  // zero until a request was read
 	Identity Identity

@@ -18,6 +18,14 @@ type endpoint struct {
 // fault names err, which reading or writing e yielded, as e's.
 func (e *endpoint) fault(err error) error { return fmt.Errorf("%w: %w", e.reset, err) }
 
+// pendingError returns the error that the next read of e would meet behind what is still unread, as far as it can be told.
+func (e *endpoint) pendingError() error {
+	if c, ok := e.conn.(interface{ PendingError() error }); ok {
+		return c.PendingError()
+	}
+	return pendingError(e.conn)
+}
+
 // direction moves bytes one way. It has at most one buffer, and writes all of it before it reads again: that is the
 // whole of back-pressure.
 type direction struct {

@@ -29,6 +29,7 @@ var (
 type Side struct {
 	// Conn must keep its deadlines, as they are what ends a wait. If it has CloseWrite, that passes on the other
 	// side's FIN; if it or what its NetConn method returns has SetLinger, that turns its Close into a reset.
+	// PendingError, if it has that, returns a reset that has come and that no Read has met yet; it does not block.
 	// TCP and Unix sockets are read and written beneath the Conn, all others through its Read and Write.
 	Conn net.Conn
 

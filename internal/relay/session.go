@@ -102,7 +102,7 @@ func (s *session) lookNow() {
 		if !d.deaf.Load() {
 			continue
 		}
-		if err := pendingError(d.from.conn); err != nil {
+		if err := d.from.pendingError(); err != nil {
 			s.end(d.from.fault(err))
 			return
 		}
