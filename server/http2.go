@@ -66,8 +66,11 @@ func serveHTTP2(handshakes, sessions context.Context, x *exchange) error {
 	c.serve = func(x *exchange) { c.serveStream(handshakes, sessions, x) }
 	var writer sync.WaitGroup
 	writer.Go(c.writeAll)
-	defer writer.Wait()
-	defer c.finish()
+	defer func() {
+		c.finish()
+		writer.Wait()
+		c.lingers = closeWrite(c.conn) && c.lingers
+	}()
 	defer c.served.Wait()
 	stop := c.awaitFirst(handshakes)
 	defer stop()

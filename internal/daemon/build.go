@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/sallyport/sallyport/internal/access"
@@ -132,7 +133,7 @@ func users(written []string, groups map[string][]string) *access.Users {
 }
 
 func buildListener(l config.Listener, log *slog.Logger) (server.Listener, error) {
-	secure, err := newTLS(l.TLS, log)
+	secure, err := newTLS(l.TLS, slices.Contains(l.Protocols, string(server.HTTP)), log)
 	return server.Listener{
 		Name:        cmp.Or(l.Name, l.Listen),
 		Protocols:   words[server.Protocol](l.Protocols),

@@ -55,6 +55,9 @@ func (l sessionLog) Closed(s *server.Session, reason error) {
 	if s.Protocol != "" {
 		line = append(line, "protocol", string(s.Protocol))
 	}
+	if s.HTTP2 {
+		line = append(line, "http", 2)
+	}
 	if s.Command != 0 || s.Target != (socks.Addr{}) {
 		line = append(line, request(s)...)
 	}

@@ -16,12 +16,16 @@ import (
 // newTLS returns the terms on which a listener speaks TLS, nil where it does
 // not. The certificate files are read again when they change: a new certificate
 // holds for the next client, and one that cannot be read leaves the old in
-// force and is logged, once.
-func newTLS(t config.TLS, log *slog.Logger) (*tls.Config, error) {
+// force and is logged, once. http says that HTTP is spoken there, in either of
+// its versions.
+func newTLS(t config.TLS, http bool, log *slog.Logger) (*tls.Config, error) {
 	if t.Certificate == "" {
 		return nil, nil
 	}
 	f := &tlsFiles{files: t, log: log}
+	if http {
+		f.offered = []string{"h2", "http/1.1"}
+	}
 	stamp := f.stampNow()
 	current, err := f.read()
 	if err != nil {
@@ -36,8 +40,9 @@ func newTLS(t config.TLS, log *slog.Logger) (*tls.Config, error) {
 
 // tlsFiles are a listener's certificate files and what they said when last read.
 type tlsFiles struct {
-	files config.TLS
-	log   *slog.Logger
+	files   config.TLS
+	offered []string // by ALPN (RFC 7301)
+	log     *slog.Logger
 
 	mu      sync.Mutex
 	current *tls.Config
@@ -91,7 +96,7 @@ func (f *tlsFiles) read() (*tls.Config, error) {
 	c := &tls.Config{
 		MinVersion:   tls.VersionTLS12,
 		Certificates: []tls.Certificate{pair},
-		NextProtos:   []string{"http/1.1"},
+		NextProtos:   f.offered,
 	}
 	if f.files.ClientCA == "" {
 		return c, nil

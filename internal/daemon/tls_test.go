@@ -74,7 +74,7 @@ func TestCertificateIsReadAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		writePair(t, files, 1)
-		c, err := newTLS(files, slog.New(slog.NewTextHandler(&log, nil)))
+		c, err := newTLS(files, true, slog.New(slog.NewTextHandler(&log, nil)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -119,11 +119,11 @@ func TestTLSFilesThatCannotBeUsed(t *testing.T) {
 		"an empty CA":       {Certificate: good.Certificate, Key: good.Key, ClientCA: empty},
 		"a CA that is none": {Certificate: good.Certificate, Key: good.Key, ClientCA: filepath.Join(dir, "none")},
 	} {
-		if _, err := newTLS(files, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), dir) {
+		if _, err := newTLS(files, true, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), dir) {
 			t.Errorf("%s: %v; want an error that names the file", name, err)
 		}
 	}
-	if c, err := newTLS(config.TLS{}, nil); c != nil || err != nil {
+	if c, err := newTLS(config.TLS{}, true, nil); c != nil || err != nil {
 		t.Errorf("without TLS: %v, %v", c, err)
 	}
 }
@@ -132,7 +132,7 @@ func TestClientCA(t *testing.T) {
 	files := tlsFilesIn(t.TempDir())
 	writePair(t, files, 1)
 	files.ClientCA = files.Certificate
-	c, err := newTLS(files, slog.New(slog.DiscardHandler))
+	c, err := newTLS(files, true, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

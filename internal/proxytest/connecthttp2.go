@@ -259,15 +259,27 @@ func (s *http2Client) await(n int) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for min(s.room, s.connRoom) <= 0 {
-		if s.over != nil {
+		if s.over == nil {
+			s.changed.Wait()
+			continue
+		}
+		if !errors.Is(s.over, io.EOF) {
 			return 0, s.over
 		}
-		s.changed.Wait()
+		if err := s.receiveUnlocked(); err != nil { // behind END_STREAM nobody reads any more
+			return 0, err
+		}
 	}
 	n = int(min(int64(n), s.room, s.connRoom, 16<<10))
 	s.room -= int64(n)
 	s.connRoom -= int64(n)
 	return n, nil
+}
+
+func (s *http2Client) receiveUnlocked() error {
+	s.mu.Unlock()
+	defer s.mu.Lock()
+	return s.receive()
 }
 
 func (s *http2Client) data(p []byte, ends bool) error {
