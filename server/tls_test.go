@@ -75,7 +75,7 @@ func (a *authority) client() *tls.Config {
 // secured is a client's TLS connection that can reset what is beneath it.
 type secured struct {
 	*tls.Conn
-	plain *net.TCPConn
+	plain proxytest.Stream
 	abort bool
 }
 
@@ -94,7 +94,10 @@ func (s *secured) Close() error {
 
 func dialTLS(tb testing.TB, address string, c *tls.Config) *secured {
 	tb.Helper()
-	plain := proxytest.Dial(tb, address)
+	return secure(proxytest.Dial(tb, address), c)
+}
+
+func secure(plain proxytest.Stream, c *tls.Config) *secured {
 	return &secured{Conn: tls.Client(plain, c), plain: plain}
 }
 

@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"log/slog"
 	"math/big"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -139,5 +140,25 @@ func TestClientCA(t *testing.T) {
 	now, err := c.GetConfigForClient(nil)
 	if err != nil || now.ClientCAs == nil || now.ClientAuth != tls.VerifyClientCertIfGiven {
 		t.Errorf("%+v, %v; want client certificates to be verified if given", now, err)
+	}
+}
+
+// TestOfferedProtocols: HTTP/2 where HTTP is spoken; elsewhere nothing is chosen.
+func TestOfferedProtocols(t *testing.T) {
+	files := tlsFilesIn(t.TempDir())
+	writePair(t, files, 1)
+	for http, want := range map[bool]string{true: "h2", false: ""} {
+		c, err := newTLS(files, http, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		near, far := net.Pipe()
+		defer near.Close()
+		defer far.Close()
+		go tls.Server(far, c).HandshakeContext(t.Context())
+		client := tls.Client(near, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1", "h2"}})
+		if err := client.HandshakeContext(t.Context()); err != nil || client.ConnectionState().NegotiatedProtocol != want {
+			t.Errorf("HTTP %v: %q, %v; want %q", http, client.ConnectionState().NegotiatedProtocol, err, want)
+		}
 	}
 }
