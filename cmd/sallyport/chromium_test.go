@@ -28,11 +28,14 @@ fetch("/more").then(r => r.text()).then(t => document.getElementById("p").textCo
 // TestChromium renders a page through each kind of proxy that a browser knows.
 func TestChromium(t *testing.T) {
 	paperSlow(t)
-	for _, test := range []struct{ scheme, host, protocol string }{
-		{"socks4", officeOutside, "socks4"},
-		{"socks5", officeName, "socks5"},
-		{"http", officeName, "http"},
-		{"https", officeName, "http"},
+	for _, test := range []struct {
+		scheme, host, protocol string
+		http                   int // the version, where the log names it
+	}{
+		{"socks4", officeOutside, "socks4", 0},
+		{"socks5", officeName, "socks5", 0},
+		{"http", officeName, "http", 0},
+		{"https", officeName, "http", 2},
 	} {
 		t.Run(test.scheme, func(t *testing.T) {
 			certificate := writeFile(t, "proxy.pem", newCertificate(t))
@@ -57,7 +60,7 @@ func TestChromium(t *testing.T) {
 			if !bytes.Contains(dom, []byte("rendered: FETCHED")) {
 				t.Errorf("the page became: %s", paperCut(dom))
 			}
-			o.session(t, paperSession{Command: "connect", Protocol: test.protocol, Target: test.host + ":80", Reason: "closed"})
+			o.session(t, paperSession{Command: "connect", Protocol: test.protocol, Target: test.host + ":80", HTTP: test.http, Reason: "closed"})
 		})
 	}
 }

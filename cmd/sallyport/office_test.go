@@ -139,7 +139,7 @@ func (o *office) session(t *testing.T, want paperSession) paperSession {
 		got, ok := paperRecord(line)
 		return ok && like(got.Command, want.Command) && like(got.Protocol, want.Protocol) &&
 			like(got.Target, want.Target) && like(got.Address, want.Address) && like(got.User, want.User) &&
-			like(got.Reason, want.Reason) && like(got.Up, want.Up) && like(got.Down, want.Down)
+			like(got.Reason, want.Reason) && like(got.HTTP, want.HTTP) && like(got.Up, want.Up) && like(got.Down, want.Down)
 	})
 	got, _ := paperRecord(line)
 	return got

@@ -226,6 +226,7 @@ func (s *paperServer) descriptors(t *testing.T) int {
 type paperSession struct {
 	Msg, Listener, Client, User, Proof, Protocol, Command, Target, Primary, Address, Rule, Reason string
 	Up, Down                                                                                      int64
+	HTTP                                                                                          int
 }
 
 // session waits for the line that records the client's session.
