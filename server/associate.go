@@ -78,9 +78,11 @@ func (x *exchange) prepare(ctx context.Context, a *association) (netip.AddrPort,
 		return netip.AddrPort{}, err
 	}
 	a.client = newPacketSocket(client)
-	if a.targets, err = x.listenTargets(ctx); err != nil {
+	sockets, err := listenTargets(ctx, x.server.outbound())
+	if err != nil {
 		return netip.AddrPort{}, err
 	}
+	a.direct = &exit{sockets: sockets}
 	if ctx.Err() != nil {
 		return netip.AddrPort{}, context.Cause(ctx)
 	}
@@ -134,8 +136,8 @@ func (x *exchange) listenClient(ctx context.Context) (net.PacketConn, error) {
 }
 
 // listenTargets opens a socket for each family that this machine has.
-func (x *exchange) listenTargets(ctx context.Context) (sockets [families]packetSocket, err error) {
-	out, ok := x.server.outbound().(PacketOutbound)
+func listenTargets(ctx context.Context, o Outbound) (sockets [families]packetSocket, err error) {
+	out, ok := o.(PacketOutbound)
 	if !ok {
 		return sockets, fmt.Errorf("%w: no datagrams by this way out", Unsupported)
 	}
@@ -151,7 +153,7 @@ func (x *exchange) listenTargets(ctx context.Context) (sockets [families]packetS
 		}
 	}
 	if sockets[v4] == nil && sockets[v6] == nil {
-		return sockets, errs[v4]
+		return sockets, errors.Join(errs[:]...)
 	}
 	return sockets, nil
 }

@@ -39,40 +39,92 @@ func (x *exchange) awaitPeer(ctx context.Context) (net.Conn, error) {
 	t := x.server.timeouts()
 	ctx, end := x.await(ctx, t.Connect+t.Bind, true)
 	defer end()
-	grant, err := x.mayBind(ctx, t.Connect)
-	if err != nil {
-		return nil, err
-	}
-	ln, err := x.listen(ctx, grant.Addrs)
+	ln, grant, err := x.openBind(ctx, t.Connect)
 	if err != nil {
 		return nil, err
 	}
 	defer ln.Close()
-	bound := x.advertised(ln)
-	x.session.note(func(r *Record) { r.Bound = bound })
-	if err := x.grant(bound); err != nil {
+	if err := x.grant(x.session.Bound); err != nil {
 		return nil, err
 	}
 	return x.accept(ctx, ln, grant, t.Bind)
 }
 
-// mayBind decides, and checks what a rule demands of a BIND beyond that.
-func (x *exchange) mayBind(ctx context.Context, limit time.Duration) (Grant, error) {
+// openBind decides, and opens what the application server is to connect to.
+func (x *exchange) openBind(ctx context.Context, limit time.Duration) (net.Listener, Grant, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, TimedOut)
 	defer cancel()
+	grant, err := x.mayBind(ctx)
+	if err != nil {
+		return nil, grant, err
+	}
+	if grant.Way.upstream() != nil {
+		ln, err := x.bindBy(ctx, grant)
+		return ln, grant, err
+	}
+	ln, err := x.listen(ctx, grant)
+	if err == nil {
+		bound := x.advertised(ln)
+		x.session.note(func(r *Record) { r.Bound = bound })
+	}
+	return ln, grant, err
+}
+
+// bindBy has an upstream wait for the application server: where it waits is what
+// the client is told.
+func (x *exchange) bindBy(ctx context.Context, g Grant) (net.Listener, error) {
+	p := passage{proxy: x.session.Proxy}
+	for _, a := range g.Addrs {
+		if isHost(a) || x.anyPeer() {
+			p.addrs = append(p.addrs, netip.AddrPortFrom(a, x.request.Target.Port))
+		}
+	}
+	ln, proxy, err := g.Way.Upstream.Bind(ctx, departure(x.request, p))
+	x.session.note(func(r *Record) { r.Proxy = proxy })
+	if ctx.Err() != nil {
+		return nil, errors.Join(context.Cause(ctx), closeListener(ln))
+	}
+	if err != nil {
+		return nil, err
+	}
+	bound := addrPort(ln.Addr())
+	if !bound.IsValid() {
+		return nil, errors.Join(fmt.Errorf("%w: %s does not say at which address it waits", UpstreamFailed, proxy), ln.Close())
+	}
+	x.session.note(func(r *Record) { r.Bound = bound })
+	return ln, nil
+}
+
+func closeListener(ln net.Listener) error {
+	if ln == nil {
+		return nil
+	}
+	return ln.Close()
+}
+
+// mayBind decides, and checks what a rule demands of a BIND beyond that.
+func (x *exchange) mayBind(ctx context.Context) (Grant, error) {
 	grant, err := x.decide(ctx)
 	if err != nil {
 		return grant, err
 	}
 	anybody := x.anyPeer()
+	name := ""
+	if grant.ByName {
+		name = x.request.Target.Name
+	}
+	proxy, held := x.server.state.primaries.has(x.session.Client.Addr(), x.request.Identity.Name, grant.Addrs, name)
+	if grant.Way.upstream() != nil {
+		x.session.note(func(r *Record) { r.Proxy = proxy }) // it is the one to ask: it knows the client's connection
+	}
 	switch {
-	case !anybody && !slices.ContainsFunc(grant.Addrs, isHost):
+	case !anybody && !grant.ByName && !slices.ContainsFunc(grant.Addrs, isHost):
 		return grant, fmt.Errorf("%w: %s is no host's address", BadRequest, x.request.Target.Host())
 	case anybody && !grant.Bind.AnyPeer:
 		return grant, fmt.Errorf("%w: BIND for any peer (DSTIP 0.0.0.0), and the rule does not say any_peer", Denied)
 	case grant.Bind.PrimaryOptional || anybody:
 		x.leansOn("optional")
-	case x.server.state.primaries.has(x.session.Client.Addr(), x.request.Identity.Name, grant.Addrs):
+	case held:
 		x.leansOn("held")
 	default:
 		x.leansOn("missing")
@@ -91,17 +143,17 @@ func (x *exchange) anyPeer() bool { return x.request.Target.IP.IsUnspecified() }
 
 // listen opens the socket that the application server is to connect to: on the
 // address of ours that routes to it, or on all where it is not known.
-func (x *exchange) listen(ctx context.Context, peers []netip.Addr) (net.Listener, error) {
+func (x *exchange) listen(ctx context.Context, g Grant) (net.Listener, error) {
 	local := netip.IPv4Unspecified()
 	if !x.anyPeer() {
 		var err error
-		if local, err = localFor(ctx, peers); err != nil {
+		if local, err = localFor(ctx, g.Addrs); err != nil {
 			return nil, err
 		}
 	}
 	ports := x.listener.BindPorts
 	for port := range ports.inAnyOrder() {
-		ln, err := x.listenOn(ctx, local, port)
+		ln, err := x.listenOn(ctx, x.server.outboundOf(g.Way), local, port)
 		switch {
 		case err == nil:
 			return ln, nil
@@ -114,12 +166,12 @@ func (x *exchange) listen(ctx context.Context, peers []netip.Addr) (net.Listener
 	return nil, fmt.Errorf("%w: every port from %d to %d is taken", NoPort, ports.First, ports.Last)
 }
 
-func (x *exchange) listenOn(ctx context.Context, local netip.Addr, port uint16) (net.Listener, error) {
+func (x *exchange) listenOn(ctx context.Context, out Outbound, local netip.Addr, port uint16) (net.Listener, error) {
 	network := "tcp4"
 	if local.Is6() {
 		network = "tcp6"
 	}
-	ln, err := x.server.outbound().Listen(ctx, network, netip.AddrPortFrom(local, port).String())
+	ln, err := out.Listen(ctx, network, netip.AddrPortFrom(local, port).String())
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", NoPort, err)
 	}
@@ -174,8 +226,9 @@ func (x *exchange) accept(ctx context.Context, ln net.Listener, grant Grant, lim
 			return nil, err
 		}
 		from := addrPort(c.RemoteAddr())
-		right := x.anyPeer() || slices.Contains(grant.Addrs, from.Addr())
-		if right || !grant.Bind.WaitForRightPeer {
+		right := x.anyPeer() || grant.ByName || slices.Contains(grant.Addrs, from.Addr())
+		waits := grant.Bind.WaitForRightPeer && grant.Way.upstream() == nil // which brings one peer and no other
+		if right || !waits {
 			ln.Close()
 			x.session.note(func(r *Record) { r.Address = from })
 		}
@@ -183,7 +236,7 @@ func (x *exchange) accept(ctx context.Context, ln net.Listener, grant Grant, lim
 			return x.stillWanted(ctx, c)
 		}
 		c.Close()
-		if !grant.Bind.WaitForRightPeer {
+		if !waits {
 			return nil, fmt.Errorf("%w: %s", WrongPeer, from)
 		}
 	}

@@ -20,8 +20,8 @@ func (x *exchange) connect(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return x.deny(context.Cause(ctx), netip.AddrPort{})
 	}
-	key := primary{x.session.Client.Addr(), x.request.Identity.Name, x.session.Address.Addr()}
-	x.server.state.primaries.add(key)
+	key := primary{x.session.Client.Addr(), x.request.Identity.Name, x.session.Address.Addr(), x.unresolved()}
+	x.server.state.primaries.add(key, x.session.Proxy)
 	defer x.server.state.primaries.remove(key)
 
 	bound := addrPort(target.LocalAddr())
@@ -40,29 +40,44 @@ func (x *exchange) connect(ctx context.Context) error {
 func (x *exchange) reach(ctx context.Context) (net.Conn, error) {
 	ctx, end := x.await(ctx, x.server.timeouts().Connect, false)
 	defer end()
-	addrs, err := x.judge(ctx)
+	to, err := x.judge(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return x.dial(ctx, addrs)
+	return x.dial(ctx, to)
 }
 
-// judge decides, and returns the addresses that may be dialled.
-func (x *exchange) judge(ctx context.Context) ([]netip.AddrPort, error) {
+// unresolved returns the name that the target is known by where it has no
+// address here.
+func (x *exchange) unresolved() string {
+	if x.session.Address.IsValid() {
+		return ""
+	}
+	return x.request.Target.Name
+}
+
+// judge decides, and returns where may be dialled.
+func (x *exchange) judge(ctx context.Context) (passage, error) {
 	if x.request.Target.Port == 0 {
-		return nil, fmt.Errorf("%w: port 0", BadRequest)
+		return passage{}, fmt.Errorf("%w: port 0", BadRequest)
 	}
 	grant, err := x.decide(ctx)
 	if err != nil {
-		return nil, err
+		return passage{}, err
 	}
-	return x.server.targets(grant.Addrs, x.request.Target.Port)
+	return x.passage(grant)
 }
 
-// dial connects to the first of the addresses that answers. The caller closes
-// the connection.
-func (x *exchange) dial(ctx context.Context, addrs []netip.AddrPort) (net.Conn, error) {
-	target, err := dialFirst(ctx, x.server.outbound(), addrs)
+// dial connects to the first of the addresses that answers, or has an upstream
+// do so. The caller closes the connection.
+func (x *exchange) dial(ctx context.Context, to passage) (target net.Conn, err error) {
+	if up := to.way.upstream(); up != nil {
+		var proxy string
+		target, proxy, err = up.Connect(ctx, departure(x.request, to))
+		x.session.note(func(r *Record) { r.Proxy = proxy })
+	} else {
+		target, err = dialFirst(ctx, x.server.outboundOf(to.way), to.addrs)
+	}
 	if ctx.Err() != nil { // and be it that the target answered in the same moment
 		return nil, errors.Join(context.Cause(ctx), closeIf(target))
 	}

@@ -164,8 +164,9 @@ func (x *exchange) decide(ctx context.Context) (Grant, error) {
 	}
 	judge := x.server.state.judge.Load()
 	grant, err := x.server.Policy.Decide(ctx, x.request)
+	grant.ByName = grant.ByName && grant.Way.upstream() != nil && x.request.Target.Name != ""
 	x.session.note(func(r *Record) {
-		r.Rule = grant.Rule
+		r.Rule, r.Via = grant.Rule, grant.Way.via()
 		if grant.Identity != (Identity{}) {
 			r.Identity = grant.Identity
 		}

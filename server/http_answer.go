@@ -74,7 +74,7 @@ func statusOf(reason error) int {
 		return http.StatusProxyAuthRequired
 	case Denied, Schedule, Revoked, NoIdentd, OtherUser, Loop:
 		return http.StatusForbidden
-	case NoName, Refused, Unreachable, TargetReset, BadReply:
+	case NoName, Refused, Unreachable, TargetReset, BadReply, UpstreamFailed:
 		return http.StatusBadGateway
 	case TimedOut, Idle, HalfClosed:
 		return http.StatusGatewayTimeout
@@ -113,22 +113,23 @@ func sentenceFor(status int, reason error) string {
 }
 
 var sentences = map[Reason]string{
-	Denied:        "The proxy does not let this request through.",
-	Schedule:      "The proxy does not let this request through at this hour.",
-	Revoked:       "The proxy does not let this request through any more.",
-	NoIdentd:      "The proxy asked your machine who you are, and got no answer.",
-	OtherUser:     "The proxy asked your machine who you are, and it named somebody else.",
-	Loop:          "The request leads back to the proxy itself.",
-	NoName:        "The host name has no address.",
-	Refused:       "The server refused the connection.",
-	Unreachable:   "There is no way to the server.",
-	TargetReset:   "The server ended the connection before it had answered.",
-	BadReply:      "The server's answer is not HTTP, or could be read in two ways.",
-	TimedOut:      "The server did not answer in time.",
-	Idle:          "The server did not answer in time.",
-	HalfClosed:    "The server did not answer in time.",
-	HandshakeSlow: "The request did not arrive in time.",
-	Unsupported:   "The proxy does not do what was asked for.",
+	Denied:         "The proxy does not let this request through.",
+	Schedule:       "The proxy does not let this request through at this hour.",
+	Revoked:        "The proxy does not let this request through any more.",
+	NoIdentd:       "The proxy asked your machine who you are, and got no answer.",
+	OtherUser:      "The proxy asked your machine who you are, and it named somebody else.",
+	Loop:           "The request leads back to the proxy itself.",
+	NoName:         "The host name has no address.",
+	Refused:        "The server refused the connection.",
+	Unreachable:    "There is no way to the server.",
+	UpstreamFailed: "The proxy reaches the server through another proxy, and that one failed.",
+	TargetReset:    "The server ended the connection before it had answered.",
+	BadReply:       "The server's answer is not HTTP, or could be read in two ways.",
+	TimedOut:       "The server did not answer in time.",
+	Idle:           "The server did not answer in time.",
+	HalfClosed:     "The server did not answer in time.",
+	HandshakeSlow:  "The request did not arrive in time.",
+	Unsupported:    "The proxy does not do what was asked for.",
 }
 
 // quoted writes s as a quoted-string (RFC 9110, section 5.6.4) of printable

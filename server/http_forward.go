@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"sync"
 	"time"
@@ -16,7 +15,7 @@ import (
 
 // forward sends a request to its target and the answer to the client.
 func (h *httpConn) forward(handshakes, sessions context.Context, r *httpRequest) (more bool, reason error) {
-	o, addrs, err := h.reachOrigin(sessions, r)
+	o, to, err := h.reachOrigin(sessions, r)
 	if err != nil {
 		return h.refuse(err, r)
 	}
@@ -32,7 +31,7 @@ func (h *httpConn) forward(handshakes, sessions context.Context, r *httpRequest)
 		if !errors.Is(err, errStale) {
 			return more, err
 		}
-		if o, err = h.redial(sessions, addrs); err != nil {
+		if o, err = h.redial(sessions, to); err != nil {
 			return h.refuse(err, r)
 		}
 	}
@@ -40,35 +39,36 @@ func (h *httpConn) forward(handshakes, sessions context.Context, r *httpRequest)
 
 // reachOrigin decides, and returns a connection to the target: the one that was
 // kept, where the decision allows its address, else a new one.
-func (h *httpConn) reachOrigin(sessions context.Context, r *httpRequest) (*origin, []netip.AddrPort, error) {
+func (h *httpConn) reachOrigin(sessions context.Context, r *httpRequest) (*origin, passage, error) {
 	kept := h.kept
 	h.kept = nil
 	ctx, end := h.awaiting(sessions)
 	defer end()
-	addrs, err := h.judge(ctx)
-	if err == nil && r.repeatable() && kept.takes(h.session.Identity, addrs) {
-		return kept, addrs, nil
+	to, err := h.judge(ctx)
+	if err == nil && r.repeatable() && kept.takes(h.session.Identity, to) {
+		h.session.note(func(r *Record) { r.Proxy = kept.proxy })
+		return kept, to, nil
 	}
 	kept.close()
 	if err != nil {
-		return nil, nil, err
+		return nil, to, err
 	}
-	c, err := h.dial(ctx, addrs)
+	c, err := h.dial(ctx, to)
 	if err != nil {
-		return nil, nil, err
+		return nil, to, err
 	}
-	return newOrigin(c), addrs, nil
+	return h.newOrigin(c, to), to, nil
 }
 
 // redial takes the place of a kept connection that turned out to be dead.
-func (h *httpConn) redial(sessions context.Context, addrs []netip.AddrPort) (*origin, error) {
+func (h *httpConn) redial(sessions context.Context, to passage) (*origin, error) {
 	ctx, end := h.awaiting(sessions)
 	defer end()
-	c, err := h.dial(ctx, addrs)
+	c, err := h.dial(ctx, to)
 	if err != nil {
 		return nil, err
 	}
-	return newOrigin(c), nil
+	return h.newOrigin(c, to), nil
 }
 
 // switching is the code of an answer that agrees to an upgrade.

@@ -13,11 +13,14 @@ type origin struct {
 	in     inflow
 	at     netip.AddrPort
 	user   Identity // whose requests it has carried
-	reused bool     // it has answered a request before
+	way    *Way
+	name   string // of the target, where its address is not known here
+	proxy  string // by which proxy of the way
+	reused bool   // it has answered a request before
 }
 
-func newOrigin(c net.Conn) *origin {
-	return &origin{conn: c, in: inflow{conn: c}, at: addrPort(c.RemoteAddr())}
+func (h *httpConn) newOrigin(c net.Conn, to passage) *origin {
+	return &origin{conn: c, in: inflow{conn: c}, at: addrPort(c.RemoteAddr()), way: to.way, name: to.name, proxy: h.session.Proxy}
 }
 
 // keep holds the connection ready for another request of a user.
@@ -27,11 +30,13 @@ func (o *origin) keep(user Identity) {
 	o.user, o.reused = user, true
 }
 
-// takes reports whether a connection that was kept can take a user's request to
-// one of the addresses: it has neither ended nor said anything unasked. Another
-// user's is no use, as some targets bind a login to the connection.
-func (o *origin) takes(user Identity, addrs []netip.AddrPort) bool {
-	return o != nil && o.user == user && slices.Contains(addrs, o.at) && isQuiet(o.conn)
+// takes reports whether a connection that was kept can take a user's request that
+// goes there: it leads there by the same way, and has neither ended nor said
+// anything unasked. Another user's is no use, as some targets bind a login to the
+// connection.
+func (o *origin) takes(user Identity, to passage) bool {
+	return o != nil && o.user == user && o.way == to.way && o.name == to.name &&
+		(to.name != "" || slices.Contains(to.addrs, o.at)) && isQuiet(o.conn)
 }
 
 // close closes the connection; that o is nil is allowed.

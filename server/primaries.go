@@ -11,39 +11,58 @@ type primary struct {
 	client netip.Addr
 	userID string
 	target netip.Addr
+	name   string // of the target, where an upstream alone knows its address
 }
 
 // primaries are the CONNECT relays that are open now. The zero value is empty.
 type primaries struct {
 	mu   sync.Mutex
-	open map[primary]int
+	open map[primary]*held
 }
 
-func (p *primaries) add(k primary) {
+// held are the relays of one kind.
+type held struct {
+	relays int
+	proxy  string // of the last of them: which proxy carries it
+}
+
+func (p *primaries) add(k primary, proxy string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.open == nil {
-		p.open = make(map[primary]int)
+		p.open = make(map[primary]*held)
 	}
-	p.open[k]++
+	h := p.open[k]
+	if h == nil {
+		h = &held{}
+		p.open[k] = h
+	}
+	h.relays++
+	h.proxy = proxy
 }
 
 func (p *primaries) remove(k primary) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.open[k]--; p.open[k] == 0 {
+	if h := p.open[k]; h.relays > 1 {
+		h.relays--
+	} else {
 		delete(p.open, k)
 	}
 }
 
-// has reports whether the same client holds a relay to one of the targets.
-func (p *primaries) has(client netip.Addr, userID string, targets []netip.Addr) bool {
+// has reports whether the same client holds a relay to one of the targets, or to
+// the one that has this name, and by which proxy.
+func (p *primaries) has(client netip.Addr, userID string, targets []netip.Addr, name string) (proxy string, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if h := p.open[primary{client, userID, netip.Addr{}, name}]; h != nil && name != "" {
+		return h.proxy, true
+	}
 	for _, target := range targets {
-		if p.open[primary{client, userID, target}] > 0 {
-			return true
+		if h := p.open[primary{client, userID, target, ""}]; h != nil {
+			return h.proxy, true
 		}
 	}
-	return false
+	return "", false
 }

@@ -42,6 +42,9 @@ const (
 	WrongPeer     Reason = "wrong-peer"     // somebody else connected to the BIND port
 	NoPort        Reason = "no-port"        // no port is free for BIND
 	BadReply      Reason = "bad-reply"      // the target's answer breaks its protocol
+
+	// UpstreamFailed: no upstream proxy is alive, or it refused this proxy or gave no reason.
+	UpstreamFailed Reason = "upstream"
 )
 
 // Ends of a session that was relayed, or whose client did not wait.

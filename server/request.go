@@ -77,6 +77,12 @@ type Grant struct {
 	Addrs    []netip.Addr // the addresses that were judged: only these are dialled, or accepted as peers
 	Bind     BindOptions
 	Until    time.Time // when the session has to end, with the reason [Schedule]; zero: it need not
+	Way      *Way      // how the session leaves; nil: by the Server's Outbound
+
+	// ByName grants the target's name, whatever its addresses: the Way's Upstream
+	// is sent it, and nobody looks it up here. Without an Upstream, or a name, it
+	// means nothing. A destination of datagrams needs addresses.
+	ByName bool
 }
 
 // BindOptions are a rule's terms for BIND.

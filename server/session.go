@@ -37,6 +37,8 @@ type Record struct {
 	Address  netip.AddrPort // what was dialled, the peer that BIND accepted, or the first that datagrams went to; zero: none
 	Bound    netip.AddrPort // the address of ours that was told to the client; zero: none
 	Rule     string         // the rule that decided; empty: none matched, or none was asked
+	Via      string         // the granted Way's; empty: none
+	Proxy    string         // of that way, which proxy it went through; empty: none
 	Primary  string         // of BIND: "held", "missing", or "optional" where the rule does not ask
 }
 

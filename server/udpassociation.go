@@ -34,7 +34,7 @@ const (
 // waits for a slow side: what cannot be sent at once, or kept until it is
 // decided on, is dropped.
 //
-// Its goroutines: one reader for each socket, at most maxDeciders that ask the
+// Its goroutines: one reader for each socket of each exit, at most maxDeciders that ask the
 // policy, and the caller of run, who watches the TCP connection. All have ended
 // when run returns.
 type association struct {
@@ -42,7 +42,7 @@ type association struct {
 	session *Session
 	request Request // what the request for each destination is made of
 	client  packetSocket
-	targets [families]packetSocket // nil: the family is not to be had
+	direct  *exit // by the Server's Outbound; nil: not open yet
 	idle    time.Duration
 
 	home      atomic.Pointer[net.UDPAddr] // where the client sends from, once that is known
@@ -54,6 +54,8 @@ type association struct {
 
 	mu       sync.Mutex // guards what follows
 	known    destinations
+	exits    map[*Way]*exit // all others
+	ended    bool           // no exit may be opened any more
 	deciding int            // deciders that run
 	waiting  []*destination // for a decider
 	granted  bool           // a destination was
@@ -69,10 +71,8 @@ func (a *association) run(ctx context.Context, control net.Conn) error {
 	defer end(nil)
 	a.touch()
 	a.read(ctx, a.client, a.up, end)
-	for _, s := range a.targets {
-		if s != nil {
-			a.read(ctx, s, a.down, end)
-		}
+	for _, s := range a.direct.open() {
+		a.read(ctx, s, a.downFrom(a.direct), end)
 	}
 	stop := context.AfterFunc(ctx, func() { expire(control) })
 	err := a.watch(ctx, control)
@@ -87,10 +87,15 @@ func (a *association) run(ctx context.Context, control net.Conn) error {
 
 // close gives the sockets up. It may be called again.
 func (a *association) close() {
-	for _, s := range append(a.targets[:], a.client) {
-		if s != nil {
-			_ = s.Close() // nobody is left to tell
-		}
+	if a.client != nil {
+		_ = a.client.Close() // nobody is left to tell
+	}
+	a.direct.close()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ended = true
+	for _, e := range a.exits {
+		e.close()
 	}
 }
 
@@ -171,12 +176,17 @@ func (a *association) up(ctx context.Context, b *batch, n int) {
 		if !ok {
 			continue
 		}
-		if to := a.route(ctx, target, payload, now); to != nil {
+		to, by := a.route(ctx, target, payload, now)
+		switch by {
+		case nil:
+		case a.direct:
 			b.out[family(to.AddrPort().Addr())].add(payload, to, len(payload))
+		default:
+			a.sendBy(by, to, payload)
 		}
 	}
 	for f := range b.out {
-		a.session.meter.Add(a.send(&b.out[f], a.targets[f]), 0)
+		a.session.meter.Add(a.send(&b.out[f], a.direct.sockets[f]), 0)
 	}
 }
 
@@ -227,9 +237,9 @@ func (a *association) unwrap(from netip.AddrPort, datagram []byte, now time.Time
 	return target, payload, ok
 }
 
-// route returns where to send what is for a target, or nil: then it was refused,
-// or is kept until that is known.
-func (a *association) route(ctx context.Context, target socks.Addr, payload []byte, now time.Time) *net.UDPAddr {
+// route returns where to send what is for a target, and by which exit. That is
+// nil where it was refused, or is kept until that is known.
+func (a *association) route(ctx context.Context, target socks.Addr, payload []byte, now time.Time) (*net.UDPAddr, *exit) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	d := a.known.find(target)
@@ -246,13 +256,12 @@ func (a *association) route(ctx context.Context, target socks.Addr, payload []by
 	case d == nil || d.pending && !a.known.keep(d, payload):
 		a.drop(1)
 	case d.pending:
-		return nil
 	case d.to == nil:
 		a.drop(1)
 	default:
-		return d.to
+		return d.to, d.exit
 	}
-	return nil
+	return nil, nil
 }
 
 // ask sees to it that a pending destination is decided on. Callers hold mu.
@@ -265,8 +274,8 @@ func (a *association) ask(ctx context.Context, d *destination) {
 	a.deciders.Go(func() {
 		for d != nil {
 			before := a.server.state.judge.Load()
-			at, err := a.judge(ctx, d)
-			d = a.settle(d, at, err)
+			at, by, err := a.judge(ctx, d)
+			d = a.settle(d, at, by, err)
 			if judge := a.server.state.judge.Load(); judge != before {
 				a.review(judge)
 			}
@@ -274,15 +283,18 @@ func (a *association) ask(ctx context.Context, d *destination) {
 	})
 }
 
-// judge asks the policy about a pending destination, and chooses the address.
-func (a *association) judge(life context.Context, d *destination) (netip.AddrPort, error) {
+// judge asks the policy about a pending destination, and chooses the exit and the
+// address.
+func (a *association) judge(life context.Context, d *destination) (at netip.AddrPort, by *exit, err error) {
 	ctx, cancel := context.WithTimeoutCause(life, decideTime, TimedOut)
 	defer cancel()
 	request := a.request
 	request.Target = d.target
 	grant, err := a.server.Policy.Decide(ctx, &request)
 	d.grant = grant
-	var at netip.AddrPort
+	if err == nil && d.target.Port != 0 {
+		by, err = a.exit(life, ctx, grant.Way)
+	}
 	switch {
 	case err != nil && ctx.Err() != nil:
 		err = context.Cause(ctx)
@@ -291,33 +303,33 @@ func (a *association) judge(life context.Context, d *destination) (netip.AddrPor
 	case err == nil && d.target.Port == 0:
 		err = fmt.Errorf("%w: port 0", BadRequest)
 	case err == nil:
-		at, err = a.choose(ctx, grant.Addrs, d)
+		at, err = a.choose(ctx, grant.Addrs, d, by)
 	}
 	if life.Err() == nil { // else it was the end that cut the decision short
-		a.note(grant, at, err)
+		a.note(grant, at, by, err)
 	}
-	return at, err
+	return at, by, err
 }
 
 // choose returns the address to send to: the one in use, if it was granted
 // again (a conversation must not change its partner), else the first that the
 // system knows a way to.
-func (a *association) choose(ctx context.Context, granted []netip.Addr, d *destination) (netip.AddrPort, error) {
+func (a *association) choose(ctx context.Context, granted []netip.Addr, d *destination, by *exit) (netip.AddrPort, error) {
 	hosts, err := a.server.targets(granted, d.target.Port)
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
 	hosts = slices.DeleteFunc(hosts, func(h netip.AddrPort) bool {
-		unfit := a.unfit(h)
+		unfit := a.unfit(h, by)
 		err = cmp.Or(err, unfit)
 		return unfit != nil
 	})
 	switch {
 	case len(hosts) == 0:
 		return netip.AddrPort{}, err
-	case slices.Contains(hosts, d.at):
+	case d.exit == by && slices.Contains(hosts, d.at):
 		return d.at, nil
-	case len(hosts) == 1 || a.server.Outbound != nil: // whose ways are not known here
+	case len(hosts) == 1 || by != a.direct || a.server.Outbound != nil: // whose ways are not known here
 		return hosts[0], nil
 	}
 	first := slices.IndexFunc(hosts, func(h netip.AddrPort) bool {
@@ -328,18 +340,18 @@ func (a *association) choose(ctx context.Context, granted []netip.Addr, d *desti
 }
 
 // unfit says why nothing can be sent to an address.
-func (a *association) unfit(h netip.AddrPort) error {
+func (a *association) unfit(h netip.AddrPort, by *exit) error {
 	switch {
 	case a.server.state.associated.has(h):
 		return fmt.Errorf("%w: %s is this proxy", Loop, h)
-	case a.targets[family(h.Addr())] == nil:
-		return fmt.Errorf("%w: this machine has not the family of %s", Unreachable, h.Addr())
+	case by.sockets[family(h.Addr())] == nil:
+		return fmt.Errorf("%w: there is no way out for the family of %s", Unreachable, h.Addr())
 	}
 	return nil
 }
 
 // note tells the session what was decided: the first grant stands for all.
-func (a *association) note(grant Grant, at netip.AddrPort, err error) {
+func (a *association) note(grant Grant, at netip.AddrPort, by *exit, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.granted {
@@ -359,15 +371,21 @@ func (a *association) note(grant Grant, at netip.AddrPort, err error) {
 		if err == nil || first {
 			r.Rule, r.Address = grant.Rule, at
 		}
+		if err == nil {
+			r.Via, r.Proxy = grant.Way.via(), by.proxy
+		}
 	})
 }
 
 // settle sends or drops what was kept for a destination that is decided on. It
 // returns the next that waits for a decision; nil ends the decider.
-func (a *association) settle(d *destination, at netip.AddrPort, err error) *destination {
+func (a *association) settle(d *destination, at netip.AddrPort, by *exit, err error) *destination {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.known.settle(d, at, time.Now())
+	if by != nil && by.gone {
+		at, err = netip.AddrPort{}, UpstreamFailed // ended since it was chosen
+	}
+	a.known.settle(d, at, by, time.Now())
 	for queue := a.known.take(d); len(queue) > 0; queue = a.known.take(d) {
 		if err != nil {
 			a.drop(len(queue))
@@ -375,7 +393,7 @@ func (a *association) settle(d *destination, at netip.AddrPort, err error) *dest
 		}
 		to := d.to
 		a.mu.Unlock()
-		a.sendKept(queue, to)
+		a.sendBy(by, to, queue...)
 		a.mu.Lock()
 	}
 	d.pending = false // only now: what comes later must not overtake
@@ -389,23 +407,28 @@ func (a *association) settle(d *destination, at netip.AddrPort, err error) *dest
 	return next
 }
 
-func (a *association) sendKept(queue [][]byte, to *net.UDPAddr) {
+func (a *association) sendBy(by *exit, to *net.UDPAddr, payloads ...[]byte) {
 	var o outgoing
-	o.messages = make([]message, 0, len(queue))
-	for _, payload := range queue {
+	o.messages = make([]message, 0, len(payloads))
+	for _, payload := range payloads {
 		o.add(payload, to, len(payload))
 	}
-	a.session.meter.Add(a.send(&o, a.targets[family(to.AddrPort().Addr())]), 0)
+	a.session.meter.Add(a.send(&o, by.sockets[family(to.AddrPort().Addr())]), 0)
+}
+
+// downFrom returns down for what comes by one exit.
+func (a *association) downFrom(by *exit) func(context.Context, *batch, int) {
+	return func(_ context.Context, b *batch, n int) { a.down(by, b, n) }
 }
 
 // down takes a batch from the targets to the client. What comes from an address
-// that the client has not sent to is dropped.
-func (a *association) down(_ context.Context, b *batch, n int) {
+// that the client has not sent to by the same exit is dropped.
+func (a *association) down(by *exit, b *batch, n int) {
 	home := a.home.Load()
 	out := &b.out[v4] // all to one address
 	a.mu.Lock()
 	for i := range n {
-		p := a.known.peers[udpAddrPort(b.in[i].Addr)]
+		p := a.known.peers[source{by, udpAddrPort(b.in[i].Addr)}]
 		if p == nil || home == nil {
 			a.drop(1)
 			continue

@@ -79,7 +79,7 @@ func associateInMemory(t *testing.T, p Policy, idle time.Duration) *memoryAssoci
 		request: Request{Command: socks.Associate, Client: netip.AddrPortFrom(homeAt.Addr(), 4999)},
 		idle:    idle,
 	}
-	m.association.client, m.targets[v4] = m.client, m.target
+	m.association.client, m.direct = m.client, &exit{sockets: [families]packetSocket{v4: m.target}}
 	ctx := m.session.open(context.WithoutCancel(t.Context()), &m.server.state, nil, &m.request)
 	m.session.leaveReviewsTo(m.review)
 	t.Cleanup(m.session.close)
@@ -276,7 +276,7 @@ func TestAssociationDropsOldFragments(t *testing.T) {
 // TestAssociationChooses the address in use, else the first that can be reached.
 func TestAssociationChooses(t *testing.T) {
 	a := &association{server: &Server{}}
-	a.targets[v4] = newMemorySocket()
+	a.direct = &exit{sockets: [families]packetSocket{v4: newMemorySocket()}}
 	own := netip.MustParseAddrPort("127.0.0.9:53")
 	a.server.state.associated.add(own)
 	const nowhere, here, there = "240.0.0.1", "127.0.0.1", "127.0.0.2"
@@ -300,7 +300,7 @@ func TestAssociationChooses(t *testing.T) {
 		{"nothing", nil, "", "", Denied},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			d := &destination{target: socks.Addr{Name: "name.test", Port: own.Port()}}
+			d := &destination{target: socks.Addr{Name: "name.test", Port: own.Port()}, exit: a.direct}
 			var granted []netip.Addr
 			for _, g := range test.granted {
 				granted = append(granted, netip.MustParseAddr(g))
@@ -308,7 +308,7 @@ func TestAssociationChooses(t *testing.T) {
 			if test.inUse != "" {
 				d.at = netip.AddrPortFrom(netip.MustParseAddr(test.inUse), own.Port())
 			}
-			got, err := a.choose(t.Context(), granted, d)
+			got, err := a.choose(t.Context(), granted, d, a.direct)
 			switch {
 			case test.want == "" && (err == nil || ReasonOf(err) != test.reason):
 				t.Errorf("%v, %v; want %q", got, err, test.reason)

@@ -24,11 +24,18 @@ type destination struct {
 	target  socks.Addr
 	pending bool           // the policy is being asked; what is sent meanwhile waits in queue
 	at      netip.AddrPort // the address that was granted; invalid: refused
+	exit    *exit          // by which it is reached
 	to      *net.UDPAddr   // the same for the socket
 	until   time.Time      // how long that holds
 	grant   Grant          // what the policy said; while pending the decider's, then it belongs to the association's mutex
 	queue   [][]byte
 	place   *list.Element
+}
+
+// source is where a datagram may come from.
+type source struct {
+	exit *exit
+	at   netip.AddrPort
 }
 
 // peer is an address that the client has sent to: it alone may answer.
@@ -41,7 +48,7 @@ type peer struct {
 // zero value is empty. It is not safe for concurrent use.
 type destinations struct {
 	byTarget map[socks.Addr]*destination
-	peers    map[netip.AddrPort]*peer
+	peers    map[source]*peer
 	order    list.List // the most recently used first
 	queued   int       // bytes in all queues
 }
@@ -59,7 +66,7 @@ func (ds *destinations) find(target socks.Addr) *destination {
 // forgets one; it returns nil where all of them are pending.
 func (ds *destinations) add(target socks.Addr) *destination {
 	if ds.byTarget == nil {
-		ds.byTarget, ds.peers = make(map[socks.Addr]*destination), make(map[netip.AddrPort]*peer)
+		ds.byTarget, ds.peers = make(map[socks.Addr]*destination), make(map[source]*peer)
 	}
 	if len(ds.byTarget) >= maxDestinations && !ds.forget() {
 		return nil
@@ -77,7 +84,7 @@ func (ds *destinations) forget() bool {
 		if !ok || d.pending {
 			continue
 		}
-		ds.move(d, netip.AddrPort{})
+		ds.move(d, netip.AddrPort{}, nil)
 		ds.order.Remove(e)
 		delete(ds.byTarget, d.target)
 		return true
@@ -86,8 +93,8 @@ func (ds *destinations) forget() bool {
 }
 
 // settle notes what was decided: the address that was granted, or none.
-func (ds *destinations) settle(d *destination, at netip.AddrPort, now time.Time) {
-	ds.move(d, at)
+func (ds *destinations) settle(d *destination, at netip.AddrPort, by *exit, now time.Time) {
+	ds.move(d, at, by)
 	d.until = now.Add(refusedFor)
 	if at.IsValid() {
 		d.until = now.Add(grantedFor)
@@ -99,26 +106,36 @@ func (ds *destinations) settle(d *destination, at netip.AddrPort, now time.Time)
 
 // move puts a destination to another address, which from now on may answer;
 // the one that it was at may not, unless another destination is there too.
-func (ds *destinations) move(d *destination, at netip.AddrPort) {
-	if d.at == at {
+func (ds *destinations) move(d *destination, at netip.AddrPort, by *exit) {
+	if d.at == at && d.exit == by {
 		return
 	}
-	if old := ds.peers[d.at]; old != nil {
+	if old := ds.peers[source{d.exit, d.at}]; old != nil {
 		if old.destinations--; old.destinations == 0 {
-			delete(ds.peers, d.at)
+			delete(ds.peers, source{d.exit, d.at})
 		}
 	}
-	d.at, d.to = at, nil
+	d.at, d.exit, d.to = at, by, nil
 	if !at.IsValid() {
 		return
 	}
 	d.to = net.UDPAddrFromAddrPort(at)
-	p := ds.peers[at]
+	p := ds.peers[source{by, at}]
 	if p == nil {
 		p = &peer{header: socks.Datagram5{Host: socks.NewHost5(at)}.Append(nil)}
-		ds.peers[at] = p
+		ds.peers[source{by, at}] = p
 	}
 	p.destinations++
+}
+
+// leave has all destinations of an exit decided on again when they are used next.
+func (ds *destinations) leave(by *exit) {
+	for _, d := range ds.byTarget {
+		if d.exit == by {
+			ds.move(d, netip.AddrPort{}, nil)
+			d.until = time.Time{}
+		}
+	}
 }
 
 // keep puts a payload into the queue of a pending destination. It reports false

@@ -26,11 +26,11 @@ func (ds *destinations) granted(t *testing.T, i int) {
 	t.Helper()
 	d := ds.mustAdd(t, i)
 	d.pending = false
-	ds.settle(d, netip.AddrPortFrom(d.target.IP, d.target.Port), time.Time{})
+	ds.settle(d, netip.AddrPortFrom(d.target.IP, d.target.Port), nil, time.Time{})
 }
 
 func (ds *destinations) mayAnswer(i int) bool {
-	return ds.peers[netip.AddrPortFrom(targetNumber(i).IP, uint16(i))] != nil
+	return ds.peers[source{nil, netip.AddrPortFrom(targetNumber(i).IP, uint16(i))}] != nil
 }
 
 // TestDestinationsAreForgotten: the least recently used one goes, and with it
@@ -71,15 +71,15 @@ func TestDestinationsShareAPeer(t *testing.T) {
 	var ds destinations
 	at := netip.MustParseAddrPort("192.0.2.9:53")
 	one, two := ds.mustAdd(t, 1), ds.mustAdd(t, 2)
-	ds.settle(one, at, time.Time{})
-	ds.settle(one, at, time.Time{}) // decided on again
-	ds.settle(two, at, time.Time{})
-	ds.settle(one, netip.AddrPort{}, time.Time{})
-	if ds.peers[at] == nil || one.to != nil || two.to == nil {
+	ds.settle(one, at, nil, time.Time{})
+	ds.settle(one, at, nil, time.Time{}) // decided on again
+	ds.settle(two, at, nil, time.Time{})
+	ds.settle(one, netip.AddrPort{}, nil, time.Time{})
+	if ds.peers[source{nil, at}] == nil || one.to != nil || two.to == nil {
 		t.Error("the address that is still granted may not answer")
 	}
-	ds.settle(two, netip.MustParseAddrPort("192.0.2.10:53"), time.Time{})
-	if ds.peers[at] != nil || len(ds.peers) != 1 {
+	ds.settle(two, netip.MustParseAddrPort("192.0.2.10:53"), nil, time.Time{})
+	if ds.peers[source{nil, at}] != nil || len(ds.peers) != 1 {
 		t.Error("an address that is granted no more may answer")
 	}
 }

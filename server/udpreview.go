@@ -97,6 +97,6 @@ func (a *association) expire() {
 // withdraw takes the address of a destination away: nothing goes there, and
 // nothing comes from there. The next datagram for it asks the policy anew.
 func (ds *destinations) withdraw(d *destination) {
-	ds.move(d, netip.AddrPort{})
+	ds.move(d, netip.AddrPort{}, nil)
 	d.until = time.Time{}
 }

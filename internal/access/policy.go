@@ -88,7 +88,7 @@ func (d *decision) ask(ctx context.Context, r *Rule) (grant server.Grant, done b
 	if !hit || !d.proves(ctx, r) {
 		return server.Grant{}, false, nil
 	}
-	grant = server.Grant{Rule: r.Name, Addrs: addrs, Bind: r.Bind}
+	grant = server.Grant{Rule: r.Name, Addrs: addrs, Bind: r.Bind, Way: r.Way, ByName: !d.resolved}
 	if !r.Deny {
 		return grant, true, nil
 	}
@@ -104,6 +104,9 @@ func (d *decision) ask(ctx context.Context, r *Rule) (grant server.Grant, done b
 func (d *decision) match(ctx context.Context, r *Rule) (addrs []netip.Addr, hit bool, err error) {
 	if r.Bind.AnyPeer && !r.Deny && d.request.Command == socks.Bind && d.request.Target.IP.IsUnspecified() {
 		return d.open, true, nil
+	}
+	if d.sendsName(r) {
+		return nil, true, nil
 	}
 	to := r.destinations()
 	host := d.request.Target.Name
@@ -123,6 +126,19 @@ func (d *decision) match(ctx context.Context, r *Rule) (addrs []netip.Addr, hit 
 		}
 	}
 	return addrs, len(addrs) > 0, nil
+}
+
+// sendsName reports whether a rule allows a host by its name alone: it lets it
+// leave through an upstream that looks names up, and names the host or any target
+// at all. Where an earlier rule had to know the addresses, they are judged and
+// sent; and datagrams need them always, for who answers must be known.
+func (d *decision) sendsName(r *Rule) bool {
+	host := d.request.Target.Name
+	return r.SendNames && !r.Deny && host != "" && !d.resolved && !isLocalhost(host) &&
+		d.request.Command != socks.Associate &&
+		slices.ContainsFunc(r.destinations(), func(t Destination) bool {
+			return t.Class == Any || t.Name != "" && t.matchesName(host)
+		})
 }
 
 func (d *decision) within(to []Destination, a netip.Addr) bool {

@@ -26,6 +26,8 @@ type Rule struct {
 	To        []Destination
 	Ports     []server.PortRange
 	Bind      server.BindOptions
+	Way       *server.Way // how what it allows leaves; nil: the server's own
+	SendNames bool        // that Way takes names, to be looked up at its other end
 }
 
 // Users are the names that a rule is for. Without any it is for nobody.

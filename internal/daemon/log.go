@@ -83,6 +83,12 @@ func request(s *server.Session) []any {
 	case socks.Associate:
 		line = append(line, "dropped", s.Dropped())
 	}
+	if s.Via != "" {
+		line = append(line, "via", s.Via)
+	}
+	if s.Proxy != "" {
+		line = append(line, "proxy", s.Proxy)
+	}
 	return append(line, "address", address(s.Address), "bound", address(s.Bound), "rule", s.Rule)
 }
 
