@@ -156,7 +156,7 @@ func (d *Dialer) bound(ctx context.Context) (context.Context, context.CancelFunc
 func (d *Dialer) try(ctx context.Context, cmd socks.Command, target socks.Addr, left int) (_ granted, err error) {
 	conn, err := d.reach(ctx)
 	if err != nil {
-		return granted{}, d.fail(cmd, target.String(), fmt.Errorf("%w: %w", errUnreachable, because(ctx, err)))
+		return granted{}, d.fail(cmd, target.String(), fmt.Errorf("%w: %w", ErrProxy, because(ctx, err)))
 	}
 	defer func() {
 		if err != nil {
@@ -173,6 +173,26 @@ func (d *Dialer) try(ctx context.Context, cmd socks.Command, target socks.Addr, 
 		return granted{}, refused(d.proxy, cmd.String(), target.String(), answer)
 	}
 	return granted{conn, target, answer}, nil
+}
+
+// Probe connects to the proxy, in a chain through those before it, goes as far as
+// its protocol goes without a request (TLS; the greeting and the login of SOCKS 5),
+// and hangs up. It blocks until that is done or ctx ends; nil says that the proxy
+// serves. Errors are like those of DialContext.
+func (d *Dialer) Probe(ctx context.Context) error {
+	ctx, cancel := d.bound(ctx)
+	defer cancel()
+	const op = "probe"
+	conn, err := d.reach(ctx)
+	if err != nil {
+		return &opError{d.proxy.String(), op, d.proxy.address, fmt.Errorf("%w: %w", ErrProxy, because(ctx, err))}
+	}
+	defer conn.Close()
+	_, err = exchange(ctx, conn, func() (reply, error) { return reply{}, d.proxy.greet(conn) })
+	if err != nil {
+		return &opError{d.proxy.String(), op, d.proxy.address, err}
+	}
+	return nil
 }
 
 // reach connects to the proxy itself.
@@ -210,13 +230,10 @@ func share(ctx context.Context, left int) (context.Context, context.CancelFunc) 
 	return context.WithTimeoutCause(ctx, part, fmt.Errorf("no answer within %v, this address's share of the time", part))
 }
 
-// errUnreachable marks failures to reach the proxy itself.
-var errUnreachable = errors.New("reaching the proxy")
-
 // isFinal reports whether err would be the same for any other address of the
 // target: it is about the proxy, or about who asks.
 func isFinal(err error) bool {
-	return errors.Is(err, errUnreachable) || errors.Is(err, socks.ErrVersion) ||
+	return errors.Is(err, ErrProxy) || errors.Is(err, socks.ErrVersion) ||
 		errors.Is(err, ErrNoIdentd) || errors.Is(err, ErrOtherUser) || errors.Is(err, ErrLogin)
 }
 

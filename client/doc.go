@@ -90,6 +90,9 @@
 //
 //	if errors.Is(err, client.ErrNotAllowed) { ... }
 //
+// Where the proxy itself, or in a chain the last of them, could not be reached, the
+// error matches [ErrProxy], whatever else it matches.
+//
 // Every other error is a [net.Error] whose text names the proxy, the operation,
 // the target and the step that failed; a login that is refused before there is a
 // request (SOCKS 5) is one of them. When time runs out its Timeout method is

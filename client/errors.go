@@ -83,6 +83,10 @@ func (s Status) String() string {
 // isInterim reports whether another response follows this one.
 func (s Status) isInterim() bool { return s/100 == 1 && s != 101 }
 
+// ErrProxy is matched by every failure to reach the proxy itself, or in a chain the
+// last of them: whatever the cause, it is no word about the target.
+var ErrProxy = errors.New("reaching the proxy")
+
 // ReplyError is a proxy's refusal of a request, in a reply. In a chain, Proxy
 // tells which one it was.
 type ReplyError struct {
@@ -133,6 +137,7 @@ func reasons() map[string]error {
 		"other-user":  ErrOtherUser,
 		"no-name":     ErrUnreachable,
 		"unreachable": ErrUnreachable,
+		"upstream":    ErrUnreachable,
 		"refused":     ErrRefused,
 		"timed-out":   ErrTimeout,
 		"unsupported": ErrUnsupported,

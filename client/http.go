@@ -43,6 +43,8 @@ func newHTTP(user *url.Userinfo) (protocol, error) {
 
 func isControl(r rune) bool { return r < ' ' || r == 0x7f }
 
+func (httpProxy) greet(net.Conn) error { return nil } // the request is what comes first
+
 func (httpProxy) names() bool { return true }
 
 func (httpProxy) carries(cmd socks.Command) error {

@@ -22,6 +22,8 @@ type protocol interface {
 	names() bool
 	// fits reports whether a request can name this address.
 	fits(netip.Addr) bool
+	// greet does what comes before a request, on a connection of its own.
+	greet(conn net.Conn) error
 	// ask makes the request and returns the reply to it, whatever its code.
 	ask(conn net.Conn, cmd socks.Command, target socks.Addr) (reply, error)
 	// second returns the reader of BIND's second reply.

@@ -28,6 +28,8 @@ func newSOCKS4(extended bool) func(*url.Userinfo) (protocol, error) {
 	}
 }
 
+func (socks4) greet(net.Conn) error { return nil } // the request is what comes first
+
 func (p socks4) names() bool { return p.extended }
 
 func (socks4) carries(cmd socks.Command) error {

@@ -31,6 +31,8 @@ func newSOCKS5(sendsNames bool) func(*url.Userinfo) (protocol, error) {
 	}
 }
 
+func (p socks5) greet(conn net.Conn) error { return p.authenticate(conn) }
+
 func (p socks5) names() bool { return p.sendsNames }
 
 func (socks5) carries(socks.Command) error { return nil }

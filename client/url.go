@@ -13,15 +13,46 @@ import (
 
 // proxy is what a proxy URL says.
 type proxy struct {
-	scheme  string
-	host    string // without brackets
-	address string // host:port
-	overTLS bool
+	scheme             string
+	host               string // without brackets
+	address            string // host:port
+	overTLS            bool
+	hasUser, hasSecret bool
 	protocol
 }
 
 // String returns the proxy as errors name it: without the user.
 func (p proxy) String() string { return p.scheme + "://" + p.address }
+
+// Proxy is what a proxy URL says of a proxy, without its login.
+type Proxy struct {
+	Scheme     string // socks4, socks4a, socks5, socks5h, http or https
+	Host, Port string // without brackets; the port is a number
+	SendsNames bool   // names of targets are sent to it unresolved
+	HasUser    bool   // the URL has a user
+	HasSecret  bool   // the URL has a password
+}
+
+// String returns the proxy as a URL.
+func (p Proxy) String() string { return p.Scheme + "://" + net.JoinHostPort(p.Host, p.Port) }
+
+// Proxies reads a proxy URL, or a chain of them, as New does, and returns the
+// proxies in the order in which they are reached. Its error is New's.
+func Proxies(proxyURL string) ([]Proxy, error) {
+	var list []Proxy
+	for _, text := range splitChain(proxyURL) {
+		p, err := parseProxy(text)
+		if err != nil {
+			return nil, err
+		}
+		_, port, _ := net.SplitHostPort(p.address) // which was put together so
+		list = append(list, Proxy{
+			Scheme: p.scheme, Host: p.host, Port: port,
+			SendsNames: p.names(), HasUser: p.hasUser, HasSecret: p.hasSecret,
+		})
+	}
+	return list, nil
+}
 
 // scheme is what there is to know of a kind of proxy before one is named.
 type scheme struct {
@@ -93,12 +124,15 @@ func parseProxy(raw string) (proxy, error) {
 	if err != nil {
 		return proxy{}, err
 	}
+	secret, hasSecret := u.User.Password()
 	return proxy{
-		scheme:   u.Scheme,
-		host:     u.Hostname(),
-		address:  net.JoinHostPort(u.Hostname(), port),
-		overTLS:  kind.overTLS,
-		protocol: speaks,
+		hasUser:   u.User.String() != "",
+		hasSecret: hasSecret && secret != "",
+		scheme:    u.Scheme,
+		host:      u.Hostname(),
+		address:   net.JoinHostPort(u.Hostname(), port),
+		overTLS:   kind.overTLS,
+		protocol:  speaks,
 	}, nil
 }
 

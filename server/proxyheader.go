@@ -177,6 +177,47 @@ func headerAddrs(b []byte, length int) proxyHeader {
 	return proxyHeader{client: at(0), local: at(1)}
 }
 
+// AppendProxyHeader appends a header of the PROXY protocol, version 1 or 2, by
+// which a server that lists this machine learns that a connection is for client,
+// who has connected to local. Without a valid client it says that the connection
+// is this machine's own.
+func AppendProxyHeader(b []byte, version int, client, local netip.AddrPort) []byte {
+	known := client.IsValid() && local.IsValid()
+	from, to := client.Addr().Unmap().WithZone(""), local.Addr().Unmap().WithZone("")
+	if known && from.Is4() != to.Is4() { // both must be of one family
+		from, to = netip.AddrFrom16(from.As16()), netip.AddrFrom16(to.As16())
+	}
+	if version == 1 {
+		return appendHeader1(b, known, netip.AddrPortFrom(from, client.Port()), netip.AddrPortFrom(to, local.Port()))
+	}
+	command, family, length := byte(headerLocal), byte(headerUnspec), 0
+	switch {
+	case known && from.Is4():
+		command, family, length = headerProxy, headerTCP4, 2*(4+2)
+	case known:
+		command, family, length = headerProxy, headerTCP6, 2*(16+2)
+	}
+	b = append(append(b, headerSignature...), command, family)
+	b = binary.BigEndian.AppendUint16(b, uint16(length))
+	if known {
+		b = append(append(b, from.AsSlice()...), to.AsSlice()...)
+		b = binary.BigEndian.AppendUint16(b, client.Port())
+		b = binary.BigEndian.AppendUint16(b, local.Port())
+	}
+	return b
+}
+
+func appendHeader1(b []byte, known bool, from, to netip.AddrPort) []byte {
+	family := "TCP6"
+	switch {
+	case !known:
+		return append(b, headerWords+"UNKNOWN\r\n"...)
+	case from.Addr().Is4():
+		family = "TCP4"
+	}
+	return fmt.Appendf(b, headerWords+"%s %s %s %d %d\r\n", family, from.Addr(), to.Addr(), from.Port(), to.Port())
+}
+
 // takesHeader reports whether the client's address is one that must begin with
 // a PROXY header.
 func (l *Listener) takesHeader(client netip.Addr) bool {

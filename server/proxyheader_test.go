@@ -143,6 +143,7 @@ func FuzzProxyHeader(f *testing.F) {
 		if h.client.IsValid() != h.local.IsValid() || h.client.Addr().Is4In6() || h.client.Addr().Zone() != "" {
 			t.Fatalf("%v", h)
 		}
+		writtenHeaders(t, h)
 		switch {
 		case err != nil:
 			if errors.Is(err, socks.ErrShort) && len(b) >= mostHeader {
@@ -156,6 +157,34 @@ func FuzzProxyHeader(f *testing.F) {
 			t.Fatalf("%d bytes", took)
 		}
 	})
+}
+
+// writtenHeaders wants what is written of h to be read as h, whatever follows.
+func writtenHeaders(t *testing.T, h proxyHeader) {
+	t.Helper()
+	for version := 1; version <= 2; version++ {
+		wire := AppendProxyHeader([]byte("before"), version, h.client, h.local)[len("before"):]
+		got, took, err := parseProxyHeader(append(bytes.Clone(wire), 5))
+		if err != nil || took != len(wire) || got != h {
+			t.Fatalf("version %d of %v: %q is read as %v, %d bytes, %v", version, h, wire, got, took, err)
+		}
+	}
+}
+
+func TestAppendProxyHeader(t *testing.T) {
+	at := func(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
+	for _, test := range []struct{ client, local netip.AddrPort }{
+		{},
+		{at("192.0.2.1:40122"), at("198.51.100.7:1080")},
+		{at("[2001:db8::1]:1"), at("[2001:db8::2]:65535")},
+		{at("192.0.2.1:40122"), at("[2001:db8::2]:1080")}, // of two families
+	} {
+		writtenHeaders(t, proxyHeader(test))
+	}
+	zoned := AppendProxyHeader(nil, 1, at("[fe80::1%eth0]:1"), at("[::ffff:192.0.2.1]:2"))
+	if want := "PROXY TCP6 fe80::1 ::ffff:192.0.2.1 1 2\r\n"; string(zoned) != want {
+		t.Errorf("%q, want %q", zoned, want)
+	}
 }
 
 // balanced is a server behind the load balancers of 127.0.0.0/30.

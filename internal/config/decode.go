@@ -33,7 +33,10 @@ type decoder struct {
 	listenerRefs   []*node // names to be looked up when all is read
 	groupRefs      []*node // the same, with their @
 	passwordRefs   []*node // the rules that ask for one
-	usersSet       bool    // the section is there
+	upstreamRefs   []*node // the same of rules that say via
+	secrets        []*node // URLs with a password
+	firstProxies   []firstProxy
+	usersSet       bool // the section is there
 	files          []fileRef
 }
 

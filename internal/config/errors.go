@@ -10,7 +10,7 @@ type Error struct {
 	File    string // as given to Parse; empty for a fault of the command line
 	Line    int    // from 1; 0: the fault has no place in the file
 	Column  int    // in characters, from 1; a tab is one
-	Text    string // the line itself, as it stands: print it only escaped, as Error does
+	Text    string // the line itself, as it stands but for passwords: print it only escaped, as Error does
 	Problem string // what is wrong; one line, with every value in it escaped
 	Hint    string // what would be right; may be empty
 
@@ -72,9 +72,11 @@ func (e Errors) Unwrap() []error {
 	return all
 }
 
-// quote makes s fit for a message: in quotes, escaped, and cut if it is long.
+// quote makes s fit for a message: without passwords, in quotes, escaped, and cut
+// if it is long.
 func quote(s string) string {
 	const most = 60 // bytes; the excerpt below the message shows the rest
+	s = veil(s)
 	if len(s) > most {
 		s = strings.ToValidUTF8(s[:most], "") + "..."
 	}

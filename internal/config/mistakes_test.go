@@ -16,22 +16,21 @@ var mistakes = []struct {
 }{
 	// The top level.
 	{"unknown section", "listner: x", []string{`1:1 unknown key "listner" | did you mean "listeners"?`}},
-	{"unknown section, nothing near", "colour: red", []string{`1:1 unknown key "colour" | the keys here are admin, groups, hide_address, listeners, log, open_to_the_world, resolver, rules, timeouts, users`}},
+	{"unknown section, nothing near", "colour: red", []string{`1:1 unknown key "colour" | the keys here are admin, groups, hide_address, listeners, log, open_to_the_world, resolver, rules, timeouts, upstreams, users`}},
 	{"section of a later version", "limits: {few: {sessions: 200}}", []string{`1:1 "limits" is not in this version yet | leave it out`}},
-	{"every section of a later version", "virtual_ports: 1\nsets: 1\nschedules: 1\nlimits: 1\nupstreams: 1\nledger: 1\ninclude: 1\n", []string{
+	{"every section of a later version", "virtual_ports: 1\nsets: 1\nschedules: 1\nlimits: 1\nledger: 1\ninclude: 1\n", []string{
 		`1:1 "virtual_ports" is not in this version yet | leave it out`,
 		`2:1 "sets" is not in this version yet | leave it out`,
 		`3:1 "schedules" is not in this version yet | leave it out`,
 		`4:1 "limits" is not in this version yet | leave it out`,
-		`5:1 "upstreams" is not in this version yet | leave it out`,
-		`6:1 "ledger" is not in this version yet | leave it out`,
-		`7:1 "include" is not in this version yet | leave it out`,
+		`5:1 "ledger" is not in this version yet | leave it out`,
+		`6:1 "include" is not in this version yet | leave it out`,
 	}},
 	{"section twice", "log: {level: info}\nadmin: off\nlog: {level: warn}", []string{`3:1 the key "log" stands here twice | keep one of them`}},
 	{"section without a value", "rules:\nlog: {level: info}", []string{`1:1 "rules" has no value | give it a value, or leave the key out`}},
 	{"null", "timeouts: ~", []string{`1:1 "timeouts" has no value | give it a value, or leave the key out`}},
-	{"a list at the top", "- log", []string{`1:1 expected keys with values, found a list | the keys here are admin, groups, hide_address, listeners, log, open_to_the_world, resolver, rules, timeouts, users`}},
-	{"text at the top", "hello", []string{`1:1 expected keys with values, found "hello" | the keys here are admin, groups, hide_address, listeners, log, open_to_the_world, resolver, rules, timeouts, users`}},
+	{"a list at the top", "- log", []string{`1:1 expected keys with values, found a list | the keys here are admin, groups, hide_address, listeners, log, open_to_the_world, resolver, rules, timeouts, upstreams, users`}},
+	{"text at the top", "hello", []string{`1:1 expected keys with values, found "hello" | the keys here are admin, groups, hide_address, listeners, log, open_to_the_world, resolver, rules, timeouts, upstreams, users`}},
 	{"admin page", "admin: {listen: 127.0.0.1:1088}", []string{"1:8 the admin page is not in this version yet | write `admin: off` or leave it out"}},
 	{"admin on", "admin: on", []string{"1:8 the admin page is not in this version yet | write `admin: off` or leave it out"}},
 	{"bool as yes", "hide_address: yes", []string{`1:15 expected true or false, found "yes" | write true, without quotes`}},
@@ -141,11 +140,9 @@ var mistakes = []struct {
 	{"empty name", "rules: {allow: ''}", []string{`1:16 expected text, found nothing | `}},
 	{"rule twice", "rules:\n  - allow: x\n  - deny: x", []string{`3:11 two rules are called "x" | the other one is in line 2`}},
 	{"unknown key in a rule", "rules:\n  - allow: x\n    form: 10.0.0.0/8", []string{`3:5 unknown key "form" | did you mean "from"?`}},
-	{"rule key of a later version", "rules: {allow: x, during: a, limits: b, via: c, outgoing: d}", []string{
+	{"rule key of a later version", "rules: {allow: x, during: a, limits: b}", []string{
 		`1:19 "during" is not in this version yet | leave it out`,
 		`1:30 "limits" is not in this version yet | leave it out`,
-		`1:41 "via" is not in this version yet | leave it out`,
-		`1:49 "outgoing" is not in this version yet | leave it out`,
 	}},
 	{"unknown listener", "rules: {allow: x, listeners: [defalt]}", []string{`1:31 no listener is called "defalt" | did you mean "default"?`}},
 	{"unknown group", "groups: {staff: []}\nrules: {allow: x, users: ['@stuff', '@']}", []string{
@@ -359,7 +356,7 @@ func TestSyntax(t *testing.T) {
 		{"carriage return alone", "admin: off\rlog: {}\n", "1:11 a control character stands in the text | between double quotes it may be written as an escape, such as \"\\x01\""},
 		{"Latin 1", "admin: off\nrules: {allow: caf\xe9}\n", "2:19 this is not UTF-8 text | save the file as UTF-8"},
 		{"UTF-16", "\xff\xfea\x00", "1:1 this is not UTF-8 text | save the file as UTF-8"},
-		{"lone brace", "}", "1:1 expected keys with values, found \"}\" | the keys here are admin, groups, hide_address, listeners, log, open_to_the_world, resolver, rules, timeouts, users"},
+		{"lone brace", "}", "1:1 expected keys with values, found \"}\" | the keys here are admin, groups, hide_address, listeners, log, open_to_the_world, resolver, rules, timeouts, upstreams, users"},
 		{"lone colon", ":", "1:1 this cannot be a key | write `key: value`"},
 		{"list as a key", "[a]: b", "1:4 a key is missing before the colon | put a value that holds a colon and a space in quotes"},
 	} {

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"runtime"
 	"slices"
 )
 
@@ -22,11 +23,13 @@ func Default(o Override) (*Settings, error) {
 //
 // Files that the settings name are not looked at: Load does that.
 func Parse(file string, data []byte, o Override) (*Settings, error) {
-	return parseWith(file, data, o, func(string) error { return nil })
+	return parseWith(file, data, o, false, func(string) error { return nil })
 }
 
 // parseWith is Parse that asks readable about every file that the settings name.
-func parseWith(file string, data []byte, o Override, readable func(path string) error) (*Settings, error) {
+// Settings that are exposed, to others than the owner and the group, may hold no
+// secret.
+func parseWith(file string, data []byte, o Override, exposed bool, readable func(path string) error) (*Settings, error) {
 	src := newSource(file, data)
 	root, fault := src.parse()
 	if fault != nil {
@@ -36,6 +39,7 @@ func parseWith(file string, data []byte, o Override, readable func(path string) 
 	d.document(root)
 	d.override(o)
 	d.references()
+	d.upstreamReferences(exposed)
 	d.openProxies()
 	d.checkFiles(readable)
 	if len(d.faults) > 0 {
@@ -48,7 +52,7 @@ func parseWith(file string, data []byte, o Override, readable func(path string) 
 // 16 MiB, is an Errors too, without a place; it wraps the cause. That a file
 // which the settings name cannot be opened is a fault of the settings.
 func Load(path string, o Override) (*Settings, error) {
-	data, err := readFile(path)
+	data, exposed, err := readFile(path)
 	if err != nil {
 		cause := err
 		if e, ok := errors.AsType[*fs.PathError](err); ok {
@@ -56,17 +60,23 @@ func Load(path string, o Override) (*Settings, error) {
 		}
 		return nil, Errors{{File: path, Problem: "the settings cannot be read: " + cause.Error(), cause: err}}
 	}
-	return parseWith(path, data, o, readable)
+	return parseWith(path, data, o, exposed, readable)
 }
 
 // readFile reads one byte more than may be, and leaves it to Parse to refuse.
-func readFile(path string) ([]byte, error) {
+func readFile(path string) (data []byte, exposed bool, err error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, maxSize+1))
+	info, err := f.Stat()
+	if err != nil {
+		return nil, false, err
+	}
+	exposed = runtime.GOOS != "windows" && info.Mode().Perm()&0o007 != 0 // which has no such bits
+	data, err = io.ReadAll(io.LimitReader(f, maxSize+1))
+	return data, exposed, err
 }
 
 // document decodes the top level. Sections that are not there keep their
@@ -86,6 +96,7 @@ func (d *decoder) document(root *node) {
 		"listeners":         d.decodeListeners,
 		"groups":            d.decodeGroups,
 		"rules":             d.decodeRules,
+		"upstreams":         d.decodeUpstreams,
 		"resolver":          d.decodeResolver,
 		"timeouts":          d.decodeTimeouts,
 		"users":             d.decodeUsers,
@@ -93,7 +104,7 @@ func (d *decoder) document(root *node) {
 		"admin":             d.decodeAdmin,
 		"hide_address":      func(v *node) { d.hideAddress = d.bool(v) },
 		"open_to_the_world": func(v *node) { d.openToTheWorld = d.bool(v) },
-	}, "virtual_ports", "sets", "schedules", "limits", "upstreams", "ledger", "include")
+	}, "virtual_ports", "sets", "schedules", "limits", "ledger", "include")
 	for i, p := range d.listeners {
 		l := &s.Listeners[i]
 		l.HideAddress = l.HideAddress || d.hideAddress && !p.hideSet

@@ -41,13 +41,16 @@ func (d *decoder) decodeRule(n *node) {
 		"commands": func(v *node) {
 			r.Commands = d.wordList(v, words{what: "a command", known: []string{"connect", "bind", "udp"}})
 		},
-		"from":  func(v *node) { r.From = d.networks(v) },
-		"users": func(v *node) { r.Users = d.users(v) },
-		"proof": func(v *node) { r.Proof = d.proofs(v) },
-		"to":    func(v *node) { r.To = d.targets(v) },
-		"ports": func(v *node) { r.Ports = d.portList(v) },
-		"bind":  func(v *node) { r.Bind = d.bindTerms(v) },
-	}, "during", "limits", "via", "outgoing")
+		"from":     func(v *node) { r.From = d.networks(v) },
+		"users":    func(v *node) { r.Users = d.users(v) },
+		"proof":    func(v *node) { r.Proof = d.proofs(v) },
+		"to":       func(v *node) { r.To = d.targets(v) },
+		"ports":    func(v *node) { r.Ports = d.portList(v) },
+		"bind":     func(v *node) { r.Bind = d.bindTerms(v) },
+		"via":      func(v *node) { r.Via = d.via(v) },
+		"outgoing": func(v *node) { r.Outgoing, _ = d.address(v) },
+	}, "during", "limits")
+	d.waysOut(n, r)
 	if n.kind == mapping && !n.has("allow") && !n.has("deny") {
 		d.fail(n, "the rule neither allows nor denies", "write `allow: NAME` or `deny: NAME`")
 	}
@@ -65,6 +68,23 @@ func (d *decoder) decodeRule(n *node) {
 	d.settings.Rules = append(d.settings.Rules, r)
 	if before == len(d.faults)+d.unshown && r.letsAnybodyIn() {
 		d.openRules = append(d.openRules, r)
+	}
+}
+
+func (d *decoder) via(n *node) string {
+	name, ok := d.text(n)
+	if ok {
+		d.upstreamRefs = append(d.upstreamRefs, n)
+	}
+	return name
+}
+
+// waysOut refuses a rule that denies and says how to leave.
+func (d *decoder) waysOut(n *node, r Rule) {
+	for _, p := range n.pairs {
+		if r.Deny && (p.key.text == "via" || p.key.text == "outgoing") {
+			d.fail(p.key, "a rule that denies lets nothing out, by whatever way", "leave "+quote(p.key.text)+" out")
+		}
 	}
 }
 

@@ -6,7 +6,7 @@
 // the text (parse.go). The decoder walks the tree and knows, at every value,
 // where it stands; it collects faults instead of stopping at the first
 // (decode.go). Each section has a function that turns its node into values and
-// checks them there (listeners.go, tls.go, rules.go, users.go, resolver.go, groups.go, sections.go). Last come
+// checks them there (listeners.go, tls.go, rules.go, upstreams.go, users.go, resolver.go, groups.go, sections.go). Last come
 // the checks that need all sections: names that must exist (read.go), files
 // (files.go), and open proxies by accident (open.go).
 //
@@ -31,6 +31,7 @@ type Settings struct {
 	Listeners []Listener // at least one
 	Users     Users
 	Groups    map[string][]string // by group name: the user names in it
+	Upstreams []Upstream          // in the order of the file
 	Rules     []Rule              // in the order of the file; empty denies everything
 	Resolver  Resolver
 	Timeouts  Timeouts
@@ -90,7 +91,19 @@ type Rule struct {
 	Proof     []string  // of "claimed", "ident", "password", "certificate", "key"; empty is the default
 	To        []Target  // never empty: the default is the word internet, of a deny rule the word any
 	Ports     []PortRange
+	Via       string     // the name of an upstream that exists; empty: straight to the target
+	Outgoing  netip.Addr // the address of this machine to leave by; zero: any
 	Bind      Bind
+}
+
+// Upstream is other proxies that rules can send sessions through.
+type Upstream struct {
+	Name          string
+	Proxies       []string      // URLs as the client package reads them, chains too; at least one
+	Choose        string        // "first alive", "round robin", "random", "by client"
+	ProxyProtocol int           // 1 or 2: the version of the PROXY header that the first proxy gets; 0: none
+	Check         time.Duration // from one check of each proxy to the next; 1s at the least
+	LoginFile     string        // holds user:password for all proxies; none of them has a user then. Empty: none
 }
 
 // Network is where clients come from: a word or a prefix, never both.

@@ -48,7 +48,7 @@ func (s *source) fault(start, end int, problem, hint string) *Error {
 	end = min(max(end, start), first+len(text))
 	return &Error{
 		File: s.file, Line: number, Column: 1 + utf8.RuneCountInString(s.text[first:start]),
-		Text: text, Problem: problem, Hint: hint,
+		Text: veil(text), Problem: problem, Hint: hint,
 		width: utf8.RuneCountInString(s.text[start:max(start, end)]),
 	}
 }

@@ -16,8 +16,8 @@ import (
 
 // buildServer makes the server that the settings describe. This file alone
 // turns settings into what the other packages take.
-func buildServer(s *config.Settings, log *slog.Logger) (*server.Server, error) {
-	policy := buildPolicy(s)
+func buildServer(s *config.Settings, ways *waysOut, log *slog.Logger) (*server.Server, error) {
+	policy := buildPolicy(s, ways)
 	passwords, err := buildPasswords(s, policy, log)
 	if err != nil {
 		return nil, err
@@ -50,10 +50,12 @@ func buildPasswords(s *config.Settings, policy *access.Policy, log *slog.Logger)
 	return access.NewPasswords(policy, file, log), nil
 }
 
-func buildPolicy(s *config.Settings) *access.Policy {
+func buildPolicy(s *config.Settings, ways *waysOut) *access.Policy {
 	p := &access.Policy{Resolver: buildResolver(s.Resolver), Ident: access.Ident{Timeout: s.Timeouts.Ident}}
 	for _, r := range s.Rules {
-		p.Rules = append(p.Rules, buildRule(r, s.Groups))
+		rule := buildRule(r, s.Groups)
+		rule.Way, rule.SendNames = ways.of(r)
+		p.Rules = append(p.Rules, rule)
 	}
 	return p
 }

@@ -21,6 +21,7 @@ import (
 // Run or Close; until Run is called, clients wait in the sockets' queues.
 type Daemon struct {
 	server    *server.Server
+	ways      *waysOut
 	listeners []server.Listener
 	sockets   []net.Listener
 	drain     time.Duration
@@ -45,7 +46,10 @@ func Open(ctx context.Context, src Source, w io.Writer) (*Daemon, error) {
 }
 
 func (d *Daemon) open(ctx context.Context, s *config.Settings) (err error) {
-	if d.server, err = buildServer(s, d.log); err != nil {
+	if d.ways, err = buildWays(s, d.log); err != nil {
+		return err
+	}
+	if d.server, err = buildServer(s, d.ways, d.log); err != nil {
 		return err
 	}
 	for _, l := range s.Listeners {
@@ -130,6 +134,7 @@ func (d *Daemon) Run(ctx, hurry context.Context) error {
 	defer d.endLog()
 	serve, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stop(nil)
+	defer d.ways.watch(serve)()
 	failed := make(chan error, len(d.sockets)) // room for all: nobody waits to say how it ended
 	for i, socket := range d.sockets {
 		go func() { failed <- d.server.Serve(serve, socket, d.listeners[i]) }()

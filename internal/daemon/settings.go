@@ -26,8 +26,14 @@ func (e *SettingsError) Unwrap() error { return e.faults }
 // It opens no socket.
 func Check(file string) error {
 	s, err := Source{File: file}.load()
-	if err != nil || s.Users.File == "" {
+	if err != nil {
 		return err
+	}
+	if _, err := buildWays(s, nil); err != nil {
+		return err
+	}
+	if s.Users.File == "" {
+		return nil
 	}
 	if err := access.CheckUsersFile(s.Users.File); err != nil {
 		return &SettingsError{err}

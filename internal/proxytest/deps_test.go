@@ -27,8 +27,9 @@ var mayImport = map[string][]string{
 	"server":             {"socks", "internal/relay"},
 	"client":             {"socks", "server", "internal/relay"},
 	"internal/access":    {"socks", "server"},
-	"internal/config":    {"socks", "server", "github.com/goccy/go-yaml"},
-	"internal/daemon":    {"socks", "server", "client", "internal/access", "internal/config"},
+	"internal/config":    {"socks", "server", "client", "github.com/goccy/go-yaml"},
+	"internal/upstream":  {"socks", "server", "client"},
+	"internal/daemon":    {"socks", "server", "client", "internal/access", "internal/config", "internal/upstream"},
 	"internal/proxytest": {"socks", "server", "client"},
 	"cmd/sallyport":      {"socks", "server", "client", "internal/daemon", "github.com/spf13/cobra"},
 }

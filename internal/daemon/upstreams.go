@@ -1,0 +1,142 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"net/url"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+
+	"github.com/sallyport/sallyport/internal/config"
+	"github.com/sallyport/sallyport/internal/upstream"
+	"github.com/sallyport/sallyport/server"
+)
+
+// waysOut are the ways by which rules let sessions leave. Rules that say the same
+// share one, so that what is kept for a way serves all of them.
+type waysOut struct {
+	pools map[string]*upstream.Pool
+	ways  map[wayOut]*server.Way
+}
+
+// wayOut is what a rule says of it.
+type wayOut struct {
+	via      string
+	outgoing netip.Addr
+}
+
+// buildWays connects to nothing.
+func buildWays(s *config.Settings, log *slog.Logger) (*waysOut, error) {
+	w := &waysOut{pools: make(map[string]*upstream.Pool), ways: make(map[wayOut]*server.Way)}
+	for _, u := range s.Upstreams {
+		proxies, err := signIn(u)
+		if err != nil {
+			return nil, &SettingsError{fmt.Errorf("the upstream %q: %w", u.Name, err)}
+		}
+		w.pools[u.Name], err = upstream.New(upstream.Settings{
+			Name:          u.Name,
+			Proxies:       proxies,
+			Choose:        upstream.Choose(u.Choose),
+			ProxyProtocol: u.ProxyProtocol,
+			Check:         u.Check,
+			Log:           log,
+		})
+		if err != nil {
+			return nil, &SettingsError{fmt.Errorf("the upstream %q: %w", u.Name, err)}
+		}
+	}
+	return w, nil
+}
+
+// of returns the way of a rule, nil for the usual one, and whether it takes names.
+func (w *waysOut) of(r config.Rule) (way *server.Way, sendsNames bool) {
+	key := wayOut{r.Via, r.Outgoing}
+	if key == (wayOut{}) {
+		return nil, false
+	}
+	pool := w.pools[r.Via]
+	way = w.ways[key]
+	if way == nil {
+		way = &server.Way{Via: r.Via}
+		switch {
+		case pool == nil:
+			way.Outbound = server.From(r.Outgoing)
+		case r.Outgoing.IsValid():
+			way.Upstream = pool.From(r.Outgoing)
+		default:
+			way.Upstream = pool
+		}
+		w.ways[key] = way
+	}
+	return way, pool != nil && pool.SendsNames()
+}
+
+// watch checks all proxies until ctx ends. The function that it returns waits
+// until the checks have ended, which it brings about.
+func (w *waysOut) watch(ctx context.Context) (end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var checks sync.WaitGroup
+	for _, p := range w.pools {
+		checks.Go(func() { p.Run(ctx) })
+	}
+	return func() {
+		cancel()
+		checks.Wait()
+	}
+}
+
+// signIn returns the proxies of an upstream, with the login from its file.
+func signIn(u config.Upstream) ([]string, error) {
+	if u.LoginFile == "" {
+		return u.Proxies, nil
+	}
+	login, err := readLogin(u.LoginFile)
+	if err != nil {
+		return nil, fmt.Errorf("the login in %s: %w", u.LoginFile, err)
+	}
+	var proxies []string
+	for _, text := range u.Proxies {
+		proxy, err := url.Parse(text)
+		if err != nil {
+			return nil, errors.New("a proxy's URL cannot be read") // the error would quote it
+		}
+		proxy.User = login
+		proxies = append(proxies, proxy.String())
+	}
+	return proxies, nil
+}
+
+// maxLogin is the most bytes of a file with a login: each half has 255 at most.
+const maxLogin = 1024
+
+// readLogin reads the one line user:password. Its errors hold nothing of it.
+func readLogin(file string) (*url.Userinfo, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if runtime.GOOS != "windows" && info.Mode().Perm()&0o007 != 0 {
+		return nil, errors.New("others than the owner and the group can read the file: chmod 600")
+	}
+	text, err := io.ReadAll(io.LimitReader(f, maxLogin+1))
+	if err != nil {
+		return nil, err
+	}
+	line := strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r")
+	user, password, found := strings.Cut(line, ":")
+	if !found || user == "" || len(text) > maxLogin || strings.ContainsAny(line, "\r\n") {
+		return nil, errors.New("the file must hold one line, user:password")
+	}
+	return url.UserPassword(user, password), nil
+}

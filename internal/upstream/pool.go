@@ -1,0 +1,148 @@
+// Package upstream reaches targets through other proxies: it chooses one of
+// several, sees which are alive, and goes on to the next where one fails. It is
+// what the server calls an Upstream, made of what the client package can.
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sallyport/sallyport/client"
+	"github.com/sallyport/sallyport/server"
+)
+
+// Choose is which of the proxies that are alive comes first. The words are those
+// of the settings.
+type Choose string
+
+// The choices.
+const (
+	FirstAlive Choose = "first alive" // the first in the list; the others stand by
+	RoundRobin Choose = "round robin" // each in turn
+	Random     Choose = "random"
+	ByClient   Choose = "by client" // the same one for a client's address, as long as it is alive
+)
+
+// Settings say what a Pool is made of.
+type Settings struct {
+	Name          string
+	Proxies       []string             // URLs as client.New takes them, chains too; at least one
+	Choose        Choose               // empty: FirstAlive
+	ProxyProtocol int                  // the version of the PROXY header that the first proxy of each gets; 0: none
+	Check         time.Duration        // from one check of a proxy that is alive to the next; 0: 30 s
+	Forward       client.ContextDialer // reaches the first proxy of each; nil: the operating system's network
+	Log           *slog.Logger         // a line when a proxy fails or is back; nil: none
+}
+
+const defaultCheck = 30 * time.Second
+
+// Pool is several proxies of which one is as good as the other. It is a
+// [server.Upstream], and safe for concurrent use.
+type Pool struct {
+	name    string
+	choose  Choose
+	forward forward
+	check   time.Duration
+	members []*member
+	turn    atomic.Uint64
+}
+
+// New returns a Pool, or an error that holds nothing secret. It connects to nothing.
+func New(s Settings) (*Pool, error) {
+	if len(s.Proxies) == 0 {
+		return nil, errors.New("upstream: no proxies")
+	}
+	log := s.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	p := &Pool{name: s.Name, choose: s.Choose, check: s.Check}
+	if p.check == 0 {
+		p.check = defaultCheck
+	}
+	p.forward = forward{base: s.Forward, version: s.ProxyProtocol}
+	for _, text := range s.Proxies {
+		m, err := newMember(text, log.With("upstream", s.Name))
+		if err != nil {
+			return nil, err
+		}
+		p.members = append(p.members, m)
+	}
+	return p, nil
+}
+
+// SendsNames reports whether all of the proxies are sent host names unresolved.
+func (p *Pool) SendsNames() bool {
+	return !slices.ContainsFunc(p.members, func(m *member) bool { return !m.last.SendsNames })
+}
+
+// Run checks the proxies until ctx ends, and blocks for as long. Without it a
+// proxy that has failed stays the last choice until it serves again.
+func (p *Pool) Run(ctx context.Context) {
+	var checks sync.WaitGroup
+	for _, m := range p.members {
+		checks.Go(func() { m.watch(ctx, p.check, p.forward) })
+	}
+	checks.Wait()
+}
+
+// From returns the Pool as it is reached from one address of this machine.
+func (p *Pool) From(ip netip.Addr) server.Upstream {
+	f := p.forward
+	f.ip = ip
+	return leaving{p, f}
+}
+
+// order returns the proxies in the order in which they are to be asked: those
+// that are alive as they were chosen, then, for want of better, the others.
+func (p *Pool) order(d server.Departure) []*member {
+	all := slices.Clone(p.members)
+	switch p.choose {
+	case RoundRobin:
+		n := int((p.turn.Add(1) - 1) % uint64(len(all)))
+		all = append(all[n:], all[:n]...)
+	case Random:
+		rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	case ByClient:
+		slices.SortStableFunc(all, func(a, b *member) int { return weigh(d.Client.Addr(), a, b) })
+	}
+	now := time.Now()
+	rank := func(m *member) int {
+		switch {
+		case !m.usable(now):
+			return 2
+		case m.name == d.Proxy:
+			return 0
+		}
+		return 1
+	}
+	slices.SortStableFunc(all, func(a, b *member) int { return rank(a) - rank(b) })
+	return all
+}
+
+// weigh puts two proxies in an order that only the client decides: where one is
+// added or fails, most clients keep theirs.
+func weigh(c netip.Addr, a, b *member) int {
+	weight := func(m *member) uint64 {
+		h := fnv.New64a()
+		fmt.Fprint(h, c, " ", m.name)
+		return h.Sum64()
+	}
+	x, y := weight(a), weight(b)
+	switch {
+	case x < y:
+		return -1
+	case x > y:
+		return 1
+	}
+	return 0
+}
