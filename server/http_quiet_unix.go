@@ -4,6 +4,7 @@ package server
 
 import (
 	"net"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -11,11 +12,11 @@ import (
 // isQuiet reports whether nothing has come on c: no byte, no end, no fault. It
 // neither waits nor reads. Of what it cannot look at it does not say so.
 func isQuiet(c net.Conn) bool {
-	tcp, ok := c.(*net.TCPConn)
+	socket, ok := c.(syscall.Conn) // the client package's are such, and no TLS is
 	if !ok {
 		return false
 	}
-	raw, err := tcp.SyscallConn()
+	raw, err := socket.SyscallConn()
 	if err != nil {
 		return false
 	}

@@ -16,7 +16,7 @@ import (
 
 // buildServer makes the server that the settings describe. This file alone
 // turns settings into what the other packages take.
-func buildServer(s *config.Settings, ways *waysOut, log *slog.Logger) (*server.Server, error) {
+func buildServer(s *config.Settings, ways waysOut, log *slog.Logger) (*server.Server, error) {
 	policy := buildPolicy(s, ways)
 	passwords, err := buildPasswords(s, policy, log)
 	if err != nil {
@@ -50,7 +50,7 @@ func buildPasswords(s *config.Settings, policy *access.Policy, log *slog.Logger)
 	return access.NewPasswords(policy, file, log), nil
 }
 
-func buildPolicy(s *config.Settings, ways *waysOut) *access.Policy {
+func buildPolicy(s *config.Settings, ways waysOut) *access.Policy {
 	p := &access.Policy{Resolver: buildResolver(s.Resolver), Ident: access.Ident{Timeout: s.Timeouts.Ident}}
 	for _, r := range s.Rules {
 		rule := buildRule(r, s.Groups)

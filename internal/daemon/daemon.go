@@ -21,7 +21,7 @@ import (
 // Run or Close; until Run is called, clients wait in the sockets' queues.
 type Daemon struct {
 	server    *server.Server
-	ways      *waysOut
+	ways      waysOut
 	listeners []server.Listener
 	sockets   []net.Listener
 	drain     time.Duration

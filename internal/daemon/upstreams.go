@@ -20,70 +20,82 @@ import (
 
 // waysOut are the ways by which rules let sessions leave. Rules that say the same
 // share one, so that what is kept for a way serves all of them.
-type waysOut struct {
-	pools map[string]*upstream.Pool
-	ways  map[wayOut]*server.Way
-}
+type waysOut map[wayOut]*server.Way
 
-// wayOut is what a rule says of it.
+// wayOut is what a rule says of it. An upstream that is reached from several
+// addresses is checked from each: it may serve not all of them.
 type wayOut struct {
 	via      string
 	outgoing netip.Addr
 }
 
-// buildWays connects to nothing.
-func buildWays(s *config.Settings, log *slog.Logger) (*waysOut, error) {
-	w := &waysOut{pools: make(map[string]*upstream.Pool), ways: make(map[wayOut]*server.Way)}
+// buildWays connects to nothing. A nil log is for settings that are only checked.
+func buildWays(s *config.Settings, log *slog.Logger) (waysOut, error) {
+	w := make(waysOut)
+	upstreams := make(map[string]upstream.Settings)
 	for _, u := range s.Upstreams {
-		proxies, err := signIn(u)
+		settings, err := buildUpstream(u, log)
+		if err == nil {
+			_, err = upstream.New(settings) // whether a rule uses it or not
+		}
 		if err != nil {
 			return nil, &SettingsError{fmt.Errorf("the upstream %q: %w", u.Name, err)}
 		}
-		w.pools[u.Name], err = upstream.New(upstream.Settings{
-			Name:          u.Name,
-			Proxies:       proxies,
-			Choose:        upstream.Choose(u.Choose),
-			ProxyProtocol: u.ProxyProtocol,
-			Check:         u.Check,
-			Log:           log,
-		})
-		if err != nil {
-			return nil, &SettingsError{fmt.Errorf("the upstream %q: %w", u.Name, err)}
+		upstreams[u.Name] = settings
+	}
+	for _, r := range s.Rules {
+		key := wayOut{r.Via, r.Outgoing}
+		if key == (wayOut{}) || w[key] != nil {
+			continue
 		}
+		way := &server.Way{Via: r.Via}
+		if r.Via == "" {
+			way.Outbound = server.From(r.Outgoing)
+		} else {
+			settings := upstreams[r.Via]
+			settings.From = r.Outgoing
+			pool, err := upstream.New(settings)
+			if err != nil {
+				return nil, err
+			}
+			way.Upstream = pool
+		}
+		w[key] = way
 	}
 	return w, nil
 }
 
+func buildUpstream(u config.Upstream, log *slog.Logger) (upstream.Settings, error) {
+	proxies, err := signIn(u)
+	return upstream.Settings{
+		Name:          u.Name,
+		Proxies:       proxies,
+		Choose:        upstream.Choose(u.Choose),
+		ProxyProtocol: u.ProxyProtocol,
+		Check:         u.Check,
+		Log:           log,
+	}, err
+}
+
 // of returns the way of a rule, nil for the usual one, and whether it takes names.
-func (w *waysOut) of(r config.Rule) (way *server.Way, sendsNames bool) {
-	key := wayOut{r.Via, r.Outgoing}
-	if key == (wayOut{}) {
+func (w waysOut) of(r config.Rule) (way *server.Way, sendsNames bool) {
+	way = w[wayOut{r.Via, r.Outgoing}]
+	if way == nil {
 		return nil, false
 	}
-	pool := w.pools[r.Via]
-	way = w.ways[key]
-	if way == nil {
-		way = &server.Way{Via: r.Via}
-		switch {
-		case pool == nil:
-			way.Outbound = server.From(r.Outgoing)
-		case r.Outgoing.IsValid():
-			way.Upstream = pool.From(r.Outgoing)
-		default:
-			way.Upstream = pool
-		}
-		w.ways[key] = way
-	}
-	return way, pool != nil && pool.SendsNames()
+	pool, ok := way.Upstream.(*upstream.Pool)
+	return way, ok && pool.SendsNames()
 }
 
 // watch checks all proxies until ctx ends. The function that it returns waits
 // until the checks have ended, which it brings about.
-func (w *waysOut) watch(ctx context.Context) (end func()) {
+func (w waysOut) watch(ctx context.Context) (end func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var checks sync.WaitGroup
-	for _, p := range w.pools {
-		checks.Go(func() { p.Run(ctx) })
+	for _, way := range w {
+		if pool, ok := way.Upstream.(*upstream.Pool); ok {
+			checks.Go(func() { pool.Run(ctx) })
+		}
 	}
 	return func() {
 		cancel()

@@ -17,33 +17,14 @@ const maxAddrs = 8
 
 // Connect implements [server.Upstream].
 func (p *Pool) Connect(ctx context.Context, d server.Departure) (net.Conn, string, error) {
-	return leaving{p, p.forward}.Connect(ctx, d)
-}
-
-// Bind implements [server.Upstream].
-func (p *Pool) Bind(ctx context.Context, d server.Departure) (net.Listener, string, error) {
-	return leaving{p, p.forward}.Bind(ctx, d)
-}
-
-// Associate implements [server.Upstream].
-func (p *Pool) Associate(ctx context.Context, d server.Departure) (net.PacketConn, string, error) {
-	return leaving{p, p.forward}.Associate(ctx, d)
-}
-
-// leaving is a Pool, and how its proxies are reached.
-type leaving struct {
-	*Pool
-	by forward
-}
-
-func (l leaving) Connect(ctx context.Context, d server.Departure) (net.Conn, string, error) {
-	return try(ctx, l, d, func(ctx context.Context, dialer *client.Dialer, address string) (net.Conn, error) {
+	return try(ctx, p, d, func(ctx context.Context, dialer *client.Dialer, address string) (net.Conn, error) {
 		return dialer.DialContext(ctx, "tcp", address)
 	})
 }
 
-func (l leaving) Bind(ctx context.Context, d server.Departure) (net.Listener, string, error) {
-	return try(ctx, l, d, func(ctx context.Context, dialer *client.Dialer, address string) (net.Listener, error) {
+// Bind implements [server.Upstream].
+func (p *Pool) Bind(ctx context.Context, d server.Departure) (net.Listener, string, error) {
+	return try(ctx, p, d, func(ctx context.Context, dialer *client.Dialer, address string) (net.Listener, error) {
 		ln, err := dialer.Listen(ctx, "tcp", address)
 		if err != nil {
 			return nil, err
@@ -52,10 +33,11 @@ func (l leaving) Bind(ctx context.Context, d server.Departure) (net.Listener, st
 	})
 }
 
-func (l leaving) Associate(ctx context.Context, d server.Departure) (net.PacketConn, string, error) {
+// Associate implements [server.Upstream].
+func (p *Pool) Associate(ctx context.Context, d server.Departure) (net.PacketConn, string, error) {
 	// No target: each datagram will have its own.
 	d.Addrs = []netip.AddrPort{netip.AddrPortFrom(netip.IPv4Unspecified(), 0)}
-	return try(ctx, l, d, func(ctx context.Context, dialer *client.Dialer, _ string) (net.PacketConn, error) {
+	return try(ctx, p, d, func(ctx context.Context, dialer *client.Dialer, _ string) (net.PacketConn, error) {
 		return dialer.ListenPacket(ctx, "udp", "")
 	})
 }
@@ -73,10 +55,10 @@ func (a acceptor) Accept() (net.Conn, error) {
 
 // try asks one proxy after the other, until one grants the request or the target
 // itself has refused it.
-func try[T any](ctx context.Context, l leaving, d server.Departure, open func(context.Context, *client.Dialer, string) (T, error)) (granted T, proxy string, err error) {
-	by := l.by
+func try[T any](ctx context.Context, p *Pool, d server.Departure, open func(context.Context, *client.Dialer, string) (T, error)) (granted T, proxy string, err error) {
+	by := p.forward
 	by.client, by.local = d.Client, d.Local
-	members := l.order(d)
+	members := p.order(d)
 	var faults []error
 	for i, m := range members {
 		granted, err = ask(ctx, m, by, d, len(members)-i, open)
@@ -91,7 +73,7 @@ func try[T any](ctx context.Context, l leaving, d server.Departure, open func(co
 		}
 		faults = append(faults, err)
 	}
-	return granted, "", l.noneLeft(faults)
+	return granted, "", p.noneLeft(faults)
 }
 
 // noneLeft is the error where no proxy was any good.

@@ -39,6 +39,7 @@ type Settings struct {
 	Choose        Choose               // empty: FirstAlive
 	ProxyProtocol int                  // the version of the PROXY header that the first proxy of each gets; 0: none
 	Check         time.Duration        // from one check of a proxy that is alive to the next; 0: 30 s
+	From          netip.Addr           // the address of this machine that the proxies are reached from; zero: any
 	Forward       client.ContextDialer // reaches the first proxy of each; nil: the operating system's network
 	Log           *slog.Logger         // a line when a proxy fails or is back; nil: none
 }
@@ -69,7 +70,7 @@ func New(s Settings) (*Pool, error) {
 	if p.check == 0 {
 		p.check = defaultCheck
 	}
-	p.forward = forward{base: s.Forward, version: s.ProxyProtocol}
+	p.forward = forward{base: s.Forward, ip: s.From, version: s.ProxyProtocol}
 	for _, text := range s.Proxies {
 		m, err := newMember(text, log.With("upstream", s.Name))
 		if err != nil {
@@ -93,13 +94,6 @@ func (p *Pool) Run(ctx context.Context) {
 		checks.Go(func() { m.watch(ctx, p.check, p.forward) })
 	}
 	checks.Wait()
-}
-
-// From returns the Pool as it is reached from one address of this machine.
-func (p *Pool) From(ip netip.Addr) server.Upstream {
-	f := p.forward
-	f.ip = ip
-	return leaving{p, f}
 }
 
 // order returns the proxies in the order in which they are to be asked: those

@@ -31,7 +31,6 @@ var busyWords = map[string]bool{
 
 // judge says whose fault an error is.
 func judge(err error) verdict {
-	reply, isReply := errors.AsType[*client.ReplyError](err)
 	switch {
 	case errors.Is(err, client.ErrProxy):
 		return dead
@@ -39,12 +38,19 @@ func judge(err error) verdict {
 		return refusing
 	case errors.Is(err, errNoFamily), errors.Is(err, errors.ErrUnsupported), errors.Is(err, client.ErrUnsupported):
 		return elsewhere
-	case isReply && busyWords[reply.Reason]:
+	case saysBusy(err):
 		return elsewhere
-	case isReply:
+	case errors.Is(err, client.ErrRejected):
 		return final
 	}
 	return doubtful
+}
+
+// saysBusy reports whether a proxy says of itself, or of those behind it, that it
+// cannot now.
+func saysBusy(err error) bool {
+	reply, ok := errors.AsType[*client.ReplyError](err)
+	return ok && busyWords[reply.Reason]
 }
 
 // verdict judges an error, and notes what it says of the proxy.
@@ -68,6 +74,9 @@ func refusesUs(err error) bool {
 
 // reasonOf puts a proxy's refusal into a word of ours.
 func reasonOf(err error) server.Reason {
+	if saysBusy(err) {
+		return server.UpstreamFailed
+	}
 	for _, known := range []struct {
 		err    error
 		reason server.Reason
