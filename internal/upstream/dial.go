@@ -104,7 +104,7 @@ func ask[T any](ctx context.Context, m *member, by forward, d server.Departure, 
 	}
 	var first error
 	for i, address := range addresses {
-		granted, err = one(ctx, dialer, address, len(addresses)-i, open)
+		granted, err = askFor(ctx, dialer, address, len(addresses)-i, open)
 		if err == nil || ctx.Err() != nil || judge(err) != final {
 			return granted, err
 		}
@@ -115,7 +115,7 @@ func ask[T any](ctx context.Context, m *member, by forward, d server.Departure, 
 	return granted, first
 }
 
-func one[T any](ctx context.Context, dialer *client.Dialer, address string, left int, open func(context.Context, *client.Dialer, string) (T, error)) (T, error) {
+func askFor[T any](ctx context.Context, dialer *client.Dialer, address string, left int, open func(context.Context, *client.Dialer, string) (T, error)) (T, error) {
 	ctx, cancel := share(ctx, left)
 	defer cancel()
 	return open(ctx, dialer, address)

@@ -147,7 +147,7 @@ func (m *member) nextCheck(every time.Duration) (time.Duration, <-chan struct{})
 		if wait := time.Until(m.until); wait > 0 {
 			return wait, nil
 		}
-		return m.pause, nil
+		return every, nil // it refuses us: a check tells no more
 	}
 	return every, m.wake
 }
