@@ -302,7 +302,7 @@ func checkPlace(t *testing.T, file string, f *Error) {
 	}
 	file = strings.ReplaceAll(strings.TrimPrefix(file, "\ufeff"), "\r\n", "\n")
 	lines := strings.Split(file, "\n")
-	if f.File != "f.yaml" || f.Line > len(lines) || f.Text != lines[f.Line-1] {
+	if f.File != "f.yaml" || f.Line > len(lines) || f.Text != veil(lines[f.Line-1]) {
 		t.Fatalf("%s:%d shows %q, of a file of %d lines", f.File, f.Line, f.Text, len(lines))
 	}
 	if f.Column < 1 || f.Column > 1+len([]rune(f.Text)) {
