@@ -138,15 +138,16 @@ func TestUpstreamRefuses(t *testing.T) {
 // TestUpstreamBind: the first reply says where the upstream waits, whatever the
 // listener advertises, and the second who came; the proxy of the primary is named.
 func TestUpstreamBind(t *testing.T) {
+	const named = "inside.example"
 	for _, test := range []struct {
-		name   string
-		peer   string // who comes
-		target string // empty: by name
-		want   Reason
+		name          string
+		connect, bind []byte
+		peer          string // who comes
+		want          Reason
 	}{
-		{"the right peer", "198.51.100.7:20", "198.51.100.7", Closed},
-		{"a stranger", "198.51.100.8:20", "198.51.100.7", WrongPeer},
-		{"by name", "198.51.100.8:20", "", Closed},
+		{"the right peer", proxytest.Connect4(farAt, "bob"), proxytest.Bind4(farAt, "bob"), "198.51.100.7:20", Closed},
+		{"a stranger", proxytest.Connect4(farAt, "bob"), proxytest.Bind4(farAt, "bob"), "198.51.100.8:20", WrongPeer},
+		{"by name", proxytest.Connect4a(named, 80, "bob"), proxytest.Bind4a(named, 80, "bob"), "198.51.100.8:20", Closed},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -154,52 +155,51 @@ func TestUpstreamBind(t *testing.T) {
 				waits := away.MustListen("203.0.113.1:4000")
 				near, far := proxytest.Pipe(netip.MustParseAddrPort("10.0.0.1:1"), farAt, 64<<10)
 				defer far.Close()
-				var primary net.Conn = near
-				if test.target == "" {
-					primary = nameless{near}
+				up := &passing{conn: near, listener: waits}
+				if test.name == "by name" {
+					up.conn = nameless{near}
 				}
-				up := &passing{conn: primary, listener: waits}
-				way := &Way{Via: "hq", Upstream: up}
-				r := inMemory(t, &Server{Policy: granting(way, BindOptions{WaitForRightPeer: true})},
+				r := inMemory(t, &Server{Policy: granting(&Way{Via: "hq", Upstream: up}, BindOptions{WaitForRightPeer: true})},
 					Listener{Advertise: netip.MustParseAddr("192.0.2.9")})
-				connect, bind := proxytest.Connect4(farAt, "bob"), proxytest.Bind4(farAt, "bob")
-				if test.target == "" {
-					connect, bind = proxytest.Connect4a("inside.example", 80, "bob"), proxytest.Bind4a("inside.example", 80, "bob")
-				}
-				control := r.asks(connect)
-				proxytest.Granted4(t, control)
-				c := r.asks(bind)
+				proxytest.Granted4(t, r.asks(test.connect))
+				c := r.asks(test.bind)
 				if got := proxytest.Granted4(t, c); got != waits.AddrPort() {
 					t.Errorf("the first reply says %v", got)
 				}
 				if got := up.last(); got.Proxy != "a proxy" {
 					t.Errorf("asked for %+v, want the proxy of the primary", got)
 				}
-				peer, err := waits.Dial(netip.MustParseAddrPort(test.peer))
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer peer.Close()
-				if test.want == Closed {
-					if got := proxytest.Granted4(t, c); got.String() != test.peer {
-						t.Errorf("the second reply says %v", got)
-					}
-					proxytest.Say(t, peer, []byte("hello"))
-					proxytest.Hear(t, c, "hello")
-					peer.Close()
-					c.Close()
-				} else {
-					proxytest.Refused4(t, c, socks.Rejected4)
-				}
+				r.bringsPeer(waits, test.peer, c, test.want)
 				if e := r.next(test.want); e.Primary != "held" || e.Proxy != "another proxy" || e.Bound != waits.AddrPort() {
 					t.Errorf("primary %q, proxy %q, bound %v", e.Primary, e.Proxy, e.Bound)
 				}
-				control.Close()
+				r.clients[0].Close()
 				far.Close()
 				r.next(Closed)
 			})
 		})
 	}
+}
+
+// bringsPeer has a peer come to where a BIND waits, and wants it relayed, where that is
+// the end that is wanted, or else refused.
+func (r *rig) bringsPeer(waits *proxytest.Listener, from string, c *proxytest.Conn, want Reason) {
+	r.Helper()
+	peer, err := waits.Dial(netip.MustParseAddrPort(from))
+	if err != nil {
+		r.Fatal(err)
+	}
+	defer peer.Close()
+	if want != Closed {
+		proxytest.Refused4(r, c, socks.Rejected4)
+		return
+	}
+	if got := proxytest.Granted4(r, c); got.String() != from {
+		r.Errorf("the second reply says %v", got)
+	}
+	proxytest.Say(r, peer, []byte("hello"))
+	proxytest.Hear(r, c, "hello")
+	c.Close()
 }
 
 // nameless is a connection to a target of which only the name is known.

@@ -13,7 +13,7 @@ func veil(text string) string {
 			end = strings.LastIndexByte(text[:end], '@') // of a group, in quotes
 		}
 	}
-	for at := 0; at < end; at++ {
+	for at := range max(end, 0) {
 		if text[at] != ':' || strings.HasPrefix(text[at:], "://") || strings.IndexByte(" \t", text[at+1]) >= 0 {
 			continue
 		}
