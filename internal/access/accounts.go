@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"strings"
 )
 
@@ -11,7 +12,8 @@ import (
 // read; safe for concurrent use.
 type accounts struct {
 	hashes map[string]hash
-	dummy  hash // what an unknown user's password is compared with, for nothing
+	marks  map[string]uint64 // by user: tells the hash from any other
+	dummy  hash              // what an unknown user's password is compared with, for nothing
 }
 
 const (
@@ -24,7 +26,7 @@ const (
 // lines and those that start with # are left out. The error tells every bad
 // line by its number; no hash, and nothing that could be a password, is in it.
 func parseAccounts(data []byte) (*accounts, error) {
-	a := &accounts{hashes: map[string]hash{}}
+	a := &accounts{hashes: map[string]hash{}, marks: map[string]uint64{}}
 	var faults []error
 	number := 0
 	for line := range bytes.Lines(data) {
@@ -66,9 +68,15 @@ func (a *accounts) read(line string) error {
 	if err != nil {
 		return fmt.Errorf("the user %q: %w; `sallyport user passwd NAME` sets a new one", name, err)
 	}
-	a.hashes[name] = h
+	a.hashes[name], a.marks[name] = h, markOf(text)
 	return nil
 }
+
+var markSeed = maphash.MakeSeed()
+
+// markOf returns a number that stands for a hash in this process, and does not
+// tell it. It is never 0.
+func markOf(hash string) uint64 { return max(1, maphash.String(markSeed, hash)) }
 
 // splitLine takes a line of a users file apart; ok is false where it holds no user.
 func splitLine(line string) (name, text string, ok bool) {
