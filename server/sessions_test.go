@@ -149,9 +149,7 @@ func TestReviewSpares(t *testing.T) {
 		eve := r.asks(proxytest.Connect4(targetAt, "eve"))
 		r.next4(target)
 		proxytest.Granted4(t, eve)
-		if !r.server.SetListener(r.in, Listener{Name: "office"}) {
-			t.Error("SetListener does not know the socket")
-		}
+		r.door.Change(Listener{Name: "office"})
 		synctest.Wait()
 		r.server.Review(func(h Held) (time.Time, error) {
 			if h.Address != targetAt || h.Grant.Rule != "anything" || h.Request.Listener != "office" {
@@ -278,7 +276,7 @@ func TestListenerChangesLive(t *testing.T) {
 		r := inMemory(t, &Server{Policy: deciding(anything)}, Listener{})
 		target := r.network.MustListen(targetAt.String())
 		client, far := r.relayed(target)
-		r.server.SetListener(r.in, Listener{Protocols: []Protocol{SOCKS5}})
+		r.door.Change(Listener{Protocols: []Protocol{SOCKS5}})
 		r.asks(proxytest.Connect4(targetAt, "bob"))
 		r.next(Garbage)
 		r.server.SetTimeouts(Timeouts{Handshake: time.Second})
@@ -293,9 +291,6 @@ func TestListenerChangesLive(t *testing.T) {
 			t.Errorf("Serve: %v, want the socket's error", err)
 		}
 		r.served <- ErrServerClosed // for the end of the rig
-		if r.server.SetListener(r.in, Listener{}) {
-			t.Error("SetListener of a socket that is closed")
-		}
 		if r.server.isSelf(proxyAt) {
 			t.Error("an address where nobody listens is taken for the proxy")
 		}
