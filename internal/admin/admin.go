@@ -22,7 +22,7 @@ type Daemon interface {
 	// Reload reads the settings anew. Faults that left the old ones in force are
 	// a [*Faults]; any other error says why nothing was tried.
 	Reload(ctx context.Context) error
-	// Status returns what there is to know at this moment. It does not block.
+	// Status returns what there is to know. It may wait for a reload to end.
 	Status() Status
 }
 

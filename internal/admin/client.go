@@ -17,7 +17,7 @@ type Client struct {
 }
 
 // ErrNobody says that no server is behind the socket.
-var ErrNobody = errors.New("no server answers there")
+var ErrNobody = errors.New("no server answers")
 
 // maxAnswer is how much of an answer is read, in bytes.
 const maxAnswer = 16 << 20
@@ -37,7 +37,10 @@ func (c Client) Status(ctx context.Context) (s Status, err error) {
 func (c Client) do(ctx context.Context, method, path string, into any) error {
 	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", c.Socket)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrNobody, err)
+		if e, ok := errors.AsType[*net.OpError](err); ok {
+			err = e.Err // without the path, which comes first
+		}
+		return fmt.Errorf("%w: %s: %w", ErrNobody, c.Socket, err)
 	}
 	defer conn.Close()
 	transport := &http.Transport{

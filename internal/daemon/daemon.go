@@ -3,7 +3,6 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -13,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sallyport/sallyport/internal/admin"
 	"github.com/sallyport/sallyport/internal/config"
 	"github.com/sallyport/sallyport/server"
 )
@@ -27,15 +27,15 @@ type Daemon struct {
 	server  *server.Server
 	ruling  ruling
 	log     *slog.Logger
-	logs    *logOutput
+	setLog  func(config.Log)
+	endLog  func()
 	control net.Listener // the admin socket; nil: there is none
 	started time.Time
 
 	mu      sync.Mutex // held through a reload
 	inForce *inForce
-	run     *running // nil before Run
-	stopped bool     // nothing can be reloaded any more
-	last    *lastReload
+	run     *running // nil before Run, and again once it takes no new clients
+	last    *admin.Reload
 }
 
 // inForce is what the settings of one reading have made.
@@ -52,8 +52,8 @@ func Open(ctx context.Context, src Source, w io.Writer) (*Daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	logs := newLogOutput(w, s.Log)
-	d := &Daemon{source: src, log: slog.New(logs), logs: logs, started: time.Now()}
+	d := &Daemon{source: src, started: time.Now()}
+	d.log, d.setLog, d.endLog = newLogger(w, s.Log)
 	if err := d.open(ctx, s); err != nil {
 		d.Close()
 		return nil, err
@@ -66,11 +66,6 @@ func (d *Daemon) open(ctx context.Context, s *config.Settings) error {
 	if err != nil {
 		return &SettingsError{err}
 	}
-	doors, err := openDoors(ctx, s.Listeners, nil, d.log)
-	if err != nil {
-		return err
-	}
-	d.inForce = &inForce{s, r, doors}
 	d.ruling.now.Store(r)
 	d.server = &server.Server{
 		Policy:        &d.ruling,
@@ -79,6 +74,11 @@ func (d *Daemon) open(ctx context.Context, s *config.Settings) error {
 		Log:           d.log,
 		Timeouts:      buildTimeouts(s.Timeouts),
 	}
+	doors, err := openDoors(ctx, d.server, s.Listeners, nil, d.log)
+	if err != nil {
+		return err
+	}
+	d.inForce = &inForce{s, r, doors}
 	d.control, err = openControl(ctx, s.Admin, d.log)
 	return err
 }
@@ -91,7 +91,7 @@ func (d *Daemon) Close() {
 	if d.control != nil {
 		d.control.Close()
 	}
-	d.logs.close()
+	d.endLog()
 }
 
 // Greet writes where the daemon listens and how to try it. That nobody can read
@@ -128,33 +128,4 @@ func scheme(l server.Listener) string {
 		return "http"
 	}
 	return "socks4"
-}
-
-// Run serves until ctx ends, then drains: it takes no new clients and lets the
-// sessions end by themselves, until the drain limit has passed or hurry ends.
-// It returns nil after that, or an error when a listening socket fails. It
-// returns when everything it started has ended.
-func (d *Daemon) Run(ctx, hurry context.Context) error {
-	defer d.logs.close()
-	run, end := d.start(ctx)
-	defer end()
-	var err error
-	select {
-	case <-ctx.Done():
-		d.log.Info("stopping: no new clients, open sessions may end", "limit", d.stop())
-	case err = <-run.failed:
-		d.stop()
-		d.log.Error("stopping: a listening socket failed", "error", err)
-	}
-	d.shutdown(hurry)
-	return err
-}
-
-// running is what Run has started.
-type running struct {
-	serve   context.Context // of every Serve //nolint
-	all     sync.WaitGroup
-	failed  chan error // why a socket failed, once
-	watch   context.Context
-	unwatch context.CancelFunc
 }

@@ -18,17 +18,18 @@ type door struct {
 	settings config.Listener
 	listener server.Listener
 	socket   net.Listener
+	place    *server.Door // the server's side of it
 }
 
 // openDoors returns the doors that the settings want, in their order. Of those
 // that are open it takes each with the same address; its options may be others.
 // On an error nothing that it opened stays open.
-func openDoors(ctx context.Context, wanted []config.Listener, open []*door, log *slog.Logger) ([]*door, error) {
+func openDoors(ctx context.Context, s *server.Server, wanted []config.Listener, open []*door, log *slog.Logger) ([]*door, error) {
 	var doors, opened []*door
 	var faults []error
 	kept := keptDoors(wanted, open)
 	for i, l := range wanted {
-		d, err := kept[i].changed(ctx, l, log)
+		d, err := kept[i].changed(ctx, s, l, log)
 		switch {
 		case err != nil:
 			faults = append(faults, err)
@@ -64,14 +65,14 @@ func keptDoors(wanted []config.Listener, open []*door) []*door {
 
 // changed returns the door as l wants it, on the same socket; of a nil door on a
 // new one. TLS terms that are the same stay, with the tickets that they gave out.
-func (d *door) changed(ctx context.Context, l config.Listener, log *slog.Logger) (*door, error) {
+func (d *door) changed(ctx context.Context, s *server.Server, l config.Listener, log *slog.Logger) (*door, error) {
 	next := &door{settings: l}
 	var err error
 	if next.listener, err = buildListener(l, log); err != nil {
 		return nil, fmt.Errorf("the listener %q: %w", l.Name, err)
 	}
 	if d != nil {
-		next.socket = d.socket
+		next.socket, next.place = d.socket, d.place
 		if d.settings.TLS == l.TLS {
 			next.listener.TLS = d.listener.TLS
 		}
@@ -82,6 +83,7 @@ func (d *door) changed(ctx context.Context, l config.Listener, log *slog.Logger)
 	if err != nil {
 		return nil, fmt.Errorf("the listener %q cannot open its address: %w", l.Name, err)
 	}
+	next.place = s.Door(next.socket, next.listener)
 	return next, nil
 }
 

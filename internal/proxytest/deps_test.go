@@ -28,7 +28,8 @@ var mayImport = map[string][]string{
 	"client":             {"socks", "server", "internal/relay"},
 	"internal/access":    {"socks", "server"},
 	"internal/config":    {"socks", "server", "github.com/goccy/go-yaml"},
-	"internal/daemon":    {"socks", "server", "client", "internal/access", "internal/config"},
+	"internal/admin":     {},
+	"internal/daemon":    {"socks", "server", "client", "internal/access", "internal/config", "internal/admin"},
 	"internal/proxytest": {"socks", "server", "client"},
 	"cmd/sallyport":      {"socks", "server", "client", "internal/daemon", "github.com/spf13/cobra"},
 }
