@@ -12,8 +12,8 @@ import (
 )
 
 // openControl opens the admin socket. One that the settings name must be had;
-// without the usual one the server does as well: nil.
-func openControl(ctx context.Context, a config.Admin, log *slog.Logger) (net.Listener, error) {
+// without the usual one (empty: there is none) the server does as well: nil.
+func openControl(ctx context.Context, a config.Admin, usual string, log *slog.Logger) (net.Listener, error) {
 	switch {
 	case a.Off:
 		return nil, nil
@@ -24,15 +24,14 @@ func openControl(ctx context.Context, a config.Admin, log *slog.Logger) (net.Lis
 		}
 		return l, nil
 	}
-	path := admin.DefaultSocket()
-	if path == "" {
+	if usual == "" {
 		log.Debug("no admin socket: XDG_RUNTIME_DIR is not set; `admin: {socket: PATH}` names one")
 		return nil, nil
 	}
-	l, err := admin.Listen(ctx, path, true)
+	l, err := admin.Listen(ctx, usual, true)
 	switch {
 	case errors.Is(err, admin.ErrTaken):
-		log.Info("no admin socket: another server has it; `admin: {socket: PATH}` gives this one its own", "socket", path)
+		log.Info("no admin socket: another server has it; `admin: {socket: PATH}` gives this one its own", "socket", usual)
 		return nil, nil
 	case err != nil:
 		log.Debug("no admin socket; `admin: {socket: PATH}` names one", "error", err)

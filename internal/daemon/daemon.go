@@ -79,7 +79,7 @@ func (d *Daemon) open(ctx context.Context, s *config.Settings) error {
 		return err
 	}
 	d.inForce = &inForce{s, r, doors}
-	d.control, err = openControl(ctx, s.Admin, d.log)
+	d.control, err = openControl(ctx, s.Admin, admin.DefaultSocket(), d.log)
 	return err
 }
 
