@@ -133,9 +133,9 @@ type rig struct {
 	in      *proxytest.Listener // in memory only
 	address string              // on loopback only
 	door    *Door               // the last
-	served  chan error        // what Serve returned
-	ports   atomic.Uint32     // of the clients in memory
-	clients []*proxytest.Conn // in memory
+	served  chan error          // what Serve returned
+	ports   atomic.Uint32       // of the clients in memory
+	clients []*proxytest.Conn   // in memory
 }
 
 func newRig(tb testing.TB, s *Server) *rig {

@@ -25,11 +25,13 @@ func newReload() *cobra.Command {
 					return usageError{errors.New("--" + flag + " needs the name of a file")}
 				}
 			}
+			if remote.File != "" && remote.Socket != "" {
+				return usageError{errors.New("--config and --socket exclude each other: either says where the server is")}
+			}
 			return remote.Reload(cmd.Context())
 		},
 	}
 	cmd.Flags().StringVarP(&remote.File, "config", "c", "", "the settings `FILE` of the server, which may name its admin socket")
 	cmd.Flags().StringVar(&remote.Socket, "socket", "", "the server's admin socket `PATH`")
-	cmd.MarkFlagsMutuallyExclusive("config", "socket")
 	return cmd
 }

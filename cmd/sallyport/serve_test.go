@@ -233,7 +233,4 @@ func TestHangup(t *testing.T) {
 		}
 	}
 	stopServe(t, p)
-	if code := p.exit(t); code != 0 {
-		t.Errorf("exit code %d", code)
-	}
 }
