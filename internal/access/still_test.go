@@ -29,18 +29,11 @@ func TestStillAgreesWithDecide(t *testing.T) {
 		}
 	})
 	resolver := &zone{}
+	w := stillWorld{d, resolver, seed}
 	grants, kept, revoked := 0, 0, 0
 	for set := range uint64(300) {
 		m := maker{rand.New(rand.NewPCG(seed, set))}
-		var policies [2]*Policy
-		for i := range policies {
-			var rules []Rule
-			for n := range 1 + m.IntN(6) {
-				rules = append(rules, m.rule(fmt.Sprintf("rule-%d", n)))
-			}
-			policies[i] = newPolicy(resolver, rules...)
-			policies[i].Ident.Port = d.port
-		}
+		policies := [2]*Policy{w.policy(m), w.policy(m)}
 		for range 50 {
 			s := m.scene(nil)
 			resolver.hosts = map[string]string{s.request.Target.Name: strings.Join(s.addrs, " ")}
@@ -49,28 +42,13 @@ func TestStillAgreesWithDecide(t *testing.T) {
 				continue
 			}
 			grants++
+			if s.request.Command == socks.Bind && s.request.Target.IP.IsUnspecified() {
+				continue // which has a rule of its own: TestStillAnyPeer
+			}
 			for _, a := range grant.Addrs {
-				h := server.Held{Request: *s.request, Grant: grant, Address: netip.AddrPortFrom(a, 80)}
-				if s.request.Command == socks.Bind && s.request.Target.IP.IsUnspecified() {
-					continue // which has a rule of its own: TestStillAnyPeer
-				}
-				if _, err := policies[0].Still(h); err != nil {
-					t.Fatalf("granted, and then not: %v\n%+v at %v\n%+v\nagain: go test -run TestStillAgrees -seed %d", err, *s.request, a, policies[0].Rules, seed)
-				}
-				before := resolver.asked.Load() + d.asked.Load()
-				_, err := policies[1].Still(h)
-				if after := resolver.asked.Load() + d.asked.Load(); after != before {
-					t.Fatalf("Still asked somebody")
-				}
-				unasked := d.asked.Load()
-				switch other, refused := policies[1].Decide(t.Context(), s.request); {
-				case err == nil && (refused != nil || !slices.Contains(other.Addrs, a)) && len(s.addrs) == 1 && d.asked.Load() == unasked:
-					t.Fatalf("kept what would not be granted: %v\n%+v at %v\n%+v\nagain: -seed %d", refused, *s.request, a, policies[1].Rules, seed)
-				case err == nil:
+				if w.judges(t, policies, s, grant, a) {
 					kept++
-				case !errors.Is(err, server.Revoked):
-					t.Fatalf("%v, want one that says revoked", err)
-				default:
+				} else {
 					revoked++
 				}
 			}
@@ -79,6 +57,48 @@ func TestStillAgreesWithDecide(t *testing.T) {
 	if grants < 500 || kept < 100 || revoked < 100 {
 		t.Errorf("%d grants, %d kept, %d revoked: the world is too small (seed %d)", grants, kept, revoked, seed)
 	}
+}
+
+// stillWorld is what random policies ask.
+type stillWorld struct {
+	identd   *identd
+	resolver *zone
+	seed     uint64
+}
+
+func (w stillWorld) policy(m maker) *Policy {
+	var rules []Rule
+	for n := range 1 + m.IntN(6) {
+		rules = append(rules, m.rule(fmt.Sprintf("rule-%d", n)))
+	}
+	p := newPolicy(w.resolver, rules...)
+	p.Ident.Port = w.identd.port
+	return p
+}
+
+// judges puts what the first policy has granted to both, and reports whether the
+// second would keep it.
+func (w stillWorld) judges(t *testing.T, policies [2]*Policy, s *scene, grant server.Grant, a netip.Addr) (kept bool) {
+	t.Helper()
+	h := server.Held{Request: *s.request, Grant: grant, Address: netip.AddrPortFrom(a, 80)}
+	before := w.resolver.asked.Load() + w.identd.asked.Load()
+	_, first := policies[0].Still(h)
+	_, second := policies[1].Still(h)
+	if after := w.resolver.asked.Load() + w.identd.asked.Load(); after != before {
+		t.Fatalf("Still asked somebody")
+	}
+	asked := w.identd.asked.Load()
+	other, refused := policies[1].Decide(t.Context(), s.request)
+	alike := len(s.addrs) == 1 && w.identd.asked.Load() == asked
+	switch {
+	case first != nil:
+		t.Fatalf("granted, and then not: %v\n%+v at %v\n%+v\nagain: go test -run TestStillAgrees -seed %d", first, *s.request, a, policies[0].Rules, w.seed)
+	case second != nil && !errors.Is(second, server.Revoked):
+		t.Fatalf("%v, want one that says revoked", second)
+	case second == nil && alike && (refused != nil || !slices.Contains(other.Addrs, a)):
+		t.Fatalf("kept what would not be granted: %v\n%+v at %v\n%+v\nagain: -seed %d", refused, *s.request, a, policies[1].Rules, w.seed)
+	}
+	return second == nil
 }
 
 // TestStillAnyPeer: a BIND for any peer needs a rule that has any_peer.
