@@ -42,16 +42,8 @@ func TestStillAgreesWithDecide(t *testing.T) {
 				continue
 			}
 			grants++
-			if s.request.Command == socks.Bind && s.request.Target.IP.IsUnspecified() {
-				continue // which has a rule of its own: TestStillAnyPeer
-			}
-			for _, a := range grant.Addrs {
-				if w.judges(t, policies, s, grant, a) {
-					kept++
-				} else {
-					revoked++
-				}
-			}
+			still, gone := w.judgesAll(t, policies, s, grant)
+			kept, revoked = kept+still, revoked+gone
 		}
 	}
 	if grants < 500 || kept < 100 || revoked < 100 {
@@ -74,6 +66,22 @@ func (w stillWorld) policy(m maker) *Policy {
 	p := newPolicy(w.resolver, rules...)
 	p.Ident.Port = w.identd.port
 	return p
+}
+
+// judgesAll judges every address of a grant, and counts.
+func (w stillWorld) judgesAll(t *testing.T, policies [2]*Policy, s *scene, grant server.Grant) (kept, revoked int) {
+	t.Helper()
+	if s.request.Command == socks.Bind && s.request.Target.IP.IsUnspecified() {
+		return 0, 0 // which has a rule of its own: TestStillAnyPeer
+	}
+	for _, a := range grant.Addrs {
+		if w.judges(t, policies, s, grant, a) {
+			kept++
+		} else {
+			revoked++
+		}
+	}
+	return kept, revoked
 }
 
 // judges puts what the first policy has granted to both, and reports whether the
