@@ -310,7 +310,7 @@ func TestThePolicyIsToldAll(t *testing.T) {
 	if got.Client != addrPort(c.LocalAddr()) || got.Local != at || got.Listener != "lan" {
 		t.Errorf("client %v, local %v, listener %q", got.Client, got.Local, got.Listener)
 	}
-	if got.Protocol != SOCKS4 || got.Command != socks.Bind || got.Identity != (Identity{"bob", Claimed}) || got.Target != socks.FromIP(targetAt) {
+	if got.Protocol != SOCKS4 || got.Command != socks.Bind || got.Identity != (Identity{Name: "bob", Proof: Claimed}) || got.Target != socks.FromIP(targetAt) {
 		t.Errorf("%s %v for %v by %v", got.Protocol, got.Command, got.Target, got.Identity)
 	}
 	if e.Identity.Proof != Ident || e.Rule != "no" || e.Client != got.Client || e.ID != 1 || e.Address.IsValid() {

@@ -97,6 +97,9 @@ func (x *exchange) ask(r *Request) {
 		r.Identity = x.certificate
 	}
 	r.Client, r.Local, r.Listener = x.session.Client, addrPort(x.conn.LocalAddr()), x.listener.Name
+	if x.serving != nil {
+		r.Listener = x.serving.listener.Load().Name // which it has not been called from the start, maybe
+	}
 	if x.relayed != nil {
 		r.Local, r.Relayed = x.relayed.local, true
 	}

@@ -25,6 +25,11 @@ const (
 type Identity struct {
 	Name  string // any bytes but NUL; never printed unescaped
 	Proof Proof
+
+	// Mark tells what the proof rests on from what takes its place: where it is a
+	// password, another mark means that the user has another one by now. It is
+	// the [Authenticator]'s own; 0 where there is nothing to tell apart.
+	Mark uint64
 }
 
 // Protocol is how a client speaks to a listener.

@@ -132,6 +132,7 @@ type rig struct {
 	network *proxytest.Network  // in memory only
 	in      *proxytest.Listener // in memory only
 	address string              // on loopback only
+	door    *Door               // the last
 	served  chan error          // what Serve returned
 	ports   atomic.Uint32       // of the clients in memory
 	clients []*proxytest.Conn   // in memory
@@ -190,7 +191,9 @@ func listenTCP(tb testing.TB, address string) net.Listener {
 
 func (r *rig) serve(socket net.Listener, l Listener) {
 	ctx := context.WithoutCancel(r.Context()) // what ends it is Shutdown
-	go func() { r.served <- r.server.Serve(ctx, socket, l) }()
+	door := r.server.Door(socket, l)
+	r.door = door
+	go func() { r.served <- door.Serve(ctx) }()
 	r.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()

@@ -19,7 +19,7 @@ var ErrServerClosed = errors.New("server: closed")
 
 // Server serves any number of listeners with one policy. Its exported fields
 // may be set before the first call of Serve and not after; SetTimeouts,
-// SetListener and Review are for what changes later. The zero value denies
+// Review and [Door.Change] are for what changes later. The zero value denies
 // every request. All methods are safe for concurrent use.
 type Server struct {
 	Policy        Policy        // nil denies everything
@@ -141,15 +141,14 @@ func orElse[T time.Duration | int](value, otherwise T) T {
 	return value
 }
 
-// serving is one call of Serve: its socket, and how to end what came from it.
+// serving is one call of Serve: its door, and how to end what came from it.
 type serving struct {
-	socket   net.Listener
-	address  netip.AddrPort
-	listener atomic.Pointer[Listener] // for the next client
-	ended    atomic.Bool              // nobody comes any more
-	refuse   context.CancelCauseFunc  // ends handshakes
-	cut      context.CancelCauseFunc  // ends sessions
-	conns    sync.WaitGroup           // one for each accepted connection
+	*Door
+	address netip.AddrPort
+	ended   atomic.Bool             // nobody comes any more
+	refuse  context.CancelCauseFunc // ends handshakes
+	cut     context.CancelCauseFunc // ends sessions
+	conns   sync.WaitGroup          // one for each accepted connection
 }
 
 // Serve accepts connections from socket and serves each in a goroutine of its
@@ -159,11 +158,38 @@ type serving struct {
 // socket fails, and be it that it was closed for this listener to take no more
 // clients; when ctx ends they end too, with ctx's cause as their reason.
 func (s *Server) Serve(ctx context.Context, socket net.Listener, l Listener) error {
+	return s.Door(socket, l).Serve(ctx)
+}
+
+// Door is a listening socket and how its clients are served, for whoever wants
+// to change that while it is. Make one with [Server.Door].
+type Door struct {
+	server   *Server
+	socket   net.Listener
+	listener atomic.Pointer[Listener] // for the next client
+}
+
+// Door returns a door that nobody serves yet. The socket is the caller's until
+// Serve is called.
+func (s *Server) Door(socket net.Listener, l Listener) *Door {
+	d := &Door{server: s, socket: socket}
+	d.listener.Store(&l)
+	return d
+}
+
+// Change changes how the next clients are served; those who are there already
+// keep what they came to, but for the listener's name: their next requests are
+// decided by the new one, and what is open is put to a [Judge] by it. It may be
+// called at any time.
+func (d *Door) Change(l Listener) { d.listener.Store(&l) }
+
+// Serve does what [Server.Serve] does, once.
+func (d *Door) Serve(ctx context.Context) error {
+	s, socket := d.server, d.socket
 	defer socket.Close()
 	sessions, cut := context.WithCancelCause(ctx)
 	handshakes, refuse := context.WithCancelCause(sessions)
-	sv := &serving{socket: socket, address: addrPort(socket.Addr()), refuse: refuse, cut: cut}
-	sv.listener.Store(&l)
+	sv := &serving{Door: d, address: addrPort(socket.Addr()), refuse: refuse, cut: cut}
 	if !s.register(sv) {
 		cut(ErrServerClosed)
 		return ErrServerClosed
@@ -184,22 +210,6 @@ func (s *Server) Serve(ctx context.Context, socket net.Listener, l Listener) err
 		return context.Cause(ctx)
 	}
 	return err
-}
-
-// SetListener changes how the next clients of a socket are served; those who are
-// there already keep what they came to, but for the listener's name: sessions
-// are put to a [Judge] by the new one. It reports false where Serve does not
-// serve the socket.
-func (s *Server) SetListener(socket net.Listener, l Listener) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for sv := range s.serving {
-		if sv.socket == socket && !sv.ended.Load() {
-			sv.listener.Store(&l)
-			return true
-		}
-	}
-	return false
 }
 
 // SetTimeouts changes Timeouts. The new ones hold for every wait that begins

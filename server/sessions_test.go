@@ -77,17 +77,20 @@ func holdings() []holding {
 	}
 }
 
+// rightEnds is a way for a session's right to end.
+type rightEnds struct {
+	name  string
+	until time.Duration // of the grant
+	end   func(s *Server)
+	after time.Duration
+	want  Reason
+}
+
 // TestRightEnds: however a right ends, the session that lives on it ends at that
 // moment, with the reason, and nobody takes its end for a proper one.
 func TestRightEnds(t *testing.T) {
 	const hours = 9 * time.Hour
-	for _, how := range []struct {
-		name  string
-		until time.Duration // of the grant
-		end   func(s *Server)
-		after time.Duration
-		want  Reason
-	}{
+	for _, how := range []rightEnds{
 		{"End", 0, func(s *Server) {
 			for _, session := range s.Sessions() {
 				session.End(Loop)
@@ -107,36 +110,39 @@ func TestRightEnds(t *testing.T) {
 	} {
 		for _, h := range holdings() {
 			t.Run(how.name+"/"+h.name, func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					s := &Server{Timeouts: Timeouts{Connect: 24 * time.Hour, Bind: 24 * time.Hour}}
-					s.Policy = deciding(func(ctx context.Context, q *Request) (Grant, error) {
-						g, err := freely(ctx, q)
-						if how.until > 0 {
-							g.Until = time.Now().Add(how.until)
-						}
-						return g, err
-					})
-					r := inMemory(t, s, Listener{})
-					start := time.Now()
-					client := h.begin(r)
-					synctest.Wait()
-					if open := s.Sessions(); len(open) != 1 || open[0].Now().Target.IP != targetAt.Addr() {
-						t.Fatalf("open: %v, want the one session", open)
-					}
-					how.end(s)
-					h.sees(t, client)
-					client.Close()
-					r.next(how.want)
-					if took := time.Since(start); took != how.after {
-						t.Errorf("it ended after %v, want %v", took, how.after)
-					}
-					synctest.Wait()
-					if open := s.Sessions(); len(open) > 0 {
-						t.Errorf("still open: %v", open)
-					}
-				})
+				synctest.Test(t, func(t *testing.T) { how.befall(t, h) })
 			})
 		}
+	}
+}
+
+func (how rightEnds) befall(t *testing.T, h holding) {
+	t.Helper()
+	s := &Server{Timeouts: Timeouts{Connect: 24 * time.Hour, Bind: 24 * time.Hour}}
+	s.Policy = deciding(func(ctx context.Context, q *Request) (Grant, error) {
+		g, err := freely(ctx, q)
+		if how.until > 0 {
+			g.Until = time.Now().Add(how.until)
+		}
+		return g, err
+	})
+	r := inMemory(t, s, Listener{})
+	start := time.Now()
+	client := h.begin(r)
+	synctest.Wait()
+	if open := s.Sessions(); len(open) != 1 || open[0].Now().Target.IP != targetAt.Addr() {
+		t.Fatalf("open: %v, want the one session", open)
+	}
+	how.end(s)
+	h.sees(t, client)
+	client.Close()
+	r.next(how.want)
+	if took := time.Since(start); took != how.after {
+		t.Errorf("it ended after %v, want %v", took, how.after)
+	}
+	synctest.Wait()
+	if open := s.Sessions(); len(open) > 0 {
+		t.Errorf("still open: %v", open)
 	}
 }
 
@@ -149,9 +155,7 @@ func TestReviewSpares(t *testing.T) {
 		eve := r.asks(proxytest.Connect4(targetAt, "eve"))
 		r.next4(target)
 		proxytest.Granted4(t, eve)
-		if !r.server.SetListener(r.in, Listener{Name: "office"}) {
-			t.Error("SetListener does not know the socket")
-		}
+		r.door.Change(Listener{Name: "office"})
 		synctest.Wait()
 		r.server.Review(func(h Held) (time.Time, error) {
 			if h.Address != targetAt || h.Grant.Rule != "anything" || h.Request.Listener != "office" {
@@ -278,7 +282,7 @@ func TestListenerChangesLive(t *testing.T) {
 		r := inMemory(t, &Server{Policy: deciding(anything)}, Listener{})
 		target := r.network.MustListen(targetAt.String())
 		client, far := r.relayed(target)
-		r.server.SetListener(r.in, Listener{Protocols: []Protocol{SOCKS5}})
+		r.door.Change(Listener{Protocols: []Protocol{SOCKS5}})
 		r.asks(proxytest.Connect4(targetAt, "bob"))
 		r.next(Garbage)
 		r.server.SetTimeouts(Timeouts{Handshake: time.Second})
@@ -293,9 +297,6 @@ func TestListenerChangesLive(t *testing.T) {
 			t.Errorf("Serve: %v, want the socket's error", err)
 		}
 		r.served <- ErrServerClosed // for the end of the rig
-		if r.server.SetListener(r.in, Listener{}) {
-			t.Error("SetListener of a socket that is closed")
-		}
 		if r.server.isSelf(proxyAt) {
 			t.Error("an address where nobody listens is taken for the proxy")
 		}

@@ -174,7 +174,7 @@ func TestClientCertificate(t *testing.T) {
 		proxytest.Say(t, c, proxytest.Connect4(echo, "bob"))
 		proxytest.Granted4(t, c)
 		c.Close()
-		if e := r.next(Closed); e.Identity != (Identity{name, Certificate}) {
+		if e := r.next(Closed); e.Identity != (Identity{Name: name, Proof: Certificate}) {
 			t.Errorf("SOCKS 4: recorded %v, want %q", e.Identity, name)
 		}
 
@@ -183,7 +183,7 @@ func TestClientCertificate(t *testing.T) {
 		proxytest.Hear(t, c, string(socks.Choice5{Method: socks.NoAuth}.Append(nil)))
 		proxytest.Granted5(t, c)
 		c.Close()
-		if e := r.next(Closed); e.Identity != (Identity{name, Certificate}) {
+		if e := r.next(Closed); e.Identity != (Identity{Name: name, Proof: Certificate}) {
 			t.Errorf("SOCKS 5: recorded %v, want %q", e.Identity, name)
 		}
 	}

@@ -32,7 +32,7 @@ func TestAssociationLosesRights(t *testing.T) {
 			until := map[netip.AddrPort]time.Duration{one: time.Hour, two: 2 * time.Hour}[which]
 			time.Sleep(time.Until(m.session.Started.Add(until)) - 1)
 			m.mayAnswer(which, true)
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 			return Schedule
 		},
 	} {

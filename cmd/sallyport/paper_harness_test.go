@@ -122,7 +122,7 @@ func launchPaper(t *testing.T, setup paperSetup) *paperServer {
 	if err := os.WriteFile(file, []byte(setup.settings), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	args := []string{fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), program.Fd()), "serve", "--config", file}
+	args := []string{fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), program.Fd()), "serve", "--config", file, "--admin", "off"}
 	switch setup.listen {
 	case "-":
 	case "":

@@ -20,7 +20,8 @@ func newServe() *cobra.Command {
 		Use:   "serve",
 		Short: "Serve (the default command)",
 		Long: "Serve until TERM or INT arrives; then take no new clients and let the open\n" +
-			"sessions end, for at most timeouts.drain. A second TERM or INT ends at once.\n\n" +
+			"sessions end, for at most timeouts.drain. A second TERM or INT ends at once.\n" +
+			"HUP reads the settings anew, as 'sallyport reload' does.\n\n" +
 			"Without --config it listens on 127.0.0.1:1080 and lets this machine go anywhere.",
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -32,7 +33,8 @@ func newServe() *cobra.Command {
 	}
 	cmd.Flags().StringVarP(&src.File, "config", "c", "", "the settings `FILE`")
 	cmd.Flags().StringVar(&src.Listen, "listen", "", "listen on `ADDR` (host:port) instead of what the settings say")
-	cmd.Flags().StringVar(&src.Admin, "admin", "", "`off`: the admin page is not in this version yet")
+	cmd.Flags().StringVar(&src.Admin, "admin", "", "`off`: no admin socket, and `sallyport reload` cannot reach the server")
+	src.Version = version
 	return cmd
 }
 

@@ -77,7 +77,7 @@ func startServe(t *testing.T, settings string) (p *running, address string) {
 	if err := os.WriteFile(file, []byte(settings), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p = start(nil, "--config", file, "--listen", "127.0.0.1:0")
+	p = start(nil, "--config", file, "--listen", "127.0.0.1:0", "--admin", "off")
 	_, rest, ok := strings.Cut(p.line(t), "listening on ")
 	if !ok {
 		t.Fatal("the first line does not say where it listens")
@@ -209,4 +209,28 @@ func waitFor(t *testing.T, b *lockedBuffer, prefix string) string {
 			t.Fatalf("no line with %q; it said: %s", prefix, b.String())
 		}
 	}
+}
+
+// TestHangup reads the settings anew, and says how that went.
+func TestHangup(t *testing.T) {
+	p, _ := startServe(t, "{}")
+	self, err := os.FindProcess(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := self.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	limit := time.After(20 * time.Second)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !strings.Contains(p.errs.String(), "HUP: the settings are not read anew") &&
+		!strings.Contains(p.errs.String(), "the settings were read anew and are in force") {
+		select {
+		case <-tick.C:
+		case <-limit:
+			t.Fatalf("nothing is said of HUP: %s", p.errs.String())
+		}
+	}
+	stopServe(t, p)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"strings"
 )
 
@@ -11,11 +12,12 @@ import (
 // read; safe for concurrent use.
 type accounts struct {
 	hashes map[string]hash
-	kinds  map[string]hash // one hash of each kind, at least one, to compare a wrong password with for nothing
+	marks  map[string]uint64 // by user: tells the hash from any other
+	kinds  map[string]hash   // one hash of each kind, at least one, to compare a wrong password with for nothing
 }
 
-func newAccounts(hashes map[string]hash) *accounts {
-	a := &accounts{hashes, map[string]hash{}}
+func newAccounts(hashes map[string]hash, marks map[string]uint64) *accounts {
+	a := &accounts{hashes, marks, map[string]hash{}}
 	for _, h := range hashes {
 		a.kinds[h.kind()] = h
 	}
@@ -36,23 +38,23 @@ const (
 // lines and those that start with # are left out. The error tells every bad
 // line by its number; no hash, and nothing that could be a password, is in it.
 func parseAccounts(data []byte) (*accounts, error) {
-	hashes := map[string]hash{}
+	hashes, marks := map[string]hash{}, map[string]uint64{}
 	var faults []error
 	number := 0
 	for line := range bytes.Lines(data) {
 		number++
-		if err := readAccount(hashes, string(line)); err != nil && len(faults) < maxFileFaults {
+		if err := readAccount(hashes, marks, string(line)); err != nil && len(faults) < maxFileFaults {
 			faults = append(faults, fmt.Errorf("line %d: %w", number, err))
 		}
 	}
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
 	}
-	return newAccounts(hashes), nil
+	return newAccounts(hashes, marks), nil
 }
 
 // readAccount takes one line.
-func readAccount(hashes map[string]hash, line string) error {
+func readAccount(hashes map[string]hash, marks map[string]uint64, line string) error {
 	name, text, ok := splitLine(line)
 	if !ok {
 		return nil
@@ -70,9 +72,15 @@ func readAccount(hashes map[string]hash, line string) error {
 	if err != nil {
 		return fmt.Errorf("the user %q: %w; `sallyport user passwd NAME` sets a new one", name, err)
 	}
-	hashes[name] = h
+	hashes[name], marks[name] = h, markOf(text)
 	return nil
 }
+
+var markSeed = maphash.MakeSeed()
+
+// markOf returns a number that stands for a hash in this process, and does not
+// tell it. It is never 0.
+func markOf(hash string) uint64 { return max(1, maphash.String(markSeed, hash)) }
 
 // splitLine takes a line of a users file apart; ok is false where it holds no user.
 func splitLine(line string) (name, text string, ok bool) {

@@ -115,7 +115,7 @@ func TestConstantWork(t *testing.T) {
 	var cheap, dear atomic.Int64
 	a := newAccounts(map[string]hash{
 		"alice": counted{"a", "cheap", &cheap}, "bob": counted{"b", "dear", &dear}, "carol": counted{"c", "dear", &dear},
-	})
+	}, nil)
 	for _, c := range []struct {
 		name, password string
 		right          bool

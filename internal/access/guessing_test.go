@@ -68,7 +68,7 @@ func TestTimingTellsNothing(t *testing.T) {
 	}
 	h := argon2id{memory: 256, passes: 1, threads: 1, salt: make([]byte, newSalt)}
 	h.sum = h.derive("right", newSum)
-	honest := newAccounts(map[string]hash{"alice": h})
+	honest := newAccounts(map[string]hash{"alice": h}, nil)
 	telling := &accounts{hashes: map[string]hash{"alice": h}, kinds: map[string]hash{h.kind(): gate{crowd: &crowd{}}}}
 
 	const limit = 5 // standard deviations: one run in a million passes it by chance

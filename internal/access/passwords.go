@@ -64,6 +64,14 @@ func NewPasswords(policy *Policy, file *UsersFile, log *slog.Logger) *Passwords 
 	}
 }
 
+// Renewed returns a Passwords for other rules, and maybe another file, that
+// remembers the wrong passwords of this one.
+func (p *Passwords) Renewed(policy *Policy, file *UsersFile) *Passwords {
+	renewed := NewPasswords(policy, file, p.log)
+	renewed.guesses, renewed.slots = p.guesses, p.slots
+	return renewed
+}
+
 // Login implements [server.Authenticator]: the rules for the listener, the
 // protocol and the source say whether a password opens anything, and whether
 // anything is open without one.
@@ -116,7 +124,7 @@ func (p *Passwords) Authenticate(ctx context.Context, c server.Credentials) (ser
 	case err == nil && !right:
 		err = errWrongLogin
 	case err == nil:
-		return server.Identity{Name: c.Name, Proof: server.Password}, nil
+		return server.Identity{Name: c.Name, Proof: server.Password, Mark: users.accounts.marks[c.Name]}, nil
 	}
 	if errors.Is(err, server.BadLogin) {
 		p.log.Warn("bad login", "client", c.Client.Addr().String(), "user", Escape(c.Name), "protocol", string(c.Protocol), "listener", c.Listener)

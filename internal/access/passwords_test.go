@@ -51,7 +51,7 @@ func newTestPasswords(takes time.Duration) (*Passwords, *crowd, *bytes.Buffer) {
 	c := &crowd{}
 	h := gate{"right", takes, c}
 	file := &UsersFile{}
-	file.now.Store(&users{newAccounts(map[string]hash{"alice": h}), newVerified()})
+	file.now.Store(&users{newAccounts(map[string]hash{"alice": h}, nil), newVerified()})
 	file.next = time.Now().Add(1000 * time.Hour) // there is no file to look at
 	var log bytes.Buffer
 	return NewPasswords(&Policy{}, file, slog.New(slog.NewTextHandler(&log, nil))), c, &log

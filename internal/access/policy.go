@@ -35,8 +35,13 @@ func (p *Policy) Decide(ctx context.Context, r *server.Request) (server.Grant, e
 	if r.Target.IP.IsValid() {
 		d.open, d.resolved = []netip.Addr{r.Target.IP}, true
 	}
-	for i := range p.Rules {
-		grant, done, err := d.ask(ctx, &p.Rules[i])
+	return d.run(ctx)
+}
+
+// run asks the rules in turn.
+func (d *decision) run(ctx context.Context) (server.Grant, error) {
+	for i := range d.policy.Rules {
+		grant, done, err := d.ask(ctx, &d.policy.Rules[i])
 		if done {
 			grant.Identity = d.identity
 			return grant, err
@@ -48,11 +53,15 @@ func (p *Policy) Decide(ctx context.Context, r *server.Request) (server.Grant, e
 // MayAssociate implements [server.AssociatePolicy]: whether there is a rule by
 // which this client could be granted some destination of a datagram.
 func (p *Policy) MayAssociate(ctx context.Context, r *server.Request) error {
-	d := &decision{policy: p, request: r, identity: r.Identity}
-	for i := range p.Rules {
-		rule := &p.Rules[i]
+	return (&decision{policy: p, request: r, identity: r.Identity}).mayAssociate(ctx)
+}
+
+func (d *decision) mayAssociate(ctx context.Context) error {
+	r, own := d.request, &d.policy.own
+	for i := range d.policy.Rules {
+		rule := &d.policy.Rules[i]
 		if !rule.Deny && matches(rule.Commands, r.Command) &&
-			rule.matchesClient(r.Listener, r.Protocol, r.Client.Addr(), &p.own) && d.proves(ctx, rule) {
+			rule.matchesClient(r.Listener, r.Protocol, r.Client.Addr(), own) && d.proves(ctx, rule) {
 			return nil
 		}
 	}

@@ -136,6 +136,7 @@ func (d *decoder) override(o Override) {
 	if o.Admin != "" && o.Admin != "off" {
 		d.failFlag("--admin", "the admin page is not in this version yet", "write --admin off or leave it out")
 	}
+	d.settings.Admin.Off = d.settings.Admin.Off || o.Admin != ""
 	if o.Listen == "" {
 		return
 	}

@@ -37,11 +37,3 @@ func (d *decoder) decodeLog(n *node) {
 		"format": into(&d.settings.Log.Format, words{what: "a log format", known: []string{"text", "json"}}),
 	}, "access", "access_format")
 }
-
-// decodeAdmin takes the one thing that can be said so far. YAML of old reads
-// off as false.
-func (d *decoder) decodeAdmin(n *node) {
-	if n.kind != scalar || n.text != "off" && !(n.plain && n.text == "false") {
-		d.fail(n, "the admin page is not in this version yet", "write `admin: off` or leave it out")
-	}
-}

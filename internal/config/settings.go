@@ -36,6 +36,7 @@ type Settings struct {
 	Resolver  Resolver
 	Timeouts  Timeouts
 	Log       Log
+	Admin     Admin
 }
 
 // Listener is an address that clients come to.
@@ -145,6 +146,13 @@ type Timeouts struct {
 type Log struct {
 	Level  string // "debug", "info", "warn", "error"
 	Format string // "text", "json"
+}
+
+// Admin says where commands such as `sallyport reload` reach the server. The zero
+// value: at the usual place.
+type Admin struct {
+	Off    bool
+	Socket string // of the file system; a relative name starts at the settings file's folder; empty: the usual one
 }
 
 // maxTimeout is the longest that any timeout may be.

@@ -50,7 +50,7 @@ func TestDefault(t *testing.T) {
 
 func TestEmptyFiles(t *testing.T) {
 	for _, file := range []string{
-		"", "\n\n", "# nothing\n", "---\n", "---\n...\n", "~\n", "{}\n", "\ufeff", "\r\n", "  \n\t\n", "admin: off", "admin: false",
+		"", "\n\n", "# nothing\n", "---\n", "---\n...\n", "~\n", "{}\n", "\ufeff", "\r\n", "  \n\t\n", "admin: {}",
 		"groups: {}", "timeouts: {}", "log: {}", "hide_address: false", "rules: {allow: this machine, from: loopback, to: any}",
 	} {
 		if s, want := parse(t, file), byDefault(); !reflect.DeepEqual(s, want) {
@@ -172,7 +172,8 @@ func TestWholeFile(t *testing.T) {
 			},
 			Cache: time.Hour,
 		},
-		Log: Log{Level: "error", Format: "json"},
+		Log:   Log{Level: "error", Format: "json"},
+		Admin: Admin{Off: true},
 	}
 	for _, file := range []string{whole, strings.ReplaceAll(whole, "\n", "\r\n"), "---\n" + whole + "...\n"} {
 		s, err := Parse("/etc/sallyport/sallyport.yaml", []byte(file), Override{})

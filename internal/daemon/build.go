@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -14,40 +15,55 @@ import (
 	"github.com/sallyport/sallyport/socks"
 )
 
-// buildServer makes the server that the settings describe. This file alone
-// turns settings into what the other packages take.
-func buildServer(s *config.Settings, ways waysOut, log *slog.Logger) (*server.Server, error) {
-	policy := buildPolicy(s, ways)
-	passwords, err := buildPasswords(s, policy, log)
+// This file alone turns settings into what the other packages take.
+
+// buildRules makes the rules that the settings describe. What is the same in
+// those before (nil: there were none) goes on: users file, guesses, answers of
+// name servers, and what is known of upstreams.
+func buildRules(s *config.Settings, before *inForce, log *slog.Logger) (*rules, error) {
+	var known waysOut
+	if before != nil {
+		known = before.rules.ways
+	}
+	ways, err := buildWays(s, known, log)
 	if err != nil {
 		return nil, err
 	}
-	return &server.Server{
-		Policy:        policy,
-		Authenticator: passwords,
-		Recorder:      sessionLog{log},
-		Log:           log,
-		Timeouts: server.Timeouts{
-			Handshake:   s.Timeouts.Handshake,
-			Connect:     s.Timeouts.Connect,
-			Bind:        s.Timeouts.Bind,
-			Association: s.Timeouts.Association,
-			Idle:        s.Timeouts.Idle,
-			HalfClosed:  s.Timeouts.HalfClosed,
-		},
-	}, nil
+	r := &rules{policy: buildPolicy(s, ways), ways: ways}
+	if before != nil && reflect.DeepEqual(before.settings.Resolver, s.Resolver) {
+		r.policy.Resolver = before.rules.policy.Resolver
+	}
+	if s.Users.File == "" {
+		return r, nil
+	}
+	if before != nil && before.rules.file != nil && before.settings.Users == s.Users {
+		if err = access.CheckUsersFile(s.Users.File); err == nil {
+			r.file = before.rules.file
+			r.file.Look()
+		}
+	} else {
+		r.file, err = access.OpenUsersFile(s.Users.File, log)
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case before != nil && before.rules.passwords != nil:
+		r.passwords = before.rules.passwords.Renewed(r.policy, r.file)
+	default:
+		r.passwords = access.NewPasswords(r.policy, r.file, log)
+	}
+	return r, nil
 }
 
-// buildPasswords returns nil where the settings name no users.
-func buildPasswords(s *config.Settings, policy *access.Policy, log *slog.Logger) (server.Authenticator, error) {
-	if s.Users.File == "" {
-		return nil, nil
+func buildTimeouts(t config.Timeouts) server.Timeouts {
+	return server.Timeouts{
+		Handshake:   t.Handshake,
+		Connect:     t.Connect,
+		Bind:        t.Bind,
+		Association: t.Association,
+		Idle:        t.Idle,
+		HalfClosed:  t.HalfClosed,
 	}
-	file, err := access.OpenUsersFile(s.Users.File, log)
-	if err != nil {
-		return nil, &SettingsError{err}
-	}
-	return access.NewPasswords(policy, file, log), nil
 }
 
 func buildPolicy(s *config.Settings, ways waysOut) *access.Policy {

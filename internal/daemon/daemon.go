@@ -3,30 +3,46 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
-	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
+	"github.com/sallyport/sallyport/internal/admin"
 	"github.com/sallyport/sallyport/internal/config"
 	"github.com/sallyport/sallyport/server"
 )
 
 // Daemon is a server with its sockets open. Make one with [Open], then call
 // Run or Close; until Run is called, clients wait in the sockets' queues.
+//
+// What the settings say is in force as a whole: Reload makes another inForce and
+// puts it in the place of the one before.
 type Daemon struct {
-	server    *server.Server
-	ways      waysOut
-	listeners []server.Listener
-	sockets   []net.Listener
-	drain     time.Duration
-	log       *slog.Logger
-	endLog    func()
+	source  Source
+	server  *server.Server
+	ruling  ruling
+	log     *slog.Logger
+	setLog  func(config.Log)
+	endLog  func()
+	control net.Listener // the admin socket; nil: there is none
+	started time.Time
+
+	mu      sync.Mutex // held through a reload
+	inForce *inForce
+	run     *running // nil before Run, and again once it takes no new clients
+	last    *admin.Reload
+}
+
+// inForce is what the settings of one reading have made.
+type inForce struct {
+	settings *config.Settings
+	rules    *rules
+	doors    []*door
 }
 
 // Open reads the settings and opens every listening socket; the log goes to w.
@@ -36,8 +52,8 @@ func Open(ctx context.Context, src Source, w io.Writer) (*Daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	log, endLog := newLogger(w, s.Log)
-	d := &Daemon{drain: s.Timeouts.Drain, log: log, endLog: endLog}
+	d := &Daemon{source: src, started: time.Now()}
+	d.log, d.setLog, d.endLog = newLogger(w, s.Log)
 	if err := d.open(ctx, s); err != nil {
 		d.Close()
 		return nil, err
@@ -45,42 +61,35 @@ func Open(ctx context.Context, src Source, w io.Writer) (*Daemon, error) {
 	return d, nil
 }
 
-func (d *Daemon) open(ctx context.Context, s *config.Settings) (err error) {
-	if d.ways, err = buildWays(s, d.log); err != nil {
+func (d *Daemon) open(ctx context.Context, s *config.Settings) error {
+	r, err := buildRules(s, nil, d.log)
+	if err != nil {
+		return &SettingsError{err}
+	}
+	d.ruling.now.Store(r)
+	d.server = &server.Server{
+		Policy:        &d.ruling,
+		Authenticator: &d.ruling,
+		Recorder:      sessionLog{d.log},
+		Log:           d.log,
+		Timeouts:      buildTimeouts(s.Timeouts),
+	}
+	doors, err := openDoors(ctx, d.server, s.Listeners, nil, d.log)
+	if err != nil {
 		return err
 	}
-	if d.server, err = buildServer(s, d.ways, d.log); err != nil {
-		return err
-	}
-	for _, l := range s.Listeners {
-		listener, err := buildListener(l, d.log)
-		if err != nil {
-			return fmt.Errorf("the listener %q: %w", l.Name, err)
-		}
-		var lc net.ListenConfig
-		socket, err := lc.Listen(ctx, networkOf(l.Listen), l.Listen)
-		if err != nil {
-			return fmt.Errorf("the listener %q cannot open its address: %w", l.Name, err)
-		}
-		d.sockets = append(d.sockets, socket)
-		d.listeners = append(d.listeners, listener)
-	}
-	return nil
-}
-
-// networkOf keeps a listener that is written as an IPv4 address to IPv4: for
-// Go, 0.0.0.0 would mean every IPv6 address too.
-func networkOf(listen string) string {
-	if at, err := netip.ParseAddrPort(listen); err == nil && at.Addr().Is4() {
-		return "tcp4"
-	}
-	return "tcp"
+	d.inForce = &inForce{s, r, doors}
+	d.control, err = openControl(ctx, s.Admin, admin.DefaultSocket(), d.log)
+	return err
 }
 
 // Close closes the sockets of a daemon that is not to be run.
 func (d *Daemon) Close() {
-	for _, s := range d.sockets {
-		s.Close()
+	if d.inForce != nil {
+		closeDoors(d.inForce.doors)
+	}
+	if d.control != nil {
+		d.control.Close()
 	}
 	d.endLog()
 }
@@ -88,15 +97,18 @@ func (d *Daemon) Close() {
 // Greet writes where the daemon listens and how to try it. That nobody can read
 // it is no reason not to serve.
 func (d *Daemon) Greet(w io.Writer, version string) {
+	d.mu.Lock()
+	doors := d.inForce.doors
+	d.mu.Unlock()
 	var b strings.Builder
-	for i, s := range d.sockets {
-		fmt.Fprintf(&b, "sallyport %s: listening on %s (%s)\n", version, s.Addr(), protocols(d.listeners[i]))
+	for _, door := range doors {
+		fmt.Fprintf(&b, "sallyport %s: listening on %s (%s)\n", version, door.socket.Addr(), strings.Join(protocolNames(door.listener), ", "))
 	}
-	first := d.sockets[0].Addr().String()
+	first := doors[0].socket.Addr().String()
 	if host, port, err := net.SplitHostPort(first); err == nil && net.ParseIP(host).IsUnspecified() {
 		first = net.JoinHostPort("localhost", port)
 	}
-	fmt.Fprintf(&b, "try it: curl --proxy %s://%s http://example.com/\n", scheme(d.listeners[0]), first)
+	fmt.Fprintf(&b, "try it: curl --proxy %s://%s http://example.com/\n", scheme(doors[0].listener), first)
 	if _, err := io.WriteString(w, b.String()); err != nil {
 		d.log.Warn("cannot say where it listens", "error", err)
 	}
@@ -116,58 +128,4 @@ func scheme(l server.Listener) string {
 		return "http"
 	}
 	return "socks4"
-}
-
-func protocols(l server.Listener) string {
-	var spoken []string
-	for _, p := range l.Protocols {
-		spoken = append(spoken, string(p))
-	}
-	return strings.Join(spoken, ", ")
-}
-
-// Run serves until ctx ends, then drains: it takes no new clients and lets the
-// sessions end by themselves, until the drain limit has passed or hurry ends.
-// It returns nil after that, or an error when a listening socket fails. It
-// returns when everything it started has ended.
-func (d *Daemon) Run(ctx, hurry context.Context) error {
-	defer d.endLog()
-	serve, stop := context.WithCancelCause(context.WithoutCancel(ctx))
-	defer stop(nil)
-	defer d.ways.watch(serve)()
-	failed := make(chan error, len(d.sockets)) // room for all: nobody waits to say how it ended
-	for i, socket := range d.sockets {
-		go func() { failed <- d.server.Serve(serve, socket, d.listeners[i]) }()
-	}
-	var err error
-	ended := 0
-	select {
-	case <-ctx.Done():
-		d.log.Info("stopping: no new clients, open sessions may end", "limit", d.drain)
-	case err = <-failed:
-		ended++
-		d.log.Error("stopping: a listening socket failed", "error", err)
-	}
-	d.shutdown(hurry)
-	for ; ended < len(d.sockets); ended++ {
-		if later := <-failed; err == nil && !errors.Is(later, server.ErrServerClosed) {
-			err = later
-		}
-	}
-	return err
-}
-
-// Hangup is what HUP does: settings cannot be read anew yet, and the sessions of
-// a server whose terminal has gone must not end for it.
-func (d *Daemon) Hangup() {
-	d.log.Warn("HUP: reading the settings anew is not in this version yet; restart to do so")
-}
-
-func (d *Daemon) shutdown(hurry context.Context) {
-	drain, cancel := context.WithTimeout(hurry, d.drain)
-	defer cancel()
-	if err := d.server.Shutdown(drain); err != nil {
-		d.log.Warn("sessions were cut: they did not end in time")
-	}
-	d.log.Info("stopped")
 }

@@ -14,14 +14,20 @@ import (
 	"github.com/sallyport/sallyport/socks"
 )
 
-// newLogger returns a log that writes to w without ever waiting for it. end
-// must be called after the last line, and waits a while for it to be written.
-func newLogger(w io.Writer, l config.Log) (log *slog.Logger, end func()) {
-	direct := slog.New(newHandler(w, l))
+// newLogger returns a log that writes to w without ever waiting for it. set
+// changes its level and format; end must be called after the last line, and waits
+// a while for it to be written.
+func newLogger(w io.Writer, l config.Log) (log *slog.Logger, set func(config.Log), end func()) {
+	direct := newLiveHandler(newHandler(w, l))
 	queue := newLogQueue(w, func(lines int64) {
-		direct.Warn("lines of the log were lost: what reads it is too slow, or its disk was full", "lines", lines)
+		slog.New(direct).Warn("lines of the log were lost: what reads it is too slow, or its disk was full", "lines", lines)
 	})
-	return slog.New(newHandler(queue, l)), queue.close
+	queued := newLiveHandler(newHandler(queue, l))
+	set = func(l config.Log) {
+		direct.set(newHandler(w, l))
+		queued.set(newHandler(queue, l))
+	}
+	return slog.New(queued), set, queue.close
 }
 
 func newHandler(w io.Writer, l config.Log) slog.Handler {

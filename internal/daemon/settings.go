@@ -7,9 +7,10 @@ import (
 
 // Source says where the settings come from.
 type Source struct {
-	File   string // the settings file; empty: the built-in settings
-	Listen string // the address of the only listener, in the place of the file's; empty: the file's
-	Admin  string // "off" or empty: there is no admin page yet
+	File    string // the settings file; empty: the built-in settings
+	Listen  string // the address of the only listener, in the place of the file's; empty: the file's
+	Admin   string // "off": no admin socket; empty: as the settings say
+	Version string // what the server calls itself
 }
 
 // SettingsError is a fault, or all of them, of the settings. Its text is meant
@@ -29,7 +30,7 @@ func Check(file string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := buildWays(s, nil); err != nil {
+	if _, err := buildWays(s, nil, nil); err != nil {
 		return err
 	}
 	if s.Users.File == "" {

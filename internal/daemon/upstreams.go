@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"reflect"
 	"runtime"
 	"strings"
 	"sync"
@@ -20,7 +21,13 @@ import (
 
 // waysOut are the ways by which rules let sessions leave. Rules that say the same
 // share one, so that what is kept for a way serves all of them.
-type waysOut map[wayOut]*server.Way
+type waysOut map[wayOut]exit
+
+// exit is a way, and of an upstream the settings that made it.
+type exit struct {
+	*server.Way
+	settings upstream.Settings
+}
 
 // wayOut is what a rule says of it. An upstream that is reached from several
 // addresses is checked from each: it may serve not all of them.
@@ -29,8 +36,9 @@ type wayOut struct {
 	outgoing netip.Addr
 }
 
-// buildWays connects to nothing. A nil log is for settings that are only checked.
-func buildWays(s *config.Settings, log *slog.Logger) (waysOut, error) {
+// buildWays connects to nothing. What is as it was before is kept, with all that
+// is known of its proxies. A nil log is for settings that are only checked.
+func buildWays(s *config.Settings, before waysOut, log *slog.Logger) (waysOut, error) {
 	w := make(waysOut)
 	upstreams := make(map[string]upstream.Settings)
 	for _, u := range s.Upstreams {
@@ -45,24 +53,27 @@ func buildWays(s *config.Settings, log *slog.Logger) (waysOut, error) {
 	}
 	for _, r := range s.Rules {
 		key := wayOut{r.Via, r.Outgoing}
-		if key == (wayOut{}) || w[key] != nil {
+		if _, done := w[key]; done || key == (wayOut{}) {
 			continue
 		}
-		way := &server.Way{Via: r.Via}
-		if r.Via == "" {
-			way.Outbound = server.From(r.Outgoing)
-		} else {
-			settings := upstreams[r.Via]
-			settings.From = r.Outgoing
-			pool, err := upstream.New(settings)
-			if err != nil {
-				return nil, err
-			}
-			way.Upstream = pool
+		var err error
+		if w[key], err = buildWay(key, upstreams[r.Via], before[key]); err != nil {
+			return nil, err
 		}
-		w[key] = way
 	}
 	return w, nil
+}
+
+func buildWay(key wayOut, settings upstream.Settings, before exit) (exit, error) {
+	settings.From = key.outgoing
+	switch {
+	case before.Way != nil && reflect.DeepEqual(before.settings, settings):
+		return before, nil
+	case key.via == "":
+		return exit{&server.Way{Outbound: server.From(key.outgoing)}, settings}, nil
+	}
+	pool, err := upstream.New(settings)
+	return exit{&server.Way{Via: key.via, Upstream: pool}, settings}, err
 }
 
 func buildUpstream(u config.Upstream, log *slog.Logger) (upstream.Settings, error) {
@@ -79,7 +90,7 @@ func buildUpstream(u config.Upstream, log *slog.Logger) (upstream.Settings, erro
 
 // of returns the way of a rule, nil for the usual one, and whether it takes names.
 func (w waysOut) of(r config.Rule) (way *server.Way, sendsNames bool) {
-	way = w[wayOut{r.Via, r.Outgoing}]
+	way = w[wayOut{r.Via, r.Outgoing}].Way
 	if way == nil {
 		return nil, false
 	}
@@ -87,20 +98,15 @@ func (w waysOut) of(r config.Rule) (way *server.Way, sendsNames bool) {
 	return way, ok && pool.SendsNames()
 }
 
-// watch checks all proxies until ctx ends. The function that it returns waits
-// until the checks have ended, which it brings about.
-func (w waysOut) watch(ctx context.Context) (end func()) {
-	ctx, cancel := context.WithCancel(ctx)
+// watch checks all proxies until ctx ends.
+func (w waysOut) watch(ctx context.Context) {
 	var checks sync.WaitGroup
 	for _, way := range w {
 		if pool, ok := way.Upstream.(*upstream.Pool); ok {
 			checks.Go(func() { pool.Run(ctx) })
 		}
 	}
-	return func() {
-		cancel()
-		checks.Wait()
-	}
+	checks.Wait()
 }
 
 // signIn returns the proxies of an upstream, with the login from its file.

@@ -29,7 +29,8 @@ var mayImport = map[string][]string{
 	"internal/access":    {"socks", "server"},
 	"internal/config":    {"socks", "server", "client", "github.com/goccy/go-yaml"},
 	"internal/upstream":  {"socks", "server", "client"},
-	"internal/daemon":    {"socks", "server", "client", "internal/access", "internal/config", "internal/upstream"},
+	"internal/admin":     {},
+	"internal/daemon":    {"socks", "server", "client", "internal/access", "internal/config", "internal/admin", "internal/upstream"},
 	"internal/proxytest": {"socks", "server", "client"},
 	"cmd/sallyport":      {"socks", "server", "client", "internal/daemon", "github.com/spf13/cobra"},
 }

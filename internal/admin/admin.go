@@ -1,0 +1,123 @@
+// Package admin is the way to a running server: an HTTP API on a unix socket,
+// for whoever the server runs as, and its client. What it shows and does it gets
+// from an interface of its own.
+//
+//	POST /reload    200, or 422 and the faults, or 503 while the server stops
+//	GET  /status    200 and a Status
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+)
+
+// Daemon is what the API shows and steers. All methods may be called from many
+// goroutines at once.
+type Daemon interface {
+	// Reload reads the settings anew. Faults that left the old ones in force are
+	// a [*Faults]; any other error says why nothing was tried.
+	Reload(ctx context.Context) error
+	// Status returns what there is to know. It may wait for a reload to end.
+	Status() Status
+}
+
+// Faults are what keeps settings from coming into force.
+type Faults struct {
+	Text string // for a person, of one or more lines
+}
+
+// Error returns the text.
+func (f *Faults) Error() string { return f.Text }
+
+// Status is what is known of a running server.
+type Status struct {
+	Version   string     `json:"version"`
+	Started   time.Time  `json:"started"`
+	Listeners []Listener `json:"listeners"`
+	Sessions  int        `json:"sessions"`              // that are open
+	Reload    *Reload    `json:"last_reload,omitempty"` // nil: there was none
+}
+
+// Listener is where clients come to.
+type Listener struct {
+	Name      string   `json:"name"`
+	Address   string   `json:"address"`
+	Protocols []string `json:"protocols"`
+}
+
+// Reload is how the last reload went.
+type Reload struct {
+	At     time.Time `json:"at"`
+	Faults string    `json:"faults,omitempty"` // empty: the settings of then are in force
+}
+
+// refusal is the body of an answer that is no success.
+type refusal struct {
+	Faults string `json:"faults,omitempty"`
+	Error  string `json:"error,omitempty"`
+}
+
+// Limits of the API. Nobody who may use it is in a hurry, or has much to say.
+const (
+	requestTime = 10 * time.Second // for a request to arrive
+	endTime     = 2 * time.Second  // for answers under way when the server stops
+)
+
+// Serve answers on socket until ctx ends. It closes the socket, and returns when
+// everything that it started has ended, or after the time that answers get.
+func Serve(ctx context.Context, socket net.Listener, d Daemon, log *slog.Logger) {
+	s := &http.Server{
+		Handler:           handler(d),
+		ReadHeaderTimeout: requestTime,
+		ReadTimeout:       requestTime,
+		IdleTimeout:       requestTime,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(socket) }()
+	select {
+	case <-ctx.Done():
+	case err := <-served:
+		log.Error("the admin socket failed; `sallyport reload` cannot reach the server any more, HUP can", "error", err)
+		served <- err
+	}
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
+	defer cancel()
+	if s.Shutdown(end) != nil {
+		_ = s.Close() // nothing is left to be said
+	}
+	_ = <-served // that it is closed, or what the log has
+}
+
+func handler(d Daemon) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /reload", func(w http.ResponseWriter, r *http.Request) {
+		err := d.Reload(r.Context())
+		if err == nil {
+			answer(w, http.StatusOK, struct{}{})
+			return
+		}
+		if f, ok := errors.AsType[*Faults](err); ok {
+			answer(w, http.StatusUnprocessableEntity, refusal{Faults: f.Text})
+			return
+		}
+		answer(w, http.StatusServiceUnavailable, refusal{Error: err.Error()})
+	})
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, http.StatusOK, d.Status())
+	})
+	return mux
+}
+
+func answer(w http.ResponseWriter, code int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(body) // who has left learns nothing
+}

@@ -1,0 +1,19 @@
+package admin
+
+import (
+	"net"
+
+	"golang.org/x/sys/unix"
+)
+
+// peer returns the user at the other end of a unix socket. Where the system
+// cannot tell, it is nobody's.
+func peer(c net.Conn) (uid int, known bool) {
+	uid = -1
+	control(c, func(fd int) {
+		if who, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			uid = int(who.Uid)
+		}
+	})
+	return uid, true
+}

@@ -1,0 +1,95 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// ErrTaken says that another server answers on the socket.
+var ErrTaken = errors.New("another server answers there")
+
+// DefaultSocket returns where the socket is if nobody says otherwise: in the
+// folder that the system has for what runs, for root or for this user. It is
+// empty where the system has none.
+func DefaultSocket() string {
+	if os.Geteuid() == 0 {
+		return "/run/sallyport/admin.sock"
+	}
+	if folder := os.Getenv("XDG_RUNTIME_DIR"); folder != "" {
+		return filepath.Join(folder, "sallyport", "admin.sock")
+	}
+	return ""
+}
+
+// Listen opens the socket at path, which only this user may use. What a server
+// that has died has left there is replaced; where one lives, the error wraps
+// [ErrTaken]. makeFolder makes the folder that path is in, if it is not there.
+// Closing the socket removes it from the file system.
+func Listen(ctx context.Context, path string, makeFolder bool) (net.Listener, error) {
+	if makeFolder {
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return nil, err
+		}
+	}
+	if err := clearTheWay(ctx, path); err != nil {
+		return nil, err
+	}
+	l, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return guarded{l}, nil
+}
+
+// clearTheWay removes a socket behind which nobody is.
+func clearTheWay(ctx context.Context, path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case info.Mode().Type() != fs.ModeSocket:
+		return fmt.Errorf("%s is there, and is no socket", path)
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	c, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
+	switch {
+	case err == nil:
+		c.Close()
+		return fmt.Errorf("%s: %w", path, ErrTaken)
+	case isRefused(err):
+		return os.Remove(path)
+	}
+	return err
+}
+
+// guarded lets nobody in but root and the user that this process runs as. The
+// socket's mode says the same, but not on every system, and not in the moment
+// between its making and its mode.
+type guarded struct{ net.Listener }
+
+// Accept returns the next connection of somebody who may.
+func (g guarded) Accept() (net.Conn, error) {
+	for {
+		c, err := g.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if uid, known := peer(c); !known || uid == 0 || uid == os.Geteuid() {
+			return c, nil
+		}
+		c.Close()
+	}
+}

@@ -1,0 +1,102 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+
+	"github.com/sallyport/sallyport/internal/admin"
+	"github.com/sallyport/sallyport/internal/config"
+)
+
+// openControl opens the admin socket. One that the settings name must be had;
+// without the usual one (empty: there is none) the server does as well: nil.
+func openControl(ctx context.Context, a config.Admin, usual string, log *slog.Logger) (net.Listener, error) {
+	switch {
+	case a.Off:
+		return nil, nil
+	case a.Socket != "":
+		l, err := admin.Listen(ctx, a.Socket, false)
+		if err != nil {
+			return nil, fmt.Errorf("the admin socket cannot be opened: %w", err)
+		}
+		return l, nil
+	}
+	if usual == "" {
+		log.Debug("no admin socket: XDG_RUNTIME_DIR is not set; `admin: {socket: PATH}` names one")
+		return nil, nil
+	}
+	l, err := admin.Listen(ctx, usual, true)
+	switch {
+	case errors.Is(err, admin.ErrTaken):
+		log.Info("no admin socket: another server has it; `admin: {socket: PATH}` gives this one its own", "socket", usual)
+		return nil, nil
+	case err != nil:
+		log.Debug("no admin socket; `admin: {socket: PATH}` names one", "error", err)
+		return nil, nil
+	}
+	return l, nil
+}
+
+// Status implements [admin.Daemon].
+func (d *Daemon) Status() admin.Status {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := admin.Status{Version: d.source.Version, Started: d.started, Sessions: len(d.server.Sessions()), Reload: d.last}
+	for _, one := range d.inForce.doors {
+		s.Listeners = append(s.Listeners, admin.Listener{
+			Name: one.listener.Name, Address: one.socket.Addr().String(), Protocols: protocolNames(one.listener),
+		})
+	}
+	return s
+}
+
+// Remote is where a command finds the running server.
+type Remote struct {
+	File   string // the server's settings file, which may name a socket; empty: none
+	Socket string // in the place of what the file says
+}
+
+// Reload has the running server read its settings anew. Faults are a
+// [*SettingsError], with the text that the server has for them.
+func (r Remote) Reload(ctx context.Context) error {
+	socket, unread := r.socket()
+	if socket == "" {
+		return errors.Join(unread, errNoSocket)
+	}
+	err := admin.Client{Socket: socket}.Reload(ctx)
+	if f, ok := errors.AsType[*admin.Faults](err); ok {
+		return &SettingsError{f}
+	}
+	if errors.Is(err, admin.ErrNobody) {
+		if unread != nil {
+			return unread // it may be why nobody is there
+		}
+		return fmt.Errorf("%w; start one with `sallyport serve`, or say with --socket or --config where it is", err)
+	}
+	return err
+}
+
+var errNoSocket = errors.New("it is not known where the server's admin socket is: name it with --socket, or its settings with --config; without a socket, HUP does the same")
+
+// socket returns where the server is, and why the file could not tell.
+func (r Remote) socket() (string, error) {
+	if r.Socket != "" {
+		return r.Socket, nil
+	}
+	if r.File == "" {
+		return admin.DefaultSocket(), nil
+	}
+	s, err := config.Load(r.File, config.Override{})
+	switch {
+	case err != nil:
+		return admin.DefaultSocket(), &SettingsError{err} // the server may be there, and says the same
+	case s.Admin.Off:
+		return "", nil
+	case s.Admin.Socket != "":
+		return s.Admin.Socket, nil
+	}
+	return admin.DefaultSocket(), nil
+}

@@ -1,0 +1,117 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/sallyport/sallyport/internal/config"
+	"github.com/sallyport/sallyport/server"
+)
+
+// door is a listener with its socket.
+type door struct {
+	settings config.Listener
+	listener server.Listener
+	socket   net.Listener
+	place    *server.Door // the server's side of it
+}
+
+// openDoors returns the doors that the settings want, in their order. Of those
+// that are open it takes each with the same address; its options may be others.
+// On an error nothing that it opened stays open.
+func openDoors(ctx context.Context, s *server.Server, wanted []config.Listener, open []*door, log *slog.Logger) ([]*door, error) {
+	var doors, opened []*door
+	var faults []error
+	kept := keptDoors(wanted, open)
+	for i, l := range wanted {
+		d, err := kept[i].changed(ctx, s, l, log)
+		switch {
+		case err != nil:
+			faults = append(faults, err)
+		case kept[i] == nil:
+			opened = append(opened, d)
+		}
+		doors = append(doors, d)
+	}
+	if len(faults) > 0 {
+		closeDoors(opened)
+		return nil, errors.Join(faults...)
+	}
+	return doors, nil
+}
+
+// keptDoors returns for each wanted listener the open door with its address, nil
+// where there is none. Where several ask for any free port, names tell them apart.
+func keptDoors(wanted []config.Listener, open []*door) []*door {
+	kept, free := make([]*door, len(wanted)), slices.Clone(open)
+	for _, byName := range []bool{true, false} {
+		for i, l := range wanted {
+			at := slices.IndexFunc(free, func(d *door) bool {
+				return d.settings.Listen == l.Listen && (!byName || d.settings.Name == l.Name)
+			})
+			if kept[i] == nil && at >= 0 {
+				kept[i] = free[at]
+				free = slices.Delete(free, at, at+1)
+			}
+		}
+	}
+	return kept
+}
+
+// changed returns the door as l wants it, on the same socket; of a nil door on a
+// new one. TLS terms that are the same stay, with the tickets that they gave out.
+func (d *door) changed(ctx context.Context, s *server.Server, l config.Listener, log *slog.Logger) (*door, error) {
+	next := &door{settings: l}
+	var err error
+	if next.listener, err = buildListener(l, log); err != nil {
+		return nil, fmt.Errorf("the listener %q: %w", l.Name, err)
+	}
+	if d != nil {
+		next.socket, next.place = d.socket, d.place
+		if d.settings.TLS == l.TLS {
+			next.listener.TLS = d.listener.TLS
+		}
+		return next, nil
+	}
+	var lc net.ListenConfig
+	next.socket, err = lc.Listen(ctx, networkOf(l.Listen), l.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("the listener %q cannot open its address: %w", l.Name, err)
+	}
+	next.place = s.Door(next.socket, next.listener)
+	return next, nil
+}
+
+func closeDoors(doors []*door) {
+	for _, d := range doors {
+		d.socket.Close()
+	}
+}
+
+// has reports whether one of the doors has the socket.
+func has(doors []*door, socket net.Listener) bool {
+	return slices.ContainsFunc(doors, func(d *door) bool { return d.socket == socket })
+}
+
+// networkOf keeps a listener that is written as an IPv4 address to IPv4: for
+// Go, 0.0.0.0 would mean every IPv6 address too.
+func networkOf(listen string) string {
+	if at, err := netip.ParseAddrPort(listen); err == nil && at.Addr().Is4() {
+		return "tcp4"
+	}
+	return "tcp"
+}
+
+// protocolNames are what a listener speaks.
+func protocolNames(l server.Listener) []string {
+	var spoken []string
+	for _, p := range l.Protocols {
+		spoken = append(spoken, string(p))
+	}
+	return spoken
+}

@@ -1,0 +1,111 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/admin"
+	"github.com/sallyport/sallyport/internal/config"
+)
+
+// Hangup is what HUP does: it reads the settings anew. How that went is in the
+// log.
+func (d *Daemon) Hangup() {
+	// The context of a signal is nobody's.
+	if err := d.Reload(context.Background()); errors.Is(err, errNotRunning) {
+		d.log.Warn("HUP: the settings are not read anew", "error", err)
+	}
+}
+
+var errNotRunning = errors.New("the server is starting or stopping")
+
+// Reload reads the settings anew and puts them in force, all or nothing: where
+// they have a fault, or a new listener cannot open its address, those before stay
+// as they are, and it returns an [*admin.Faults]. Sessions whose right is gone by
+// the new settings are ended. It blocks until that is done, and may be called from
+// many goroutines at once.
+func (d *Daemon) Reload(ctx context.Context) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.run == nil {
+		return errNotRunning
+	}
+	next, err := d.prepare(ctx)
+	if err != nil {
+		d.last = &admin.Reload{At: time.Now(), Faults: err.Error()}
+		for _, fault := range faults(err) {
+			d.log.Error("the settings cannot be used: those before stay in force", "fault", fault)
+		}
+		return &admin.Faults{Text: err.Error()}
+	}
+	d.putInForce(next)
+	d.last = &admin.Reload{At: time.Now()}
+	d.log.Info("the settings were read anew and are in force", "listeners", len(next.doors), "rules", len(next.settings.Rules))
+	return nil
+}
+
+// faults takes apart what was joined.
+func faults(err error) []string {
+	if all, ok := errors.AsType[config.Errors](err); ok {
+		var texts []string
+		for _, one := range all {
+			texts = append(texts, one.Error())
+		}
+		return texts
+	}
+	return strings.Split(err.Error(), "\n")
+}
+
+// prepare makes of the settings what is to be in force, and touches nothing that
+// is. Callers hold mu.
+func (d *Daemon) prepare(ctx context.Context) (*inForce, error) {
+	s, err := d.source.load()
+	if err != nil {
+		return nil, err
+	}
+	r, err := buildRules(s, d.inForce, d.log)
+	if err != nil {
+		return nil, err
+	}
+	doors, err := openDoors(ctx, d.server, s.Listeners, d.inForce.doors, d.log)
+	if err != nil {
+		return nil, err
+	}
+	return &inForce{s, r, doors}, nil
+}
+
+// putInForce puts next in the place of what is in force. It cannot fail. Callers
+// hold mu.
+func (d *Daemon) putInForce(next *inForce) {
+	before := d.inForce
+	d.inForce = next
+	d.setLog(next.settings.Log)
+	d.server.SetTimeouts(buildTimeouts(next.settings.Timeouts))
+	d.ruling.now.Store(next.rules) // before anybody comes by a new door
+	for _, one := range next.doors {
+		if has(before.doors, one.socket) {
+			one.place.Change(one.listener)
+		} else {
+			d.run.serve(one)
+		}
+	}
+	for _, one := range before.doors {
+		if !has(next.doors, one.socket) {
+			one.socket.Close() // its sessions are judged like all others
+		}
+	}
+	d.run.watchRules(next.rules)
+	if next.settings.Admin != before.settings.Admin {
+		d.log.Warn("another admin socket is used only after a restart")
+	}
+	d.server.Review(next.rules.still)
+}
+
+// usersChanged ends the sessions of users who are gone, or have another password.
+func (d *Daemon) usersChanged() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.server.Review(d.inForce.rules.still)
+}
