@@ -15,9 +15,8 @@ type accounts struct {
 }
 
 const (
-	maxUsersFile  = 16 << 20 // bytes
-	maxName       = 255      // bytes, as in SOCKS 5
-	maxFileFaults = 100      // more are not reported
+	maxName       = 255 // bytes, as in SOCKS 5
+	maxFileFaults = 100 // more are not reported
 )
 
 // parseAccounts reads lines of the form NAME:HASH, as htpasswd writes them. Empty

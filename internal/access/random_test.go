@@ -319,7 +319,7 @@ func TestRandomRules(t *testing.T) {
 			rules = append(rules, m.rule(fmt.Sprintf("rule-%d", i)))
 		}
 		p := newPolicy(resolver, rules...)
-		p.Ident.Port = d.port
+		p.ident.Port = d.port
 		for range 50 {
 			s := m.scene(rules)
 			want := s.decide()

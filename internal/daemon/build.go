@@ -50,11 +50,11 @@ func buildPasswords(s *config.Settings, policy *access.Policy, log *slog.Logger)
 }
 
 func buildPolicy(s *config.Settings) *access.Policy {
-	p := &access.Policy{Resolver: buildResolver(s.Resolver), Ident: access.Ident{Timeout: s.Timeouts.Ident}}
+	var rules []access.Rule
 	for _, r := range s.Rules {
-		p.Rules = append(p.Rules, buildRule(r, s.Groups))
+		rules = append(rules, buildRule(r, s.Groups))
 	}
-	return p
+	return access.NewPolicy(rules, access.Options{Resolver: buildResolver(s.Resolver), Ident: access.Ident{Timeout: s.Timeouts.Ident}})
 }
 
 func buildResolver(r config.Resolver) access.Resolver {

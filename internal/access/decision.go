@@ -1,0 +1,491 @@
+package access
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sallyport/sallyport/server"
+	"github.com/sallyport/sallyport/socks"
+)
+
+// decision is one request on its way through the rules. Its memory is used
+// again: what it gives away must be of its own.
+type decision struct {
+	policy   *Policy
+	request  *server.Request
+	identity server.Identity
+	now      time.Time
+
+	candidates bits // the rules that can match, as far as the index tells
+	from       bits // those that list a network of the client
+	named      bits // those that list the target's host name
+	users      bits // those that list the client's user
+	scratch    bits
+	sets       []setState // by their numbers
+	hours      []finding  // which schedules are open, by their numbers
+
+	chosen   netip.Addr // the one of the target's addresses that counts, where a session has chosen
+	targets  []judged   // the target's addresses
+	resolved bool       // targets is known
+	asked    bool       // identd was asked; what it said:
+	proofErr error      // why it proved nothing
+	unproven *compiled  // the first rule that would have allowed it but for that
+	late     *compiled  // the first rule that would have at another hour
+	lacking  *compiled  // the last rule that wanted what the client cannot show
+
+	miss  Condition                 // of the rule that was asked last
+	trace func(rule int, done bool) // told of each rule that was asked; may be nil
+}
+
+// judged is one address of the target.
+type judged struct {
+	addr    netip.Addr
+	within  bits      // the rules that list a network with it
+	sets    []finding // which sets hold it, by their numbers
+	decided bool      // a rule denied it
+	hit     bool      // the rule that is being asked is about it
+}
+
+// setState is what a decision has found out of a set.
+type setState struct {
+	content content // nil: not looked at
+	host    finding
+	client  finding
+}
+
+// finding is what is known of a question.
+type finding int8
+
+const (
+	unknown finding = iota
+	yes
+	no
+)
+
+func findingOf(b bool) finding {
+	if b {
+		return yes
+	}
+	return no
+}
+
+// begin returns a decision that has seen nothing yet, and end takes it back.
+func (p *Policy) begin(r *server.Request) *decision {
+	d, _ := p.memory.Get().(*decision)
+	if d == nil {
+		n := len(p.index.all)
+		all := make(bits, 5*n)
+		d = &decision{
+			candidates: all[:n:n], from: all[n : 2*n : 2*n], named: all[2*n : 3*n : 3*n], users: all[3*n : 4*n : 4*n], scratch: all[4*n:],
+			sets: make([]setState, len(p.index.sets)), hours: make([]finding, len(p.index.schedules)),
+		}
+	}
+	d.policy, d.request, d.identity = p, r, r.Identity
+	d.now = p.now()
+	copy(d.candidates, p.index.all)
+	return d
+}
+
+func (p *Policy) end(d *decision) {
+	clear(d.sets)
+	clear(d.hours)
+	*d = decision{
+		candidates: d.candidates, from: d.from, named: d.named, users: d.users, scratch: d.scratch,
+		sets: d.sets, hours: d.hours, targets: d.targets[:0],
+	}
+	p.memory.Put(d)
+}
+
+func (p *Policy) now() time.Time {
+	if p.clock == nil {
+		return time.Now()
+	}
+	return p.clock()
+}
+
+// narrowToClient leaves the rules that can match whoever comes from there.
+func (d *decision) narrowToClient(listener string, protocol server.Protocol, client netip.Addr) {
+	x := &d.policy.index
+	if x.from == nil {
+		return // there are no rules
+	}
+	x.listeners.narrow(d.candidates, d.scratch, listener)
+	x.protocols.narrow(d.candidates, d.scratch, protocol)
+	copy(d.from, x.fromAnyone)
+	x.from.addTo(d.from, client.WithZone(""), &d.policy.own)
+	copy(d.scratch, d.from)
+	d.scratch.or(x.fromSets)
+	d.candidates.and(d.scratch)
+}
+
+// narrowToUser leaves out the rules that are for other users than the one that
+// the client has shown or, where a rule may believe that, claims to be.
+func (d *decision) narrowToUser() {
+	x, shown := &d.policy.index, d.request.Identity
+	d.list(shown.Name)
+	switch {
+	case shown.Name == "":
+	case d.proven():
+		d.leaveOut(x.takes[shown.Proof])
+	case d.claims():
+		d.leaveOut(x.takes[server.Claimed])
+		d.leaveOut(x.takes[server.Ident])
+	}
+}
+
+// list finds the rules that list a user.
+func (d *decision) list(user string) {
+	copy(d.users, d.policy.index.users.silent)
+	d.policy.index.users.by[user].addTo(d.users)
+}
+
+// leaveOut takes the rules out of the candidates that do not list the user.
+func (d *decision) leaveOut(rules bits) {
+	for i, w := range rules {
+		d.candidates[i] &^= w &^ d.users[i]
+	}
+}
+
+// narrowToRequest leaves the rules that can match the request.
+func (d *decision) narrowToRequest() {
+	x, q := &d.policy.index, d.request
+	x.commands.narrow(d.candidates, d.scratch, byte(q.Command))
+	x.ports.narrow(d.candidates, d.scratch, q.Target.Port)
+	clear(d.named)
+	if host := q.Target.Name; host != "" {
+		x.names.addTo(d.named, host)
+		copy(d.scratch, d.named)
+		d.scratch.or(x.toAddresses)
+		d.candidates.and(d.scratch)
+		if d.chosen.IsValid() {
+			d.setTargets(d.chosen)
+		}
+		return
+	}
+	if d.chosen.IsValid() && !d.forAnyPeer() {
+		d.setTargets(d.chosen)
+	} else {
+		d.setTargets(q.Target.IP.WithZone(""))
+	}
+	copy(d.scratch, d.targets[0].within)
+	d.scratch.or(x.toSets)
+	if d.forAnyPeer() {
+		d.scratch.or(x.anyPeer)
+	}
+	d.candidates.and(d.scratch)
+}
+
+// setTargets notes the target's addresses. They use the memory again of those
+// that were there before.
+func (d *decision) setTargets(addrs ...netip.Addr) {
+	x := &d.policy.index
+	d.targets, d.resolved = slices.Grow(d.targets[:0], len(addrs))[:len(addrs)], true
+	for i, a := range addrs {
+		t := &d.targets[i]
+		if len(t.within) != len(x.all) || len(t.sets) != len(x.sets) {
+			t.within, t.sets = make(bits, len(x.all)), make([]finding, len(x.sets))
+		}
+		clear(t.within)
+		clear(t.sets)
+		t.addr, t.decided, t.hit = a, false, false
+		x.to.addTo(t.within, a, &d.policy.own)
+	}
+}
+
+// forAnyPeer reports whether the request is a BIND for whoever connects.
+func (d *decision) forAnyPeer() bool {
+	return d.request.Command == socks.Bind && d.request.Target.IP.IsUnspecified()
+}
+
+// set returns the content of a set, the same for all of the decision.
+func (d *decision) set(number int) (content, *setState) {
+	s := &d.sets[number]
+	if s.content == nil {
+		s.content = *d.policy.index.sets[number].now.Load()
+	}
+	return s.content, s
+}
+
+// comesFrom reports whether the client is where the rule i says. What the index
+// does not know are the sets.
+func (d *decision) comesFrom(i int) bool {
+	if d.from.has(i) {
+		return true
+	}
+	for _, number := range d.policy.rules[i].fromSets {
+		c, s := d.set(number)
+		if s.client == unknown {
+			s.client = findingOf(c.hasAddr(d.request.Client.Addr().WithZone("")))
+		}
+		if s.client == yes {
+			return true
+		}
+	}
+	return false
+}
+
+// names reports whether the rule i lists the target's host name.
+func (d *decision) names(i int) bool {
+	host := d.request.Target.Name
+	if host == "" || d.named.has(i) {
+		return host != ""
+	}
+	for _, number := range d.policy.rules[i].toSets {
+		c, s := d.set(number)
+		if s.host == unknown {
+			s.host = findingOf(c.hasHost(host))
+		}
+		if s.host == yes {
+			return true
+		}
+	}
+	return false
+}
+
+// listsNetworks reports whether the rule i is about addresses as well as about
+// names.
+func (d *decision) listsNetworks(i int) bool {
+	r := &d.policy.rules[i]
+	return r.addresses || slices.ContainsFunc(r.toSets, func(number int) bool {
+		c, _ := d.set(number)
+		return c.hasNetworks()
+	})
+}
+
+// isWithin reports whether an address lies in a network that the rule i lists.
+func (d *decision) isWithin(t *judged, i int) bool {
+	if t.within.has(i) {
+		return true
+	}
+	for _, number := range d.policy.rules[i].toSets {
+		if t.sets[number] == unknown {
+			c, _ := d.set(number)
+			t.sets[number] = findingOf(c.hasAddr(t.addr))
+		}
+		if t.sets[number] == yes {
+			return true
+		}
+	}
+	return false
+}
+
+// isOpen reports whether it is the hour of the rule.
+func (d *decision) isOpen(r *compiled) bool {
+	if r.schedule < 0 {
+		return true
+	}
+	if d.hours[r.schedule] == unknown {
+		d.hours[r.schedule] = findingOf(r.During.Contains(d.now))
+	}
+	return d.hours[r.schedule] == yes
+}
+
+// ask puts the request to the rule i; done says that the rule decided.
+func (d *decision) ask(ctx context.Context, i int) (grant server.Grant, done bool, err error) {
+	r := &d.policy.rules[i]
+	if d.miss = d.standsOff(r, i); d.miss != "" {
+		return server.Grant{}, false, nil // and no name is looked up for it
+	}
+	hit, err := d.match(ctx, r, i)
+	switch {
+	case err != nil:
+		return server.Grant{}, true, err
+	case !hit:
+		d.miss = MissTo
+		return server.Grant{}, false, nil
+	case !d.proves(ctx, r, i):
+		d.miss = MissProof
+		return server.Grant{}, false, nil
+	case !r.Deny:
+		return d.grant(r), true, nil
+	case d.deny():
+		d.miss = MissRest
+		return server.Grant{}, false, nil
+	}
+	return server.Grant{Rule: r.Name}, true, r.denied
+}
+
+// standsOff returns what keeps the rule from matching that can be told without
+// asking anybody, the target aside.
+func (d *decision) standsOff(r *compiled, i int) Condition {
+	switch {
+	case !d.comesFrom(i):
+		return MissFrom
+	case d.standing(r, i) == stranger:
+		return MissUsers
+	case !d.isOpen(r):
+		if d.late == nil && !r.Deny && d.couldMatch(r, i) {
+			d.late = r
+		}
+		return MissDuring
+	}
+	return ""
+}
+
+// grant returns what a rule grants that matches.
+func (d *decision) grant(r *compiled) server.Grant {
+	grant := server.Grant{Rule: r.Name, Bind: r.Bind, Until: d.until(r)}
+	n := 0
+	for i := range d.targets {
+		if d.targets[i].hit {
+			n++
+		}
+	}
+	grant.Addrs = make([]netip.Addr, 0, n)
+	for i := range d.targets {
+		if d.targets[i].hit {
+			grant.Addrs = append(grant.Addrs, d.targets[i].addr)
+		}
+	}
+	return grant
+}
+
+// until returns when the hours of the rule or of the listener end, whichever do
+// first.
+func (d *decision) until(r *compiled) time.Time {
+	end := r.During.Until(d.now)
+	if other := d.policy.hours[d.request.Listener].Until(d.now); end.IsZero() || !other.IsZero() && other.Before(end) {
+		end = other
+	}
+	return end
+}
+
+// deny takes out the addresses that a rule denies, and reports whether there are
+// others.
+func (d *decision) deny() (left bool) {
+	for i := range d.targets {
+		t := &d.targets[i]
+		t.decided = t.decided || t.hit
+		left = left || !t.decided
+	}
+	return left
+}
+
+// match marks the addresses that the rule is about; hit is false where it is
+// about none. A rule that denies by name needs no addresses.
+func (d *decision) match(ctx context.Context, r *compiled, i int) (hit bool, err error) {
+	if r.Bind.AnyPeer && !r.Deny && d.forAnyPeer() {
+		return d.mark(func(*judged) bool { return true }), nil
+	}
+	named := d.names(i)
+	if named && r.Deny {
+		d.mark(func(*judged) bool { return true })
+		return true, nil
+	}
+	if !named && d.request.Target.Name != "" && !d.listsNetworks(i) {
+		return false, nil
+	}
+	if err := d.resolve(ctx); err != nil {
+		return false, err
+	}
+	return d.mark(func(t *judged) bool { return named && d.vouches(t.addr) || d.isWithin(t, i) }), nil
+}
+
+// mark marks the addresses that no rule has decided on and that fit.
+func (d *decision) mark(fits func(*judged) bool) (any bool) {
+	for i := range d.targets {
+		t := &d.targets[i]
+		t.hit = !t.decided && fits(t)
+		any = any || t.hit
+	}
+	return any
+}
+
+// vouches reports whether naming the target's host in a rule names an address it
+// resolves to. Whoever keeps the host's DNS zone chooses the address: a public or
+// a private one is what the administrator meant; loopback, link-local, this
+// machine's own and the rest would turn the proxy on its own machine, and must be
+// named themselves. The names that stand for loopback by definition (RFC 6761)
+// do name it.
+func (d *decision) vouches(a netip.Addr) bool {
+	own := &d.policy.own
+	if isLocalhost(d.request.Target.Name) {
+		return a.IsLoopback()
+	}
+	return Internet.contains(a, own) || Private.contains(a, own) && !own.has(a)
+}
+
+// resolve looks the host name up, once.
+func (d *decision) resolve(ctx context.Context) error {
+	if d.resolved {
+		return nil
+	}
+	addrs, err := d.policy.lookup(ctx, d.request.Target.Name)
+	if err == nil {
+		d.setTargets(addrs...)
+	}
+	return err
+}
+
+// couldMatch reports whether a rule would allow the request at another hour, as
+// far as that can be told without asking anybody.
+func (d *decision) couldMatch(r *compiled, i int) bool {
+	if !d.couldProve(r, i) {
+		return false
+	}
+	switch named := d.names(i); {
+	case r.Bind.AnyPeer && d.forAnyPeer():
+		return true
+	case !d.resolved:
+		return named || d.listsNetworks(i)
+	default:
+		return slices.ContainsFunc(d.targets, func(t judged) bool {
+			return !t.decided && (named && d.vouches(t.addr) || d.isWithin(&t, i))
+		})
+	}
+}
+
+// couldProve reports whether the client might show what a rule asks. Of one that
+// has shown nothing that is not known: it may not have been asked, for the hour.
+func (d *decision) couldProve(r *compiled, i int) bool {
+	switch d.standing(r, i) {
+	case welcome:
+		return true
+	case lacking:
+		return !d.claims() && !d.proven()
+	case unasked:
+		return !d.asked || d.proofErr == nil && d.identity.Name != "" && d.users.has(i)
+	}
+	return false
+}
+
+var errNoRule = fmt.Errorf("%w: no rule allows it", server.Denied)
+
+// refusal says why no rule matched. Where IDENT was what failed, it names the
+// rule that asked for it; where the hour was, the rule that has others.
+func (d *decision) refusal() (server.Grant, error) {
+	grant := server.Grant{Identity: d.identity}
+	switch {
+	case d.unproven != nil:
+		grant.Rule = d.unproven.Name
+		return grant, fmt.Errorf("%w (the rule %q asked)", d.proofErr, grant.Rule)
+	case d.late != nil:
+		grant.Rule = d.late.Name
+		return grant, fmt.Errorf("%w: the rule %q allows it at other hours", server.Schedule, grant.Rule)
+	case d.lacking != nil:
+		return grant, fmt.Errorf("%w%s", errNoRule, d.hint())
+	}
+	return grant, errNoRule
+}
+
+// hint tells that a rule asks for what the client has not shown.
+func (d *decision) hint() string {
+	why := "the client has not shown"
+	if d.claims() {
+		why = fmt.Sprintf("%s cannot show", d.request.Protocol)
+	}
+	return fmt.Sprintf("; the rule %q asks for %s, which %s", d.lacking.Name, wanted(d.lacking.Proofs), why)
+}
+
+// wanted lists proofs.
+func wanted(proofs []server.Proof) string {
+	var words []string
+	for _, p := range proofs {
+		words = append(words, string(p))
+	}
+	return strings.Join(words, " or ")
+}
