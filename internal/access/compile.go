@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/server"
+	"github.com/sallyport/sallyport/socks"
 )
 
 // Policy decides by an ordered list of rules: the first that matches decides,
@@ -37,11 +38,8 @@ type Options struct {
 // compiled is a rule as decisions use it.
 type compiled struct {
 	Rule
-	schedule  int   // number of During in index.schedules; -1: none
-	fromSets  []int // numbers in index.sets
-	toSets    []int
-	addresses bool  // To lists networks outright
-	denied    error // what a rule that denies says
+	schedule int   // number of During in index.schedules; -1: none
+	denied   error // what a rule that denies says
 }
 
 // index finds the rules that a request can match by what tells them apart, so
@@ -50,22 +48,26 @@ type index struct {
 	all       bits
 	listeners keyed[string]
 	protocols keyed[server.Protocol]
-	commands  keyed[byte]
+	commands  keyed[socks.Command]
 	ports     portIndex
 
-	from        *networkIndex
-	fromAnyone  bits // the rules without From and FromSets
-	fromSets    bits // the rules with FromSets
-	to          *networkIndex
-	names       nameIndex
-	toAddresses bits // the rules that list networks in To, or have ToSets: a name may have to be resolved for them
-	toSets      bits // the rules with ToSets
-	anyPeer     bits // the rules that grant BIND for any peer
+	from       *networkIndex
+	fromAnyone bits // the rules without From and FromSets
+	to         *networkIndex
+	names      nameIndex
+	toNetworks bits // the rules that list networks in To: a name has to be resolved for them
+	anyPeer    bits // the rules that grant BIND for any peer
 
 	users     keyed[string]         // by name; silent: the rules that name nobody, or any
 	takes     map[server.Proof]bits // the rules that ask for a user and are content with a proof
-	sets      []*Set
+	sets      []setIndex
 	schedules []*Schedule
+}
+
+// setIndex is a set, and the rules that have it in FromSets and in ToSets.
+type setIndex struct {
+	set      *Set
+	from, to group
 }
 
 // NewPolicy returns the policy with these rules, of which it keeps a copy: the
@@ -77,12 +79,12 @@ func NewPolicy(rules []Rule, o Options) *Policy {
 	x.all = newBits(n)
 	x.listeners = newKeyed(n, func(i int) []string { return rules[i].Listeners })
 	x.protocols = newKeyed(n, func(i int) []server.Protocol { return rules[i].Protocols })
-	x.commands = newKeyed(n, func(i int) []byte { return bytesOf(rules[i].Commands) })
+	x.commands = newKeyed(n, func(i int) []socks.Command { return rules[i].Commands })
 	x.ports = newPortIndex(rules)
 	x.names = newNameIndex(rules)
 	x.users = newKeyed(n, func(i int) []string { return rules[i].names() })
 	x.from, x.to = newNetworkIndex(n), newNetworkIndex(n)
-	x.fromAnyone, x.fromSets, x.toAddresses, x.toSets, x.anyPeer = newBits(n), newBits(n), newBits(n), newBits(n), newBits(n)
+	x.fromAnyone, x.toNetworks, x.anyPeer = newBits(n), newBits(n), newBits(n)
 	x.takes = map[server.Proof]bits{}
 	for _, proof := range []server.Proof{server.Claimed, server.Ident, server.Password, server.Certificate} {
 		x.takes[proof] = newBits(n)
@@ -91,24 +93,20 @@ func NewPolicy(rules []Rule, o Options) *Policy {
 		x.all.set(i)
 		p.rules = append(p.rules, x.compile(&rules[i], i))
 	}
+	x.indexSets(rules)
 	x.from.build()
 	x.to.build()
 	return p
 }
 
-func bytesOf[T ~byte](from []T) []byte {
-	var to []byte
-	for _, v := range from {
-		to = append(to, byte(v))
-	}
-	return to
-}
-
 // compile enters a rule into what is not built of all rules at once.
 func (x *index) compile(r *Rule, i int) compiled {
-	c := compiled{Rule: *r, schedule: -1, fromSets: number(&x.sets, r.FromSets), toSets: number(&x.sets, r.ToSets)}
+	c := compiled{Rule: *r, schedule: -1}
 	if r.During != nil {
-		c.schedule = number(&x.schedules, []*Schedule{r.During})[0]
+		if c.schedule = slices.Index(x.schedules, r.During); c.schedule < 0 {
+			c.schedule = len(x.schedules)
+			x.schedules = append(x.schedules, r.During)
+		}
 	}
 	if r.Deny {
 		c.denied = fmt.Errorf("%w: by the rule %q", server.Denied, r.Name)
@@ -119,7 +117,7 @@ func (x *index) compile(r *Rule, i int) compiled {
 	for _, d := range r.destinations() {
 		if d.Name == "" {
 			x.to.add(d.Network, i)
-			c.addresses = true
+			x.toNetworks.set(i)
 		}
 	}
 	if r.forNobody() {
@@ -130,33 +128,29 @@ func (x *index) compile(r *Rule, i int) compiled {
 			rules.set(i)
 		}
 	}
-	for _, fact := range []struct {
-		of    bits
-		holds bool
-	}{
-		{x.fromAnyone, len(r.From) == 0 && len(r.FromSets) == 0},
-		{x.fromSets, len(r.FromSets) > 0},
-		{x.toSets, len(r.ToSets) > 0},
-		{x.toAddresses, len(r.ToSets) > 0 || c.addresses},
-		{x.anyPeer, r.Bind.AnyPeer && !r.Deny},
-	} {
-		if fact.holds {
-			fact.of.set(i)
-		}
+	if len(r.From) == 0 && len(r.FromSets) == 0 {
+		x.fromAnyone.set(i)
+	}
+	if r.Bind.AnyPeer && !r.Deny {
+		x.anyPeer.set(i)
 	}
 	return c
 }
 
-// number returns the places of items in known, where new ones are put behind
-// the others.
-func number[T comparable](known *[]T, items []T) (numbers []int) {
-	for _, item := range items {
-		i := slices.Index(*known, item)
-		if i < 0 {
-			i = len(*known)
-			*known = append(*known, item)
+// indexSets finds the rules of each set.
+func (x *index) indexSets(rules []Rule) {
+	from, to := map[*Set][]uint32{}, map[*Set][]uint32{}
+	for i := range rules {
+		addPlaces(from, rules[i].FromSets, i)
+		addPlaces(to, rules[i].ToSets, i)
+		for _, s := range slices.Concat(rules[i].FromSets, rules[i].ToSets) {
+			if !slices.ContainsFunc(x.sets, func(known setIndex) bool { return known.set == s }) {
+				x.sets = append(x.sets, setIndex{set: s})
+			}
 		}
-		numbers = append(numbers, i)
 	}
-	return numbers
+	for i := range x.sets {
+		s := &x.sets[i]
+		s.from, s.to = newGroup(from[s.set], len(rules)), newGroup(to[s.set], len(rules))
+	}
 }

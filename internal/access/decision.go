@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/server"
-	"github.com/sallyport/sallyport/socks"
 )
 
 // decision is one request on its way through the rules. Its memory is used
@@ -21,12 +20,12 @@ type decision struct {
 	now      time.Time
 
 	candidates bits // the rules that can match, as far as the index tells
-	from       bits // those that list a network of the client
-	named      bits // those that list the target's host name
+	named      bits // the rules that list the target's host name
+	networks   bits // those that list networks as targets
 	users      bits // those that list the client's user
 	scratch    bits
-	sets       []setState // by their numbers
-	hours      []finding  // which schedules are open, by their numbers
+	sets       []content // of those that were looked at, by their numbers
+	hours      []int8    // which schedules are open (1) and closed (-1), by their numbers
 
 	chosen   netip.Addr // the one of the target's addresses that counts, where a session has chosen
 	targets  []judged   // the target's addresses
@@ -44,33 +43,9 @@ type decision struct {
 // judged is one address of the target.
 type judged struct {
 	addr    netip.Addr
-	within  bits      // the rules that list a network with it
-	sets    []finding // which sets hold it, by their numbers
-	decided bool      // a rule denied it
-	hit     bool      // the rule that is being asked is about it
-}
-
-// setState is what a decision has found out of a set.
-type setState struct {
-	content content // nil: not looked at
-	host    finding
-	client  finding
-}
-
-// finding is what is known of a question.
-type finding int8
-
-const (
-	unknown finding = iota
-	yes
-	no
-)
-
-func findingOf(b bool) finding {
-	if b {
-		return yes
-	}
-	return no
+	within  bits // the rules that list a network with it
+	decided bool // a rule denied it
+	hit     bool // the rule that is being asked is about it
 }
 
 // begin returns a decision that has seen nothing yet, and end takes it back.
@@ -80,12 +55,14 @@ func (p *Policy) begin(r *server.Request) *decision {
 		n := len(p.index.all)
 		all := make(bits, 5*n)
 		d = &decision{
-			candidates: all[:n:n], from: all[n : 2*n : 2*n], named: all[2*n : 3*n : 3*n], users: all[3*n : 4*n : 4*n], scratch: all[4*n:],
-			sets: make([]setState, len(p.index.sets)), hours: make([]finding, len(p.index.schedules)),
+			candidates: all[:n:n], named: all[n : 2*n : 2*n], networks: all[2*n : 3*n : 3*n], users: all[3*n : 4*n : 4*n], scratch: all[4*n:],
+			sets: make([]content, len(p.index.sets)), hours: make([]int8, len(p.index.schedules)),
 		}
 	}
 	d.policy, d.request, d.identity = p, r, r.Identity
-	d.now = p.now()
+	if len(p.index.schedules) > 0 || len(p.hours) > 0 {
+		d.now = p.now()
+	}
 	copy(d.candidates, p.index.all)
 	return d
 }
@@ -94,7 +71,7 @@ func (p *Policy) end(d *decision) {
 	clear(d.sets)
 	clear(d.hours)
 	*d = decision{
-		candidates: d.candidates, from: d.from, named: d.named, users: d.users, scratch: d.scratch,
+		candidates: d.candidates, named: d.named, networks: d.networks, users: d.users, scratch: d.scratch,
 		sets: d.sets, hours: d.hours, targets: d.targets[:0],
 	}
 	p.memory.Put(d)
@@ -107,181 +84,18 @@ func (p *Policy) now() time.Time {
 	return p.clock()
 }
 
-// narrowToClient leaves the rules that can match whoever comes from there.
-func (d *decision) narrowToClient(listener string, protocol server.Protocol, client netip.Addr) {
-	x := &d.policy.index
-	if x.from == nil {
-		return // there are no rules
-	}
-	x.listeners.narrow(d.candidates, d.scratch, listener)
-	x.protocols.narrow(d.candidates, d.scratch, protocol)
-	copy(d.from, x.fromAnyone)
-	x.from.addTo(d.from, client.WithZone(""), &d.policy.own)
-	copy(d.scratch, d.from)
-	d.scratch.or(x.fromSets)
-	d.candidates.and(d.scratch)
-}
-
-// narrowToUser leaves out the rules that are for other users than the one that
-// the client has shown or, where a rule may believe that, claims to be.
-func (d *decision) narrowToUser() {
-	x, shown := &d.policy.index, d.request.Identity
-	d.list(shown.Name)
-	switch {
-	case shown.Name == "":
-	case d.proven():
-		d.leaveOut(x.takes[shown.Proof])
-	case d.claims():
-		d.leaveOut(x.takes[server.Claimed])
-		d.leaveOut(x.takes[server.Ident])
-	}
-}
-
-// list finds the rules that list a user.
-func (d *decision) list(user string) {
-	copy(d.users, d.policy.index.users.silent)
-	d.policy.index.users.by[user].addTo(d.users)
-}
-
-// leaveOut takes the rules out of the candidates that do not list the user.
-func (d *decision) leaveOut(rules bits) {
-	for i, w := range rules {
-		d.candidates[i] &^= w &^ d.users[i]
-	}
-}
-
-// narrowToRequest leaves the rules that can match the request.
-func (d *decision) narrowToRequest() {
-	x, q := &d.policy.index, d.request
-	x.commands.narrow(d.candidates, d.scratch, byte(q.Command))
-	x.ports.narrow(d.candidates, d.scratch, q.Target.Port)
-	clear(d.named)
-	if host := q.Target.Name; host != "" {
-		x.names.addTo(d.named, host)
-		copy(d.scratch, d.named)
-		d.scratch.or(x.toAddresses)
-		d.candidates.and(d.scratch)
-		if d.chosen.IsValid() {
-			d.setTargets(d.chosen)
-		}
-		return
-	}
-	if d.chosen.IsValid() && !d.forAnyPeer() {
-		d.setTargets(d.chosen)
-	} else {
-		d.setTargets(q.Target.IP.WithZone(""))
-	}
-	copy(d.scratch, d.targets[0].within)
-	d.scratch.or(x.toSets)
-	if d.forAnyPeer() {
-		d.scratch.or(x.anyPeer)
-	}
-	d.candidates.and(d.scratch)
-}
-
-// setTargets notes the target's addresses. They use the memory again of those
-// that were there before.
-func (d *decision) setTargets(addrs ...netip.Addr) {
-	x := &d.policy.index
-	d.targets, d.resolved = slices.Grow(d.targets[:0], len(addrs))[:len(addrs)], true
-	for i, a := range addrs {
-		t := &d.targets[i]
-		if len(t.within) != len(x.all) || len(t.sets) != len(x.sets) {
-			t.within, t.sets = make(bits, len(x.all)), make([]finding, len(x.sets))
-		}
-		clear(t.within)
-		clear(t.sets)
-		t.addr, t.decided, t.hit = a, false, false
-		x.to.addTo(t.within, a, &d.policy.own)
-	}
-}
-
-// forAnyPeer reports whether the request is a BIND for whoever connects.
-func (d *decision) forAnyPeer() bool {
-	return d.request.Command == socks.Bind && d.request.Target.IP.IsUnspecified()
-}
-
-// set returns the content of a set, the same for all of the decision.
-func (d *decision) set(number int) (content, *setState) {
-	s := &d.sets[number]
-	if s.content == nil {
-		s.content = *d.policy.index.sets[number].now.Load()
-	}
-	return s.content, s
-}
-
-// comesFrom reports whether the client is where the rule i says. What the index
-// does not know are the sets.
-func (d *decision) comesFrom(i int) bool {
-	if d.from.has(i) {
-		return true
-	}
-	for _, number := range d.policy.rules[i].fromSets {
-		c, s := d.set(number)
-		if s.client == unknown {
-			s.client = findingOf(c.hasAddr(d.request.Client.Addr().WithZone("")))
-		}
-		if s.client == yes {
-			return true
-		}
-	}
-	return false
-}
-
-// names reports whether the rule i lists the target's host name.
-func (d *decision) names(i int) bool {
-	host := d.request.Target.Name
-	if host == "" || d.named.has(i) {
-		return host != ""
-	}
-	for _, number := range d.policy.rules[i].toSets {
-		c, s := d.set(number)
-		if s.host == unknown {
-			s.host = findingOf(c.hasHost(host))
-		}
-		if s.host == yes {
-			return true
-		}
-	}
-	return false
-}
-
-// listsNetworks reports whether the rule i is about addresses as well as about
-// names.
-func (d *decision) listsNetworks(i int) bool {
-	r := &d.policy.rules[i]
-	return r.addresses || slices.ContainsFunc(r.toSets, func(number int) bool {
-		c, _ := d.set(number)
-		return c.hasNetworks()
-	})
-}
-
-// isWithin reports whether an address lies in a network that the rule i lists.
-func (d *decision) isWithin(t *judged, i int) bool {
-	if t.within.has(i) {
-		return true
-	}
-	for _, number := range d.policy.rules[i].toSets {
-		if t.sets[number] == unknown {
-			c, _ := d.set(number)
-			t.sets[number] = findingOf(c.hasAddr(t.addr))
-		}
-		if t.sets[number] == yes {
-			return true
-		}
-	}
-	return false
-}
-
 // isOpen reports whether it is the hour of the rule.
 func (d *decision) isOpen(r *compiled) bool {
 	if r.schedule < 0 {
 		return true
 	}
-	if d.hours[r.schedule] == unknown {
-		d.hours[r.schedule] = findingOf(r.During.Contains(d.now))
+	if d.hours[r.schedule] == 0 {
+		d.hours[r.schedule] = -1
+		if r.During.Contains(d.now) {
+			d.hours[r.schedule] = 1
+		}
 	}
-	return d.hours[r.schedule] == yes
+	return d.hours[r.schedule] > 0
 }
 
 // ask puts the request to the rule i; done says that the rule decided.
@@ -313,8 +127,6 @@ func (d *decision) ask(ctx context.Context, i int) (grant server.Grant, done boo
 // asking anybody, the target aside.
 func (d *decision) standsOff(r *compiled, i int) Condition {
 	switch {
-	case !d.comesFrom(i):
-		return MissFrom
 	case d.standing(r, i) == stranger:
 		return MissUsers
 	case !d.isOpen(r):
@@ -371,18 +183,18 @@ func (d *decision) match(ctx context.Context, r *compiled, i int) (hit bool, err
 	if r.Bind.AnyPeer && !r.Deny && d.forAnyPeer() {
 		return d.mark(func(*judged) bool { return true }), nil
 	}
-	named := d.names(i)
+	named := d.named.has(i)
 	if named && r.Deny {
 		d.mark(func(*judged) bool { return true })
 		return true, nil
 	}
-	if !named && d.request.Target.Name != "" && !d.listsNetworks(i) {
+	if !named && d.request.Target.Name != "" && !d.networks.has(i) {
 		return false, nil
 	}
 	if err := d.resolve(ctx); err != nil {
 		return false, err
 	}
-	return d.mark(func(t *judged) bool { return named && d.vouches(t.addr) || d.isWithin(t, i) }), nil
+	return d.mark(func(t *judged) bool { return named && d.vouches(t.addr) || t.within.has(i) }), nil
 }
 
 // mark marks the addresses that no rule has decided on and that fit.
@@ -427,14 +239,14 @@ func (d *decision) couldMatch(r *compiled, i int) bool {
 	if !d.couldProve(r, i) {
 		return false
 	}
-	switch named := d.names(i); {
+	switch named := d.named.has(i); {
 	case r.Bind.AnyPeer && d.forAnyPeer():
 		return true
 	case !d.resolved:
-		return named || d.listsNetworks(i)
+		return named || d.networks.has(i)
 	default:
 		return slices.ContainsFunc(d.targets, func(t judged) bool {
-			return !t.decided && (named && d.vouches(t.addr) || d.isWithin(&t, i))
+			return !t.decided && (named && d.vouches(t.addr) || t.within.has(i))
 		})
 	}
 }

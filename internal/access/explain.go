@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"github.com/sallyport/sallyport/server"
@@ -71,7 +70,7 @@ func (p *Policy) Explain(ctx context.Context, r *server.Request) Explanation {
 		rule := &p.rules[i]
 		miss, ok := asked[i]
 		if !ok {
-			miss = d.passedOver(rule, i)
+			miss = d.passedOver(i)
 		}
 		step := Step{Rule: rule.Name, Place: i, Deny: rule.Deny, Miss: miss, Text: d.explain(rule, miss)}
 		if miss == MissProof {
@@ -85,25 +84,17 @@ func (p *Policy) Explain(ctx context.Context, r *server.Request) Explanation {
 	return e
 }
 
-// passedOver returns why the index left a rule out.
-func (d *decision) passedOver(r *compiled, i int) Condition {
-	q := d.request
-	inPorts := func(p server.PortRange) bool { return p.First <= q.Target.Port && q.Target.Port <= p.Last }
-	switch {
-	case len(r.Listeners) > 0 && !slices.Contains(r.Listeners, q.Listener):
-		return MissListeners
-	case len(r.Protocols) > 0 && !slices.Contains(r.Protocols, q.Protocol):
-		return MissProtocols
-	case len(r.Commands) > 0 && !slices.Contains(r.Commands, q.Command):
-		return MissCommands
-	case len(r.Ports) > 0 && !slices.ContainsFunc(r.Ports, inPorts):
-		return MissPorts
-	case !d.comesFrom(i):
-		return MissFrom
-	case d.standing(r, i) == stranger:
-		return MissUsers
+// passedOver returns why the index left a rule out: what takes it out where
+// it is the only candidate.
+func (d *decision) passedOver(rule int) Condition {
+	clear(d.candidates)
+	d.candidates.set(rule)
+	for _, n := range ofRequest {
+		if n.narrow(d); !d.candidates.has(rule) {
+			return n.by
+		}
 	}
-	return MissTo
+	return ""
 }
 
 // wants returns the proofs that the rule believes.

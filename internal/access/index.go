@@ -68,6 +68,21 @@ func (g group) addTo(b bits) {
 	}
 }
 
+// meets reports whether one of the rules is in b.
+func (g group) meets(b bits) bool {
+	for _, place := range g.few {
+		if b.has(int(place)) {
+			return true
+		}
+	}
+	for i, w := range g.many {
+		if w&b[i] != 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // keyed finds the rules that have a condition on something by its value.
 type keyed[K comparable] struct {
 	silent bits // the rules that do not have the condition

@@ -34,9 +34,7 @@ func (d *decision) decide(ctx context.Context) (server.Grant, error) {
 	if err := d.isListening(); err != nil {
 		return server.Grant{Identity: d.identity}, err
 	}
-	d.narrowToClient(d.request.Listener, d.request.Protocol, d.request.Client.Addr())
-	d.narrowToUser()
-	d.narrowToRequest()
+	d.narrow(ofRequest)
 	for i := range d.candidates.each {
 		grant, done, err := d.ask(ctx, i)
 		if d.trace != nil {
@@ -55,14 +53,11 @@ func (d *decision) associate(ctx context.Context) (server.Grant, error) {
 	if err := d.isListening(); err != nil {
 		return server.Grant{Identity: d.identity}, err
 	}
-	x := &d.policy.index
-	d.narrowToClient(d.request.Listener, d.request.Protocol, d.request.Client.Addr())
-	d.narrowToUser()
-	x.commands.narrow(d.candidates, d.scratch, byte(d.request.Command))
+	d.narrow(ofAssociate)
 	for i := range d.candidates.each {
 		r := &d.policy.rules[i]
 		switch {
-		case r.Deny, !d.comesFrom(i):
+		case r.Deny:
 		case !d.isOpen(r):
 			if d.late == nil && d.couldProve(r, i) {
 				d.late = r
@@ -90,11 +85,11 @@ func (p *Policy) login(listener string, protocol server.Protocol, client netip.A
 	if d.isListening() != nil {
 		return server.LoginNone // nothing that it could show would help
 	}
-	d.narrowToClient(listener, protocol, client)
+	d.narrow(ofClient)
 	login, open := server.LoginNone, false
 	for i := range d.candidates.each {
 		r := &p.rules[i]
-		if !d.comesFrom(i) || !d.isOpen(r) {
+		if !d.isOpen(r) {
 			continue
 		}
 		if r.needsUser() && r.takes(server.Password) {
