@@ -258,7 +258,7 @@ func (d *decision) couldProve(r *compiled, i int) bool {
 	case welcome:
 		return true
 	case lacking:
-		return !d.claims() && !d.proven()
+		return !d.claims() && !d.proven() && !r.forNobody()
 	case unasked:
 		return !d.asked || d.proofErr == nil && d.identity.Name != "" && d.users.has(i)
 	}

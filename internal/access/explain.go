@@ -90,7 +90,11 @@ func (d *decision) passedOver(rule int) Condition {
 	clear(d.candidates)
 	d.candidates.set(rule)
 	for _, n := range ofRequest {
-		if n.narrow(d); !d.candidates.has(rule) {
+		switch n.narrow(d); {
+		case d.candidates.has(rule):
+		case n.by == MissTo && d.standing(&d.policy.rules[rule], rule) == stranger:
+			return MissUsers // for a reason that the index does not know
+		default:
 			return n.by
 		}
 	}

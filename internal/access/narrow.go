@@ -15,18 +15,17 @@ type narrowing struct {
 	narrow func(*decision)
 }
 
-// What is looked at before any rule is: whatever tells most for the least comes
-// first.
+// What is looked at before any rule is.
 var (
-	ofClient    = []narrowing{{MissListeners, (*decision).narrowToListener}, {MissProtocols, (*decision).narrowToProtocol}, {MissFrom, (*decision).narrowToClient}}
-	ofAssociate = []narrowing{
-		{MissListeners, (*decision).narrowToListener},
-		{MissProtocols, (*decision).narrowToProtocol},
-		{MissCommands, (*decision).narrowToCommand},
-		{MissUsers, (*decision).narrowToUser},
-		{MissFrom, (*decision).narrowToClient},
-	}
-	ofRequest = slices.Concat(ofAssociate, []narrowing{{MissPorts, (*decision).narrowToPort}, {MissTo, (*decision).narrowToTarget}})
+	ofListener  = []narrowing{{MissListeners, (*decision).narrowToListener}, {MissProtocols, (*decision).narrowToProtocol}}
+	ofCommand   = []narrowing{{MissCommands, (*decision).narrowToCommand}}
+	ofPort      = []narrowing{{MissPorts, (*decision).narrowToPort}}
+	ofClient    = []narrowing{{MissFrom, (*decision).narrowToClient}}
+	ofUser      = []narrowing{{MissUsers, (*decision).narrowToUser}}
+	ofTarget    = []narrowing{{MissTo, (*decision).narrowToTarget}}
+	ofLogin     = slices.Concat(ofListener, ofClient)
+	ofAssociate = slices.Concat(ofListener, ofCommand, ofClient, ofUser)
+	ofRequest   = slices.Concat(ofListener, ofCommand, ofPort, ofClient, ofUser, ofTarget)
 )
 
 // narrow leaves the candidates for which all of that holds.

@@ -85,7 +85,7 @@ func (p *Policy) login(listener string, protocol server.Protocol, client netip.A
 	if d.isListening() != nil {
 		return server.LoginNone // nothing that it could show would help
 	}
-	d.narrow(ofClient)
+	d.narrow(ofLogin)
 	login, open := server.LoginNone, false
 	for i := range d.candidates.each {
 		r := &p.rules[i]
