@@ -115,10 +115,10 @@ func (p *setParser) entry(first, rest string) error {
 	return p.host(first)
 }
 
-// isNumeric tells addresses and ranges of them from host names, whose last label
-// is not a number.
+// isNumeric tells addresses and ranges of them from host names: the last label of
+// those is not a number.
 func isNumeric(text string) bool {
-	last := text[strings.LastIndexByte(text, '.')+1:]
+	last := strings.TrimSuffix(text[strings.LastIndexByte(text, '.')+1:], "-")
 	return last != "" && strings.Trim(last, "0123456789") == ""
 }
 
