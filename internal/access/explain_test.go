@@ -2,10 +2,10 @@ package access
 
 import (
 	"cmp"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -62,19 +62,14 @@ func TestExplainAgrees(t *testing.T) {
 		for range 50 {
 			s := m.scene(rules)
 			s.sets, s.request.Relayed = sets, true // no identd is asked: that is in TestRandomRules
-			resolver.hosts = map[string]string{s.request.Target.Name: strings.Join(s.addrs, " ")}
-			if len(s.addrs) == 0 {
-				resolver.hosts = nil
-			}
+			resolver.hosts = s.hosts()
 			grant, err := p.Decide(t.Context(), s.request)
 			e := p.Explain(t.Context(), s.request)
 			if fault := s.compare(grant, err, e, misses); fault != "" {
 				t.Fatalf("%s\ndecided %+v, %v\nexplained %+v\nrequest %+v to %v\n%+v\nagain: -seed %d", fault, grant, err, e, *s.request, s.addrs, rules, seed)
 			}
-			for _, a := range grant.Addrs {
-				if again, err := p.Still(s.request, grant.Identity, a); err != nil || again.Rule != grant.Rule || !again.Until.Equal(grant.Until) {
-					t.Fatalf("granted by %q, and then %+v, %v\nrequest %+v to %v\n%+v\nagain: -seed %d", grant.Rule, again, err, *s.request, a, rules, seed)
-				}
+			if err := staysGranted(p, s.request, grant); err != nil {
+				t.Fatalf("granted by %q, and then: %v\nrequest %+v\n%+v\nagain: -seed %d", grant.Rule, err, *s.request, rules, seed)
 			}
 		}
 	}
@@ -83,6 +78,17 @@ func TestExplainAgrees(t *testing.T) {
 			t.Errorf("%q came up only %d times (seed %d)", miss, misses[miss], seed)
 		}
 	}
+}
+
+// staysGranted asks again for the session that a grant made.
+func staysGranted(p *Policy, q *server.Request, grant server.Grant) error {
+	for _, a := range grant.Addrs {
+		again, err := p.Still(q, grant.Identity, a)
+		if err != nil || again.Rule != grant.Rule || !again.Until.Equal(grant.Until) {
+			return fmt.Errorf("%s: by %q until %v, %w", a, again.Rule, again.Until, err)
+		}
+	}
+	return nil
 }
 
 // compare returns what is wrong with an explanation.

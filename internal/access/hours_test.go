@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -152,24 +151,18 @@ func TestNoMethodOpensWhatAnotherRuleCloses(t *testing.T) {
 			q.Relayed = true // so no identd
 			q.Protocol = server.Protocol(m.pick([]string{"socks5", "http"}))
 			q.Identity = identities[m.IntN(len(identities))]
-			resolver.hosts = map[string]string{q.Target.Name: strings.Join(s.addrs, " ")}
+			resolver.hosts = s.hosts()
 			login := p.login(q.Listener, q.Protocol, q.Client.Addr())
 			grant, err := p.Decide(t.Context(), q)
-			var fault error
-			if err == nil {
-				fault = isShown(rules[slices.IndexFunc(rules, func(r Rule) bool { return r.Name == grant.Rule })], q.Identity)
-				seen[fmt.Sprint("granted ", q.Identity.Proof)]++
+			seen[fmt.Sprint("login ", login)]++
+			if err != nil {
+				continue
 			}
-			if login == server.LoginRequired && err == nil && q.Identity.Proof == server.NoProof {
-				fault = errors.New("a password was needed, and there is none")
-			}
-			if login == server.LoginNone && err == nil && q.Identity.Proof == server.Password && rulesReadPassword(rules, grant.Rule) {
-				fault = errors.New("nobody was asked for the password that it takes")
-			}
-			if fault != nil {
+			seen[fmt.Sprint("granted ", q.Identity.Proof)]++
+			by := rules[slices.IndexFunc(rules, func(r Rule) bool { return r.Name == grant.Rule })]
+			if fault := isShown(by, q.Identity, login); fault != nil {
 				t.Fatalf("%v: granted by %q to %+v, login %d\n%+v\n%+v\nagain: -seed %d", fault, grant.Rule, q.Identity, login, *q, rules, seed)
 			}
-			seen[fmt.Sprint("login ", login)]++
 		}
 	}
 	for _, kind := range []string{"granted ", "granted password", "granted certificate", "login 0", "login 1", "login 2"} {
@@ -179,11 +172,17 @@ func TestNoMethodOpensWhatAnotherRuleCloses(t *testing.T) {
 	}
 }
 
-// isShown checks by the rule alone that the client may use it.
-func isShown(r Rule, id server.Identity) error {
+// isShown checks by the rule alone that the client may use it, and that the
+// handshake asked for what it has shown.
+func isShown(r Rule, id server.Identity, login server.Login) error {
+	asksUser := r.Users != nil || len(r.Proofs) > 0
 	switch {
-	case r.Users == nil && len(r.Proofs) == 0:
+	case login == server.LoginRequired && id.Proof == server.NoProof:
+		return errors.New("a password was needed, and there is none")
+	case !asksUser:
 		return nil
+	case login == server.LoginNone && id.Proof == server.Password:
+		return errors.New("nobody was asked for the password that it takes")
 	case id.Name == "":
 		return errors.New("nothing was shown")
 	case len(r.Proofs) > 0 && !slices.Contains(r.Proofs, id.Proof):
@@ -192,11 +191,4 @@ func isShown(r Rule, id server.Identity) error {
 		return errors.New("it is for others")
 	}
 	return nil
-}
-
-// rulesReadPassword reports whether the rule of that name lets a client in for
-// its password.
-func rulesReadPassword(rules []Rule, name string) bool {
-	i := slices.IndexFunc(rules, func(r Rule) bool { return r.Name == name })
-	return rules[i].needsUser()
 }

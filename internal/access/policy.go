@@ -1,3 +1,6 @@
+// Package access decides who may go where: it matches requests against rules,
+// resolves the names they ask for, judges every address, and asks a client's
+// identd where a rule needs to know who is there.
 package access
 
 import (

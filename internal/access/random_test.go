@@ -85,9 +85,7 @@ func (s *scene) decide() string {
 			continue
 		}
 		if r.During == worldNights {
-			if late == "" && !r.Deny && s.couldShow(r) && s.couldBeAbout(r, open) {
-				late = "schedule " + r.Name
-			}
+			late = cmp.Or(late, s.atAnotherHour(r, open))
 			continue
 		}
 		hit, decided := s.about(r, open)
@@ -145,6 +143,22 @@ func (s *scene) plainly(r Rule) bool {
 		(r.Commands == nil || slices.Contains(r.Commands, q.Command)) &&
 		(r.Ports == nil || (r.Ports[0].First <= q.Target.Port && r.Ports[0].Last >= q.Target.Port)) &&
 		((r.From == nil && r.FromSets == nil) || slices.ContainsFunc(s.sources(r), func(d Destination) bool { return d.Name == "" && lies(q.Client.Addr().String(), d.Network) }))
+}
+
+// hosts is the zone of a resolver that knows what the scene does.
+func (s *scene) hosts() map[string]string {
+	if len(s.addrs) == 0 {
+		return nil
+	}
+	return map[string]string{s.request.Target.Name: strings.Join(s.addrs, " ")}
+}
+
+// atAnotherHour returns the verdict where a rule might allow it then.
+func (s *scene) atAnotherHour(r Rule, open []string) string {
+	if !r.Deny && s.couldShow(r) && s.couldBeAbout(r, open) {
+		return "schedule " + r.Name
+	}
+	return ""
 }
 
 // sources and destinations are what a rule lists, with what is in its sets.
@@ -447,10 +461,7 @@ func TestRandomRules(t *testing.T) {
 			s := m.scene(rules)
 			s.sets = sets
 			want := s.decide()
-			resolver.hosts = map[string]string{s.request.Target.Name: strings.Join(s.addrs, " ")}
-			if len(s.addrs) == 0 {
-				resolver.hosts = nil
-			}
+			resolver.hosts = s.hosts()
 			says.Store(s.identd)
 			resolver.asked.Store(0)
 			d.asked.Store(0)

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -135,16 +136,32 @@ func FuzzSetFile(f *testing.F) {
 				t.Fatalf("%q alone: %v", line, err)
 			}
 			hosts, networks = hosts+one.hosts.count, networks+one.networks.Size()
-			for p := range one.networks.All() {
-				if !whole.hasAddr(p.Addr()) || !whole.hasAddr(lastOf(p)) {
-					t.Fatalf("%q: %s is not in it", line, p)
-				}
-			}
+			holdsNetworks(t, whole, one)
 		}
 		if whole.hosts.count > hosts || whole.networks.Size() > networks {
 			t.Fatalf("there is more in it than its lines say")
 		}
 	})
+}
+
+func holdsNetworks(t *testing.T, whole, part *entries) {
+	t.Helper()
+	for p := range part.networks.All() {
+		if !whole.hasAddr(p.Addr()) || !whole.hasAddr(lastOf(p)) {
+			t.Fatalf("%s is not in it", p)
+		}
+	}
+}
+
+// isCovered is the reference for what a set of names covers.
+func isCovered(names map[string]byte, host string) bool {
+	in := names[host]&itself != 0
+	for rest, ok := host, true; ok; {
+		if _, rest, ok = strings.Cut(rest, "."); ok {
+			in = in || names[rest]&below != 0
+		}
+	}
+	return in
 }
 
 // TestHosts compares the compact set with a map.
@@ -169,12 +186,7 @@ func TestHosts(t *testing.T) {
 		}
 		for range 300 {
 			host := name()
-			in := want[host]&itself != 0
-			for rest, ok := host, true; ok; {
-				if _, rest, ok = strings.Cut(rest, "."); ok {
-					in = in || want[rest]&below != 0
-				}
-			}
+			in := isCovered(want, host)
 			if h.has(host) != in || h.count != len(want) {
 				t.Fatalf("%s: %v, want %v; %d names, want %d (seed %d)", host, h.has(host), in, h.count, len(want), seed)
 			}
@@ -210,6 +222,26 @@ func TestRanges(t *testing.T) {
 	}
 }
 
+// setLog is a log that two goroutines use.
+type setLog struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *setLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+// take returns what was written since the last time.
+func (l *setLog) take() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	defer l.text.Reset()
+	return l.text.String()
+}
+
 // TestSetIsReadAgain: a change is taken within a second or two, a broken line is
 // named once, and until it is mended the set stays as it was.
 func TestSetIsReadAgain(t *testing.T) {
@@ -223,7 +255,7 @@ func TestSetIsReadAgain(t *testing.T) {
 		}
 		write(names, "a.example\n")
 		write(networks, "10.0.0.0/8\n")
-		var log bytes.Buffer
+		var log setLog
 		s, err := OpenSet("blocked", to("own.example"), []string{names, networks}, slog.New(slog.NewTextHandler(&log, nil)))
 		if err != nil {
 			t.Fatal(err)
@@ -236,7 +268,7 @@ func TestSetIsReadAgain(t *testing.T) {
 			time.Sleep(3 * lookAgain)
 			synctest.Wait()
 			if h, n := s.Len(); h != hosts || n != networks || changes != changed {
-				t.Errorf("%s: %d hosts and %d networks after %d changes, want %d, %d and %d\n%s", what, h, n, changes, hosts, networks, changed, log.String())
+				t.Errorf("%s: %d hosts and %d networks after %d changes, want %d, %d and %d", what, h, n, changes, hosts, networks, changed)
 			}
 		}
 		holds("nothing changed", 2, 1, 0)
@@ -246,11 +278,11 @@ func TestSetIsReadAgain(t *testing.T) {
 		if before.hasHost("b.example") || !s.now.Load().hasHost("own.example") || !s.now.Load().hasHost("b.example") {
 			t.Error("the state of a decision that runs has changed, or the new one is not whole")
 		}
-		log.Reset()
+		log.take()
 		write(networks, "10.0.0.0/8\n10.1.0.0/99\n")
 		holds("a broken line", 3, 1, 1)
-		if strings.Count(log.String(), "\n") != 1 || !strings.Contains(log.String(), "line 2") || !strings.Contains(log.String(), "set=blocked") {
-			t.Errorf("the log says\n%s", log.String())
+		if said := log.take(); strings.Count(said, "\n") != 1 || !strings.Contains(said, "line 2") || !strings.Contains(said, "set=blocked") {
+			t.Errorf("the log says\n%s", said)
 		}
 		write(names, "c.example\n")
 		holds("the other file, meanwhile", 2, 1, 2)
@@ -259,10 +291,10 @@ func TestSetIsReadAgain(t *testing.T) {
 		if err := os.Remove(names); err != nil {
 			t.Fatal(err)
 		}
-		log.Reset()
+		log.take()
 		holds("gone", 2, 2, 3)
-		if strings.Count(log.String(), "\n") != 1 {
-			t.Errorf("the log says\n%s", log.String())
+		if said := log.take(); strings.Count(said, "\n") != 1 {
+			t.Errorf("the log says\n%s", said)
 		}
 		cancel()
 		synctest.Wait()

@@ -33,7 +33,7 @@ func (p *Policy) Still(r *server.Request, id server.Identity, target netip.Addr)
 	case err == nil, server.ReasonOf(err) == server.Schedule:
 		return grant, err
 	}
-	return grant, fmt.Errorf("%w: %s", server.Revoked, err)
+	return grant, fmt.Errorf("%w: %w", server.Revoked, err)
 }
 
 func (d *decision) still() (server.Grant, error) {
