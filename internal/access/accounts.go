@@ -29,9 +29,8 @@ func newAccounts(hashes map[string]hash, marks map[string]uint64) *accounts {
 }
 
 const (
-	maxUsersFile  = 16 << 20 // bytes
-	maxName       = 255      // bytes, as in SOCKS 5
-	maxFileFaults = 100      // more are not reported
+	maxName       = 255 // bytes, as in SOCKS 5
+	maxFileFaults = 100 // more are not reported
 )
 
 // parseAccounts reads lines of the form NAME:HASH, as htpasswd writes them. Empty

@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gaissmai/bart"
+
 	"github.com/sallyport/sallyport/server"
 )
 
@@ -30,7 +32,8 @@ func (c Class) contains(a netip.Addr, own *ownAddrs) bool {
 	case Private:
 		return a.IsPrivate() && !inAny(metadata, a)
 	case Internet:
-		return isPublic(a) && !own.has(a) && !own.has(carried(a))
+		c := carried(a)
+		return isPublic(a) && !own.has(a) && (c == a || !own.has(c))
 	}
 	return false
 }
@@ -53,6 +56,15 @@ var special = prefixes(
 	"::/3", "2001::/23", "2001:db8::/32", "3fff::/20", "4000::/2", "8000::/1",
 )
 
+// notPublic are all of them.
+var notPublic = func() *bart.Lite {
+	var all bart.Lite
+	for _, p := range slices.Concat(special, metadata) {
+		all.Insert(p)
+	}
+	return &all
+}()
+
 func prefixes(texts ...string) []netip.Prefix {
 	var all []netip.Prefix
 	for _, p := range texts {
@@ -69,7 +81,7 @@ func inAny(networks []netip.Prefix, a netip.Addr) bool {
 // address that carries an IPv4 address is what that one is.
 func isPublic(a netip.Addr) bool {
 	a = carried(a)
-	return a.IsValid() && !inAny(special, a) && !inAny(metadata, a)
+	return a.IsValid() && !notPublic.Contains(a)
 }
 
 var (
@@ -80,6 +92,9 @@ var (
 // carried returns the IPv4 address that an IPv6 address leads to through a
 // translator, or else the address itself.
 func carried(a netip.Addr) netip.Addr {
+	if a.Is4() {
+		return a
+	}
 	b := a.As16()
 	switch {
 	case nat64.Contains(a):

@@ -28,7 +28,7 @@ func TestMayAssociate(t *testing.T) {
 		{"a rule for this user", Rule{Users: alice}, server.Closed},
 		{"a rule for another proof", Rule{Users: alice, Proofs: []server.Proof{server.Certificate}}, server.Denied},
 	} {
-		p := &Policy{Rules: []Rule{test.rule}}
+		p := NewPolicy([]Rule{test.rule}, Options{})
 		err := p.MayAssociate(t.Context(), &server.Request{
 			Protocol: server.SOCKS5, Command: socks.Associate,
 			Identity: server.Identity{Name: "alice", Proof: server.Password},
@@ -59,7 +59,7 @@ func TestCertificateOfASOCKS4Client(t *testing.T) {
 		"a rule that wants IDENT's word":    {Rule{Proofs: []server.Proof{server.Ident}}, server.Denied},
 		"a rule that is content with claim": {Rule{Proofs: []server.Proof{server.Claimed}}, server.Denied},
 	} {
-		grant, err := (&Policy{Rules: []Rule{test.rule}}).Decide(t.Context(), request)
+		grant, err := NewPolicy([]Rule{test.rule}, Options{}).Decide(t.Context(), request)
 		if got := server.ReasonOf(err); got != test.want {
 			t.Errorf("%s: %v, want %v", name, err, test.want)
 		}
@@ -72,10 +72,10 @@ func TestCertificateOfASOCKS4Client(t *testing.T) {
 // TestPrefixesLookThroughTranslators: a network that is denied is denied by way
 // of NAT64 and 6to4 as well.
 func TestPrefixesLookThroughTranslators(t *testing.T) {
-	p := &Policy{Rules: []Rule{
+	p := NewPolicy([]Rule{
 		{Name: "not there", Deny: true, To: []Destination{{Network: Network{Prefix: netip.MustParsePrefix("10.0.0.0/8")}}}},
 		{Name: "else", To: []Destination{{Network: Network{Class: Any}}}},
-	}}
+	}, Options{})
 	for target, want := range map[string]string{
 		"10.1.2.3": "not there", "64:ff9b::10.1.2.3": "not there", "2002:a01:203::1": "not there",
 		"11.1.2.3": "else", "64:ff9b::11.1.2.3": "else", "2001:db8::a01:203": "else",

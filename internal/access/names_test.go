@@ -55,7 +55,7 @@ func TestSendNames(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			resolver := &oneAnswer{addrs: []netip.Addr{public, private}}
-			p := &Policy{Rules: test.rules, Resolver: resolver}
+			p := newPolicy(resolver, test.rules...)
 			target := socks.Addr{Name: test.host, Port: 80}
 			if test.host == "" {
 				target = socks.Addr{IP: public, Port: 80}

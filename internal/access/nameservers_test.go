@@ -137,10 +137,10 @@ func TestNameServersEnd(t *testing.T) {
 // TestNameServersAndRules: what a name server says is judged, from the cache too.
 func TestNameServersAndRules(t *testing.T) {
 	good := startNameServer(t, dnsmessage.RCodeSuccess, false)
-	p := &Policy{
-		Rules:    []Rule{{Name: "there", To: []Destination{{Network: Network{Prefix: netip.MustParsePrefix("192.0.2.0/29")}}}}},
-		Resolver: NewCache(NewNameServers([]netip.AddrPort{good.at}), time.Hour),
-	}
+	p := NewPolicy(
+		[]Rule{{Name: "there", To: []Destination{{Network: Network{Prefix: netip.MustParsePrefix("192.0.2.0/29")}}}}},
+		Options{Resolver: NewCache(NewNameServers([]netip.AddrPort{good.at}), time.Hour)},
+	)
 	for range 3 {
 		r := &server.Request{Protocol: server.SOCKS4a, Command: socks.Connect, Target: socks.Addr{Name: "a.example", Port: 80}, Client: netip.MustParseAddrPort("127.0.0.1:1")}
 		grant, err := p.Decide(t.Context(), r)
@@ -155,7 +155,7 @@ func TestNameServersAndRules(t *testing.T) {
 
 // TestIdentOfARelayedClient: behind a load balancer no identd is asked.
 func TestIdentOfARelayedClient(t *testing.T) {
-	p := &Policy{Rules: []Rule{{Name: "known", Users: &Users{Any: true}, Proofs: []server.Proof{server.Ident}, To: []Destination{{Network: Network{Class: Any}}}}}}
+	p := NewPolicy([]Rule{{Name: "known", Users: &Users{Any: true}, Proofs: []server.Proof{server.Ident}, To: []Destination{{Network: Network{Class: Any}}}}}, Options{})
 	r := &server.Request{
 		Protocol: server.SOCKS4, Command: socks.Connect, Target: socks.Addr{IP: cached, Port: 80}, Relayed: true,
 		Identity: server.Identity{Name: "bob", Proof: server.Claimed},

@@ -76,24 +76,7 @@ func (p *Passwords) Renewed(policy *Policy, file *UsersFile) *Passwords {
 // protocol and the source say whether a password opens anything, and whether
 // anything is open without one.
 func (p *Passwords) Login(listener string, protocol server.Protocol, client netip.Addr) server.Login {
-	login, open := server.LoginNone, false
-	for i := range p.policy.Rules {
-		r := &p.policy.Rules[i]
-		if !r.matchesClient(listener, protocol, client, &p.policy.own) {
-			continue
-		}
-		if r.needsUser() && r.takes(server.Password) {
-			login = server.LoginOptional
-		}
-		open = open || !r.Deny && r.opensWithoutPassword()
-		if r.deniesAll() {
-			break // nobody comes to the rules behind it
-		}
-	}
-	if login == server.LoginOptional && !open {
-		return server.LoginRequired
-	}
-	return login
+	return p.policy.login(listener, protocol, client)
 }
 
 // opensWithoutPassword reports whether a client that shows no password could

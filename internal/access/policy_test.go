@@ -47,7 +47,7 @@ func addrs(texts string) (all []netip.Addr) {
 var ownTexts = "192.168.7.1 5.5.5.5 2a00:5::5 2002:909:909::9 127.0.0.1 ::1"
 
 func newPolicy(resolver Resolver, rules ...Rule) *Policy {
-	p := &Policy{Rules: rules, Resolver: resolver}
+	p := NewPolicy(rules, Options{Resolver: resolver})
 	p.own.known.Store(&ownSnapshot{addrs: addrs(ownTexts), until: time.Now().Add(time.Hour)})
 	return p
 }
@@ -124,7 +124,7 @@ func from(texts ...string) (all []Network) {
 func TestNoRuleDenies(t *testing.T) {
 	resolver := &zone{hosts: map[string]string{"example.com": "93.184.216.34"}}
 	for _, target := range []string{"93.184.216.34:80", "example.com:80", "localhost:80", "127.0.0.1:80"} {
-		wantVerdict(t, &Policy{Resolver: resolver}, newRequest(t, target, "fred"), "denied")
+		wantVerdict(t, NewPolicy(nil, Options{Resolver: resolver}), newRequest(t, target, "fred"), "denied")
 	}
 	if resolver.asked.Load() != 0 {
 		t.Error("a name was looked up though no rule can allow it")
@@ -460,7 +460,7 @@ func TestDecideAtOnce(t *testing.T) {
 	p := newPolicy(&zone{hosts: map[string]string{"host.example": "8.8.8.8 10.0.0.1"}},
 		Rule{Name: "no", Deny: true, To: to("10.0.0.0/8")}, Rule{Name: "fred", Users: &Users{Names: []string{"fred"}}})
 	p.own.known.Store(nil) // so that all find out at once
-	p.Ident = Ident{Port: d.port}
+	p.ident = Ident{Port: d.port}
 	byName, byIP := newRequest(t, "host.example:80", "fred"), newRequest(t, "10.0.0.1:80", "fred")
 	var wg sync.WaitGroup
 	for range 8 {

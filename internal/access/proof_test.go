@@ -197,9 +197,9 @@ func TestProofs5(t *testing.T) {
 			t.Run(string(protocol)+" "+test.name, func(t *testing.T) {
 				d := newIdentd(t, "127.0.0.1", saysOf(test.identd))
 				p := newPolicy(nil, test.rules...)
-				p.Ident.Port = d.port
+				p.ident.Port = d.port
 				if test.identd == "refused" {
-					p.Ident.Port = closed(t)
+					p.ident.Port = closed(t)
 				}
 				q := newRequest(t, "8.8.8.8:80", "")
 				q.Protocol = protocol
@@ -223,9 +223,9 @@ func TestProofs(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			d := newIdentd(t, "127.0.0.1", saysOf(test.identd))
 			p := newPolicy(nil, test.rules...)
-			p.Ident.Port = d.port
+			p.ident.Port = d.port
 			if test.identd == "refused" {
-				p.Ident.Port = closed(t)
+				p.ident.Port = closed(t)
 			}
 			q := newRequest(t, "8.8.8.8:80", test.userid)
 			before := *q
@@ -275,7 +275,7 @@ func TestHint(t *testing.T) {
 	for _, test := range tests {
 		d := newIdentd(t, "127.0.0.1", names("fred"))
 		p := newPolicy(nil, test.rules...)
-		p.Ident.Port = d.port
+		p.ident.Port = d.port
 		_, err := p.Decide(t.Context(), newRequest(t, "8.8.8.8:80", "fred"))
 		if server.ReasonOf(err) != server.Denied {
 			t.Errorf("%s: %v, want denied", test.rules[0].Name, err)
@@ -315,7 +315,7 @@ func TestErrorsEscapeNames(t *testing.T) {
 	evil := "fred\x1b[2Jgrant rule=root"
 	d := newIdentd(t, "127.0.0.1", names("al\x1bice"))
 	p := newPolicy(nil, anyByIdent)
-	p.Ident.Port = d.port
+	p.ident.Port = d.port
 	_, err := p.Decide(t.Context(), newRequest(t, "8.8.8.8:80", evil))
 	if server.ReasonOf(err) != server.OtherUser {
 		t.Fatalf("%v, want other-user", err)

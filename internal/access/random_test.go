@@ -6,13 +6,18 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/sallyport/sallyport/server"
 	"github.com/sallyport/sallyport/socks"
@@ -34,7 +39,29 @@ var (
 	worldNames    = []string{"a.example", "*.example", "*.a.example", "b.example", "*.test", "localhost", "*.localhost"}
 	worldSources  = []string{"any", "loopback", "private", "127.0.0.0/8", "127.0.0.1", "127.0.0.2", "10.0.0.0/8"}
 	worldUsers    = []string{"fred", "alice", "-"}
+	worldHours    = NewSchedule([]Span{daily(9*60, 17*60)}, time.UTC)
+	worldNights   = NewSchedule([]Span{daily(17*60, 9*60)}, time.UTC)
+	worldNoon     = time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
 )
+
+// worldSets are sets that rules can have, and what is in them.
+func worldSets(tb testing.TB) map[*Set][]Destination {
+	tb.Helper()
+	sets := map[*Set][]Destination{}
+	for _, entries := range []string{"a.example *.test", "8.8.0.0/16 fd00::/8", "8.8.4.4 *.example 127.0.0.0/8 b.example", "10.0.0.0/8 10.0.0.1 localhost", ""} {
+		half := len(strings.Fields(entries)) / 2 // the first half stands in a file, the rest in the settings
+		file := filepath.Join(tb.TempDir(), "set")
+		if err := os.WriteFile(file, []byte(strings.Join(strings.Fields(entries)[:half], "\n")), 0o600); err != nil {
+			tb.Fatal(err)
+		}
+		s, err := OpenSet(entries, to(strings.Fields(entries)[half:]...), []string{file}, slog.New(slog.DiscardHandler))
+		if err != nil {
+			tb.Fatal(err)
+		}
+		sets[s] = to(strings.Fields(entries)...)
+	}
+	return sets
+}
 
 // scene is one request in a world, and what the reference saw on its way.
 type scene struct {
@@ -42,6 +69,8 @@ type scene struct {
 	request  *server.Request
 	addrs    []string // what the target is, or what its name resolves to; none: it does not resolve
 	identd   string   // the name it gives; empty: it closes
+	sets     map[*Set][]Destination
+	known    bool // what the addresses are
 	resolved bool
 	asked    bool
 }
@@ -49,9 +78,14 @@ type scene struct {
 // decide is the reference: the rules as they are written down, without regard
 // to anything else. What it returns is a verdict.
 func (s *scene) decide() string {
-	open, failed := s.addrs, ""
+	open, failed, late := s.addrs, "", ""
+	s.known = s.request.Target.Name == ""
 	for _, r := range s.rules {
 		if !s.plainly(r) || s.isForOthers(r) {
+			continue
+		}
+		if r.During == worldNights {
+			late = cmp.Or(late, s.atAnotherHour(r, open))
 			continue
 		}
 		hit, decided := s.about(r, open)
@@ -75,7 +109,7 @@ func (s *scene) decide() string {
 			}
 		}
 	}
-	return cmp.Or(failed, "denied")
+	return cmp.Or(failed, late, "denied")
 }
 
 // isForOthers reports whether the client cannot be one of the rule's users,
@@ -108,7 +142,79 @@ func (s *scene) plainly(r Rule) bool {
 		(r.Protocols == nil || slices.Contains(r.Protocols, q.Protocol)) &&
 		(r.Commands == nil || slices.Contains(r.Commands, q.Command)) &&
 		(r.Ports == nil || (r.Ports[0].First <= q.Target.Port && r.Ports[0].Last >= q.Target.Port)) &&
-		(r.From == nil || slices.ContainsFunc(r.From, func(n Network) bool { return lies(q.Client.Addr().String(), n) }))
+		((r.From == nil && r.FromSets == nil) || slices.ContainsFunc(s.sources(r), func(d Destination) bool { return d.Name == "" && lies(q.Client.Addr().String(), d.Network) }))
+}
+
+// hosts is the zone of a resolver that knows what the scene does.
+func (s *scene) hosts() map[string]string {
+	if len(s.addrs) == 0 {
+		return nil
+	}
+	return map[string]string{s.request.Target.Name: strings.Join(s.addrs, " ")}
+}
+
+// atAnotherHour returns the verdict where a rule might allow it then.
+func (s *scene) atAnotherHour(r Rule, open []string) string {
+	if !r.Deny && s.couldShow(r) && s.couldBeAbout(r, open) {
+		return "schedule " + r.Name
+	}
+	return ""
+}
+
+// sources and destinations are what a rule lists, with what is in its sets.
+func (s *scene) sources(r Rule) (all []Destination) {
+	for _, n := range r.From {
+		all = append(all, Destination{Network: n})
+	}
+	for _, set := range r.FromSets {
+		all = append(all, s.sets[set]...)
+	}
+	return all
+}
+
+func (s *scene) destinations(r Rule) []Destination {
+	all := slices.Clone(r.To)
+	for _, set := range r.ToSets {
+		all = append(all, s.sets[set]...)
+	}
+	if r.To == nil && r.ToSets == nil {
+		return to(map[bool]string{false: "internet", true: "any"}[r.Deny])
+	}
+	return all
+}
+
+// couldShow reports whether the client might show what a rule asks at another
+// hour, though nobody asks identd for that.
+func (s *scene) couldShow(r Rule) bool {
+	socks4 := s.request.Protocol == server.SOCKS4 || s.request.Protocol == server.SOCKS4a
+	name := s.request.Identity.Name
+	takesIdent := len(r.Proofs) == 0 || slices.Contains(r.Proofs, server.Ident)
+	switch {
+	case r.Users == nil && len(r.Proofs) == 0:
+		return true
+	case socks4 && slices.Contains(r.Proofs, server.Claimed):
+		return true
+	case !socks4 && name != "":
+		return len(r.Proofs) == 0 || slices.Contains(r.Proofs, server.Password)
+	case !takesIdent:
+		return !socks4
+	case !s.asked:
+		return true
+	case socks4:
+		return s.identd == name && name != "-" && name != ""
+	}
+	listed := r.Users == nil || r.Users.Any || slices.Contains(r.Users.Names, s.identd)
+	return s.identd != "" && s.identd != "-" && listed
+}
+
+// couldBeAbout reports whether a rule might be about one of the addresses.
+func (s *scene) couldBeAbout(r Rule, open []string) bool {
+	if s.known {
+		copied := *s // whatever is noted there, nobody is asked
+		hit, _ := copied.about(r, open)
+		return len(hit) > 0
+	}
+	return slices.ContainsFunc(s.destinations(r), func(d Destination) bool { return d.Name == "" || covers(d, s.request.Target.Name) })
 }
 
 func lies(a string, n Network) bool {
@@ -125,10 +231,7 @@ func (s *scene) about(r Rule, open []string) (hit []string, decided string) {
 	if r.Bind.AnyPeer && !r.Deny && s.request.Command == socks.Bind && len(open) > 0 && open[0] == "0.0.0.0" && host == "" {
 		return open, ""
 	}
-	destinations := r.To
-	if len(destinations) == 0 {
-		destinations = to(map[bool]string{false: "internet", true: "any"}[r.Deny])
-	}
+	destinations := s.destinations(r)
 	named := slices.ContainsFunc(destinations, func(d Destination) bool { return d.Name != "" && covers(d, host) })
 	networks := slices.ContainsFunc(destinations, func(d Destination) bool { return d.Name == "" })
 	if named && r.Deny {
@@ -138,6 +241,7 @@ func (s *scene) about(r Rule, open []string) (hit []string, decided string) {
 		return nil, ""
 	}
 	s.resolved = s.resolved || (host != "" && host != "localhost")
+	s.known = true
 	if len(s.addrs) == 0 {
 		return nil, "no-name"
 	}
@@ -216,7 +320,20 @@ func (s *scene) shownBy5(r Rule) string {
 }
 
 // maker makes random rules and requests.
-type maker struct{ *rand.Rand }
+type maker struct {
+	*rand.Rand
+	sets []*Set
+}
+
+func (m maker) someSets() []*Set {
+	return []*Set{m.sets[m.IntN(len(m.sets))], m.sets[m.IntN(len(m.sets))]}
+}
+
+// newMaker has the sets in an order that is the same for a seed.
+func newMaker(seed, turn uint64, sets map[*Set][]Destination) maker {
+	ordered := slices.SortedFunc(maps.Keys(sets), func(a, b *Set) int { return cmp.Compare(a.name, b.name) })
+	return maker{rand.New(rand.NewPCG(seed, turn)), ordered}
+}
 
 func (m maker) maybe(percent int) bool { return m.IntN(100) < percent }
 
@@ -246,6 +363,15 @@ func (m maker) rule(name string) Rule {
 	if m.maybe(80) {
 		r.To = to(m.some(slices.Concat(worldNetworks, worldNames), 3)...)
 	}
+	if m.maybe(15) {
+		r.ToSets = m.someSets()
+	}
+	if m.maybe(10) {
+		r.FromSets = m.someSets()
+	}
+	if m.maybe(30) {
+		r.During = []*Schedule{worldHours, worldNights}[m.IntN(2)]
+	}
 	if m.maybe(30) {
 		first := uint16(m.IntN(4))
 		r.Ports = []server.PortRange{{First: first, Last: first + uint16(m.IntN(4))}}
@@ -259,6 +385,19 @@ func (m maker) rule(name string) Rule {
 		}
 	}
 	return r
+}
+
+// rules makes a few rules; every tenth time so many that they are not listed
+// one by one in the index.
+func (m maker) rules(turn uint64) (rules []Rule) {
+	n := 1 + m.IntN(6)
+	if turn%10 == 0 {
+		n = 60 + m.IntN(200)
+	}
+	for i := range n {
+		rules = append(rules, m.rule(fmt.Sprintf("rule-%d", i)))
+	}
+	return rules
 }
 
 func (m maker) scene(rules []Rule) *scene {
@@ -312,21 +451,17 @@ func TestRandomRules(t *testing.T) {
 	})
 	resolver := &zone{}
 	seen := map[string]int{}
+	sets := worldSets(t)
 	for set := range uint64(500) {
-		m := maker{rand.New(rand.NewPCG(seed, set))}
-		var rules []Rule
-		for i := range 1 + m.IntN(6) {
-			rules = append(rules, m.rule(fmt.Sprintf("rule-%d", i)))
-		}
+		m := newMaker(seed, set, sets)
+		rules := m.rules(set)
 		p := newPolicy(resolver, rules...)
-		p.Ident.Port = d.port
+		p.ident.Port, p.clock = d.port, func() time.Time { return worldNoon }
 		for range 50 {
 			s := m.scene(rules)
+			s.sets = sets
 			want := s.decide()
-			resolver.hosts = map[string]string{s.request.Target.Name: strings.Join(s.addrs, " ")}
-			if len(s.addrs) == 0 {
-				resolver.hosts = nil
-			}
+			resolver.hosts = s.hosts()
 			says.Store(s.identd)
 			resolver.asked.Store(0)
 			d.asked.Store(0)
@@ -338,7 +473,7 @@ func TestRandomRules(t *testing.T) {
 			seen[strings.Fields(got)[0]]++
 		}
 	}
-	for _, kind := range []string{"rule-0:", "rule-3:", "denied", "no-name", "no-identd", "other-user"} {
+	for _, kind := range []string{"rule-0:", "rule-3:", "denied", "no-name", "no-identd", "other-user", "schedule"} {
 		if seen[kind] < 30 {
 			t.Errorf("%q came up only %d times: the world is too small (seed %d)", kind, seen[kind], seed)
 		}

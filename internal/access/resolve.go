@@ -23,8 +23,8 @@ func (p *Policy) lookup(ctx context.Context, host string) ([]netip.Addr, error) 
 		return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}, nil
 	}
 	var resolver Resolver = net.DefaultResolver
-	if p.Resolver != nil {
-		resolver = p.Resolver
+	if p.resolver != nil {
+		resolver = p.resolver
 	}
 	found, err := resolver.LookupNetIP(ctx, "ip", host)
 	if err != nil {

@@ -3,7 +3,6 @@ package access
 import (
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/sallyport/sallyport/server"
 	"github.com/sallyport/sallyport/socks"
@@ -25,9 +24,15 @@ type Rule struct {
 	Proofs    []server.Proof // how a name may be shown
 	To        []Destination
 	Ports     []server.PortRange
+	During    *Schedule // nil: at all times
 	Bind      server.BindOptions
 	Way       *server.Way // how what it allows leaves; nil: the server's own
 	SendNames bool        // that Way takes names, to be looked up at its other end
+	Limits    []string    // names of what the session counts towards; they decide nothing
+
+	// The sets are part of From and of To: what is in one of them matches as if
+	// it were written there. Of a set in FromSets the host names do not count.
+	FromSets, ToSets []*Set
 }
 
 // Users are the names that a rule is for. Without any it is for nobody.
@@ -42,27 +47,12 @@ type Network struct {
 	Prefix netip.Prefix
 }
 
-func (n Network) contains(a netip.Addr, own *ownAddrs) bool {
-	if n.Class != "" {
-		return n.Class.contains(a, own)
-	}
-	// An IPv6 address that leads to an IPv4 address is that as well.
-	return n.Prefix.Contains(a) || n.Prefix.Contains(carried(a))
-}
-
 // Destination is a network or, where Name is set, a host name, with Suffix
 // every name below it.
 type Destination struct {
 	Network
 	Name   string // lower case, without trailing dot
 	Suffix bool
-}
-
-func (d Destination) matchesName(host string) bool {
-	if d.Suffix {
-		return strings.HasSuffix(host, "."+d.Name)
-	}
-	return host == d.Name
 }
 
 // What a rule without To is about.
@@ -73,7 +63,7 @@ var (
 
 func (r *Rule) destinations() []Destination {
 	switch {
-	case len(r.To) > 0:
+	case len(r.To) > 0, len(r.ToSets) > 0:
 		return r.To
 	case r.Deny:
 		return everywhere
@@ -92,42 +82,23 @@ func (r *Rule) takes(p server.Proof) bool {
 	return slices.Contains(r.Proofs, p)
 }
 
-// admits reports whether the rule is for a user whose name was proven.
-func (r *Rule) admits(name string) bool {
-	return name != "" && r.couldAdmit(name)
+// names returns the users that the rule names; none where it names nobody in
+// particular.
+func (r *Rule) names() []string {
+	if r.Users == nil || r.Users.Any {
+		return nil
+	}
+	return r.Users.Names
 }
 
-// couldAdmit reports whether the rule is for the userid that a client claims, or
-// for whoever is proven.
-func (r *Rule) couldAdmit(claimed string) bool {
-	return r.Users == nil || r.Users.Any || slices.Contains(r.Users.Names, claimed)
+// forNobody reports whether the rule has users and there are none.
+func (r *Rule) forNobody() bool {
+	return r.Users != nil && !r.Users.Any && len(r.Users.Names) == 0
 }
 
 // asksIdentd reports whether the rule wants to know the name of a client that
 // has said none. A rule that denies whoever carries a name has to be told so.
 func (r *Rule) asksIdentd() bool {
 	meant := !r.Deny || len(r.Proofs) > 0
-	return meant && (r.Users == nil || r.Users.Any || len(r.Users.Names) > 0)
-}
-
-// matchesPlainly checks what can be told from the request alone.
-func (r *Rule) matchesPlainly(q *server.Request, own *ownAddrs) bool {
-	return r.matchesClient(q.Listener, q.Protocol, q.Client.Addr(), own) &&
-		matches(r.Commands, q.Command) &&
-		matchesFunc(r.Ports, func(p server.PortRange) bool { return p.First <= q.Target.Port && q.Target.Port <= p.Last })
-}
-
-// matchesClient checks what can be told before there is a request.
-func (r *Rule) matchesClient(listener string, p server.Protocol, client netip.Addr, own *ownAddrs) bool {
-	return matches(r.Listeners, listener) &&
-		matches(r.Protocols, p) &&
-		matchesFunc(r.From, func(n Network) bool { return n.contains(client.WithZone(""), own) })
-}
-
-func matches[T comparable](condition []T, value T) bool {
-	return len(condition) == 0 || slices.Contains(condition, value)
-}
-
-func matchesFunc[T any](condition []T, holds func(T) bool) bool {
-	return len(condition) == 0 || slices.ContainsFunc(condition, holds)
+	return meant && !r.forNobody()
 }

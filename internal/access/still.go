@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/sallyport/sallyport/server"
@@ -15,36 +14,35 @@ import (
 // Still says whether an open session would be granted what it holds by these
 // rules: the request, as the client that it turned out to be, to the address that
 // it has reached, or to one of those that it may reach. It returns when that ends
-// (zero: not by itself), or an error that wraps [server.Revoked]. What the client
-// had not shown it is not asked for now. It does no I/O and does not block.
+// (zero: not by itself). Where it would not, the error wraps [server.Schedule] if
+// it is only the hour, else [server.Revoked]. What the client had not shown it is
+// not asked for now, and a name that was left to an upstream is judged as a name.
+// It does no I/O and does not block.
 func (p *Policy) Still(h server.Held) (until time.Time, err error) {
-	grant, err := p.judgeAgain(&h)
+	d := p.begin(&h.Request)
+	defer p.end(d)
+	d.silent, d.known, d.held = true, h.Grant.Identity, h.Grant.Addrs
+	if h.Address.IsValid() {
+		d.held = []netip.Addr{h.Address.Addr()}
+	}
+	grant, err := d.again(h.Address.IsValid())
 	switch {
+	case server.ReasonOf(err) == server.Schedule:
+		return time.Time{}, err
 	case err != nil:
 		return time.Time{}, fmt.Errorf("%w: after a change of the settings: %w", server.Revoked, err)
-	case h.Request.Command == socks.Bind && h.Request.Target.IP.IsUnspecified() && !grant.Bind.AnyPeer:
+	case d.forAnyPeer() && !grant.Bind.AnyPeer:
 		return time.Time{}, fmt.Errorf("%w: after a change of the settings the rule %q does not say any_peer", server.Revoked, grant.Rule)
 	}
 	return grant.Until, nil
 }
 
-func (p *Policy) judgeAgain(h *server.Held) (server.Grant, error) {
-	d := &decision{policy: p, request: &h.Request, identity: h.Request.Identity, resolved: true, asked: true}
-	switch {
-	case h.Grant.Identity.Proof == server.Ident:
-		d.identity = h.Grant.Identity
-	default:
-		d.proofErr = fmt.Errorf("%w: the client's identd was not asked when the session began", server.NoIdentd)
+func (d *decision) again(reached bool) (server.Grant, error) {
+	ctx := context.Background() // with all at hand nothing waits for it
+	if d.request.Command == socks.Associate && !reached {
+		return d.associate(ctx)
 	}
-	if h.Request.Command == socks.Associate && !h.Address.IsValid() {
-		return server.Grant{}, d.mayAssociate(context.Background())
-	}
-	d.open = slices.Clone(h.Grant.Addrs)
-	if h.Address.IsValid() {
-		d.open = []netip.Addr{h.Address.Addr()}
-	}
-	// With all at hand nothing waits for the context.
-	return d.run(context.Background())
+	return d.decide(ctx)
 }
 
 // Still says whether a login that was right is so by the users file of now: the

@@ -156,7 +156,7 @@ func (e UsersEditor) read() ([]byte, fs.FileInfo, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, nil
 	}
-	return data, state.info, err
+	return data, state, err
 }
 
 // change writes the file anew.

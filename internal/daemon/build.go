@@ -29,10 +29,13 @@ func buildRules(s *config.Settings, before *inForce, log *slog.Logger) (*rules, 
 	if err != nil {
 		return nil, err
 	}
-	r := &rules{policy: buildPolicy(s, ways), ways: ways}
+	r := &rules{ways: ways}
 	if before != nil && reflect.DeepEqual(before.settings.Resolver, s.Resolver) {
-		r.policy.Resolver = before.rules.policy.Resolver
+		r.resolver = before.rules.resolver
+	} else {
+		r.resolver = buildResolver(s.Resolver)
 	}
+	r.policy = buildPolicy(s, ways, r.resolver)
 	if s.Users.File == "" {
 		return r, nil
 	}
@@ -66,14 +69,14 @@ func buildTimeouts(t config.Timeouts) server.Timeouts {
 	}
 }
 
-func buildPolicy(s *config.Settings, ways waysOut) *access.Policy {
-	p := &access.Policy{Resolver: buildResolver(s.Resolver), Ident: access.Ident{Timeout: s.Timeouts.Ident}}
+func buildPolicy(s *config.Settings, ways waysOut, resolver access.Resolver) *access.Policy {
+	var rules []access.Rule
 	for _, r := range s.Rules {
 		rule := buildRule(r, s.Groups)
 		rule.Way, rule.SendNames = ways.of(r)
-		p.Rules = append(p.Rules, rule)
+		rules = append(rules, rule)
 	}
-	return p
+	return access.NewPolicy(rules, access.Options{Resolver: resolver, Ident: access.Ident{Timeout: s.Timeouts.Ident}})
 }
 
 func buildResolver(r config.Resolver) access.Resolver {

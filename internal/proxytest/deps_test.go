@@ -26,7 +26,7 @@ var mayImport = map[string][]string{
 	"internal/relay":     {},
 	"server":             {"socks", "internal/relay"},
 	"client":             {"socks", "server", "internal/relay"},
-	"internal/access":    {"socks", "server"},
+	"internal/access":    {"socks", "server", "github.com/gaissmai/bart"},
 	"internal/config":    {"socks", "server", "client", "github.com/goccy/go-yaml"},
 	"internal/upstream":  {"socks", "server", "client"},
 	"internal/admin":     {},
