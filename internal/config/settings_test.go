@@ -27,6 +27,9 @@ func byDefault() *Settings {
 	return &Settings{
 		Listeners: []Listener{{Name: "default", Listen: "127.0.0.1:1080", Protocols: protocols().known, UserIDMax: 255}},
 		Groups:    map[string][]string{},
+		Sets:      map[string]Set{},
+		Schedules: map[string]Schedule{},
+		Limits:    map[string]Limit{},
 		Rules:     []Rule{{Name: "this machine", From: []Network{{Word: "loopback"}}, To: []Target{{Word: "any"}}}},
 		Timeouts: Timeouts{
 			Association: 5 * time.Minute,
@@ -132,6 +135,9 @@ func TestWholeFile(t *testing.T) {
 		Listeners: wholeListeners(),
 		Users:     Users{File: "/etc/sallyport/users"},
 		Groups:    map[string][]string{"staff": {"alice", "bob", "1234"}, "none": {}, "one": {"carol"}},
+		Sets:      map[string]Set{},
+		Schedules: map[string]Schedule{},
+		Limits:    map[string]Limit{},
 		Rules: []Rule{
 			{Name: "nothing bad", Deny: true, To: []Target{
 				{Prefix: v4("169.254.0.0/16")},
