@@ -12,12 +12,16 @@ import (
 	"time"
 )
 
-// parse returns the settings of a file without faults.
+// parse returns the settings of a file without faults, in which the schema finds
+// none either.
 func parse(t *testing.T, file string) *Settings {
 	t.Helper()
 	s, err := Parse("f.yaml", []byte(file), Override{})
 	if err != nil {
 		t.Fatalf("%v", err)
+	}
+	if err := schemaFault(t, file); err != nil {
+		t.Errorf("the schema refuses %.300q: %v", file, err)
 	}
 	return s
 }
@@ -236,6 +240,7 @@ func TestWholeFile(t *testing.T) {
 		},
 		Log: Log{Level: "error", Format: "json"},
 	}
+	parse(t, whole)
 	for _, file := range []string{whole, strings.ReplaceAll(whole, "\n", "\r\n"), "---\n" + whole + "...\n"} {
 		s, err := Parse("/etc/sallyport/sallyport.yaml", []byte(file), Override{})
 		if err != nil || !reflect.DeepEqual(s, want) {

@@ -44,7 +44,7 @@ func buildPasswords(s *config.Settings, policy *access.Policy, log *slog.Logger)
 	}
 	file, err := access.OpenUsersFile(s.Users.File, log)
 	if err != nil {
-		return nil, &SettingsError{err}
+		return nil, &SettingsError{placed(s.Users.File, err)}
 	}
 	return access.NewPasswords(policy, file, log), nil
 }

@@ -36,6 +36,7 @@ func Open(ctx context.Context, src Source, w io.Writer) (*Daemon, error) {
 		return nil, err
 	}
 	log, endLog := newLogger(w, s.Log)
+	warnOfLimits(s, log)
 	d := &Daemon{drain: s.Timeouts.Drain, log: log, endLog: endLog}
 	if err := d.open(ctx, s); err != nil {
 		d.Close()

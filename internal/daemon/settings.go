@@ -1,6 +1,9 @@
 package daemon
 
 import (
+	"errors"
+	"io"
+
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/config"
 )
@@ -30,9 +33,35 @@ func Check(file string) error {
 		return err
 	}
 	if err := access.CheckUsersFile(s.Users.File); err != nil {
-		return &SettingsError{err}
+		return &SettingsError{placed(s.Users.File, err)}
 	}
 	return nil
+}
+
+// placed shows the faults in the lines of a file as those of the settings are
+// shown.
+func placed(file string, err error) error {
+	lines, ok := errors.AsType[access.LineFaults](err)
+	if !ok {
+		return err
+	}
+	var faults config.Errors
+	for _, f := range lines {
+		faults = append(faults, &config.Error{
+			File: file, Line: f.Line, Column: f.Column, Width: f.Width, Text: f.Text, Problem: f.Problem, Hint: f.Hint,
+		})
+	}
+	return faults
+}
+
+// WriteSchema writes the JSON Schema of the settings file.
+func WriteSchema(w io.Writer) error {
+	text, err := config.Schema()
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(text)
+	return err
 }
 
 func (s Source) load() (*config.Settings, error) {
@@ -43,6 +72,9 @@ func (s Source) load() (*config.Settings, error) {
 		settings, err = config.Default(override)
 	} else {
 		settings, err = config.Load(s.File, override)
+	}
+	if err == nil {
+		err = refuseUnenforced(settings)
 	}
 	if err != nil {
 		return nil, &SettingsError{err}

@@ -27,7 +27,7 @@ var mayImport = map[string][]string{
 	"server":             {"socks", "internal/relay"},
 	"client":             {"socks", "server", "internal/relay"},
 	"internal/access":    {"socks", "server"},
-	"internal/config":    {"socks", "server", "github.com/goccy/go-yaml"},
+	"internal/config":    {"socks", "server", "github.com/goccy/go-yaml", "github.com/google/jsonschema-go"},
 	"internal/daemon":    {"socks", "server", "client", "internal/access", "internal/config"},
 	"internal/proxytest": {"socks", "server", "client"},
 	"cmd/sallyport":      {"socks", "server", "client", "internal/daemon", "github.com/spf13/cobra"},
