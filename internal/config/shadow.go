@@ -146,26 +146,34 @@ func (c *covering) allOf(a, b []string) bool {
 	return !slices.ContainsFunc(b, func(s string) bool { return !slices.Contains(a, s) })
 }
 
-// coversBind tells whether the terms for BIND leave nothing to the later rule.
-// A BIND for whoever connects is asked about in a way of its own.
+// coversBind looks at a BIND for whoever connects: a rule that allows it is not
+// asked where to.
 func coversBind(a, b *Rule) bool {
 	isBind := len(b.Commands) == 0 || slices.Contains(b.Commands, "bind")
-	return !isBind || a.Bind == b.Bind || b.Bind == Bind{}
+	anyPeer := func(r *Rule) bool { return r.Bind.AnyPeer && !r.Deny }
+	return !isBind || !anyPeer(b) || anyPeer(a) || slices.Contains(a.To, Target{Word: "any"})
 }
 
-// coversUsers tells whether whoever b is for is one that a is for. Rules that
-// allow and rules that deny ask identd for different reasons, so that they are
-// compared only where the proofs are written.
+// coversUsers tells whether whoever b is for is one that a is for. What a rule
+// asks of clients who have shown nothing, identd above all, follows from its
+// proofs as a whole: only rules with the same ones are compared. A rule that
+// denies whom identd names says nothing of the rest, and a later one that allows
+// tells them that it is IDENT what they lack.
 func (c *covering) coversUsers(a, b *Rule) bool {
 	if len(a.Users) == 0 && len(a.Proof) == 0 {
 		return true
 	}
-	silent := len(a.Proof) == 0 || len(b.Proof) == 0
-	if a.Deny != b.Deny && silent || len(b.Users) == 0 && len(b.Proof) == 0 || !c.allOf(a.takes(), b.takes()) {
+	if len(b.Users) == 0 && len(b.Proof) == 0 || a.Deny && !b.Deny || a.neverAsks() != b.neverAsks() {
+		return false
+	}
+	if !c.allOf(a.takes(), b.takes()) || !c.allOf(b.takes(), a.takes()) {
 		return false
 	}
 	return slices.Contains(a.Users, "any") || c.allOf(a.Users, b.Users)
 }
+
+// neverAsks tells whether the rule is about clients who have shown a name only.
+func (r *Rule) neverAsks() bool { return r.Deny && len(r.Proof) == 0 }
 
 // takes returns the proofs that the rule is content with.
 func (r *Rule) takes() []string {
