@@ -39,7 +39,7 @@ func examples(t *testing.T, page string) []string {
 func loadHere(t *testing.T, text string) *Settings {
 	t.Helper()
 	dir := t.TempDir()
-	for _, name := range []string{"users", "gw.pem", "gw.key", "staff-ca.pem", "ads.txt", "blocked-hosts.txt", "blocked-nets.txt", "conf.d/empty.yaml"} {
+	for _, name := range []string{"users", "gw.pem", "gw.key", "staff-ca.pem", "ads.txt", "blocked-hosts.txt", "blocked-nets.txt", "conf.d/empty.yaml", "teams/empty.yaml", "extra.yaml"} {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			t.Fatal(err)
@@ -64,7 +64,7 @@ func loadHere(t *testing.T, text string) *Settings {
 
 // TestExamplesInPages: every example is a file that can be used.
 func TestExamplesInPages(t *testing.T) {
-	for page, least := range map[string]int{"docs/rules.md": 5, "docs/settings.md": 8, "README.md": 1} {
+	for page, least := range map[string]int{"docs/rules.md": 5, "docs/settings.md": 11, "README.md": 1} {
 		found := examples(t, page)
 		if len(found) < least {
 			t.Errorf("%d examples in %s: the test looks at the wrong place", len(found), page)

@@ -43,6 +43,37 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
+// FuzzInclude holds what must be true of several files: no panic, an end, and
+// every fault shows a line of the file that it names.
+func FuzzInclude(f *testing.F) {
+	f.Add("include: [a, b]", "rules: {allow: x}\ngroups: {g: u}", "rules: {deny: y, users: '@g'}")
+	f.Add("include: '*'", "include: [b, f.yaml]", "groups: {g: u}")
+	f.Add("include: .\nlog: {level: info}", "log: {level: warn, format: [}", "log: {format: x}\nlog: 1")
+	f.Add("include: a\ninclude: b", "include: [b, b, ../b, './b']", "- x")
+	f.Fuzz(func(t *testing.T, file, a, b string) {
+		files := memoryDisk{"f.yaml": file, "a": a, "b": b}
+		s, err := parseOn(files, "f.yaml", []byte(file), Override{})
+		if err == nil {
+			checkSettings(t, s)
+			return
+		}
+		faults, ok := errors.AsType[Errors](err)
+		if !ok || len(faults) == 0 || s != nil {
+			t.Fatalf("settings %v and the error %#v", s, err)
+		}
+		for _, fault := range faults {
+			checkPrint(t, fault)
+			if fault.Line == 0 {
+				continue
+			}
+			text := strings.ReplaceAll(strings.TrimPrefix(files[fault.File], "\ufeff"), "\r\n", "\n")
+			if lines := strings.Split(text, "\n"); fault.Line > len(lines) || fault.Text != lines[fault.Line-1] {
+				t.Errorf("%s:%d shows %q", fault.File, fault.Line, fault.Text)
+			}
+		}
+	})
+}
+
 // checkPrint checks that a fault is safe to print, and no longer than a screen.
 func checkPrint(t *testing.T, fault *Error) {
 	t.Helper()

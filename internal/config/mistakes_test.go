@@ -284,7 +284,7 @@ var mistakes = []struct {
 		`1:43 a schedule without a name | `,
 	}},
 	{"unknown key in a schedule", "schedules: {a: {day: mon, hours: 09:00-18:00}}", []string{`1:17 unknown key "day" | did you mean "days"?`}},
-	{"days", "schedules: {a: {days: [monday, Mon-Fri, 'mon,wed', workdays, mon-, 1, weekday, mo - fr, []]}}", []string{
+	{"days", "schedules: {a: {days: [monday, Mon-Fri, 'mon,wed', workdays, mon-, 1, weekday, mo - fr, mon-weekday, []]}}", []string{
 		`1:24 "monday" is not a day of the week | did you mean "mon"?`,
 		`1:32 "Mon-Fri" is not a day of the week | did you mean "mon-fri"?`,
 		`1:41 "mon,wed" is not a day of the week | write a list: [mon, wed]`,
@@ -293,7 +293,8 @@ var mistakes = []struct {
 		`1:68 "1" is not a day of the week | write mon, tue, wed, thu, fri, sat, sun, a range such as mon-fri, or one of daily, weekdays, weekends`,
 		`1:71 "weekday" is not a day of the week | did you mean "weekdays"?`,
 		`1:80 "mo - fr" is not a day of the week | did you mean "mon-fri"?`,
-		`1:89 expected text, found a list | `,
+		`1:89 "mon-weekday" is not a day of the week | write mon, tue, wed, thu, fri, sat, sun, a range such as mon-fri, or one of daily, weekdays, weekends`,
+		`1:102 expected text, found a list | `,
 	}},
 	{"no days", "schedules: {a: {days: []}}", []string{`1:23 the list is empty | leave the key out, and the default holds`}},
 	{"hours", "schedules: {a: {hours: [9-18, 09:00, 25:00-26:00, 09:60-10:00, 24:00-06:00, 09:00-09:00, 9:00-18:00, 09:00-24:01, '09.00-18.00', [1]]}}", []string{

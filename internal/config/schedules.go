@@ -104,8 +104,16 @@ func (d *decoder) days(n *node) [7]bool {
 
 // parseDays takes a day, a range of them, or a word.
 func parseDays(text string) ([7]bool, *mistake) {
+	days, ok := daysOf(text)
+	if !ok {
+		return days, notDays(text)
+	}
+	return days, nil
+}
+
+func daysOf(text string) (days [7]bool, ok bool) {
 	if some, ok := dayWords()[text]; ok {
-		return some, nil
+		return some, true
 	}
 	first, last, isRange := strings.Cut(text, "-")
 	if !isRange {
@@ -113,15 +121,13 @@ func parseDays(text string) ([7]bool, *mistake) {
 	}
 	from, to := slices.Index(dayNames(), first), slices.Index(dayNames(), last)
 	if from < 0 || to < 0 {
-		return [7]bool{}, notDays(text)
+		return days, false
 	}
-	var days [7]bool
-	for i := from; ; i = (i + 1) % 7 { // fri-mon goes round
+	for i := from; i != to; i = (i + 1) % 7 { // fri-mon goes round
 		days[i] = true
-		if i == to {
-			return days, nil
-		}
 	}
+	days[to] = true
+	return days, true
 }
 
 // notDays words why text is no days.
@@ -146,7 +152,7 @@ func notDays(text string) *mistake {
 		}
 		meant = append(meant, near)
 	}
-	if _, m2 := parseDays(strings.Join(meant, "-")); m2 == nil {
+	if _, ok := daysOf(strings.Join(meant, "-")); ok {
 		m.hint = "did you mean " + quote(strings.Join(meant, "-")) + "?"
 	}
 	return m

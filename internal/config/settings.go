@@ -3,12 +3,15 @@
 // faults of a file at once, each with its place.
 //
 // A file is read in three steps. The YAML library makes a tree of nodes out of
-// the text (parse.go). The decoder walks the tree and knows, at every value,
-// where it stands; it collects faults instead of stopping at the first
-// (decode.go). Each section has a function that turns its node into values and
-// checks them there (listeners.go, tls.go, rules.go, users.go, resolver.go, groups.go, sections.go). Last come
-// the checks that need all sections: names that must exist (read.go), files
-// (files.go), and open proxies by accident (open.go).
+// the text (parse.go); the trees of included files are put into it (include.go).
+// The decoder walks the tree and knows, at every value, where it stands; it
+// collects faults instead of stopping at the first (decode.go). Each section has
+// a function that turns its node into values and checks them there (listeners.go,
+// tls.go, rules.go, users.go, groups.go, sets.go, schedules.go, limitspec.go,
+// resolver.go, sections.go). Last come the checks that need all sections: names
+// that must exist (read.go), files (files.go), open proxies by accident (open.go),
+// and rules that can never match (shadow.go). What the decoder takes, the schema
+// describes for editors (schema.go).
 //
 // Nothing here knows the server: values leave this package as plain data.
 package config
