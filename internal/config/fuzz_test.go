@@ -190,15 +190,20 @@ func checkLists(t *testing.T, s *Settings) {
 		}
 	}
 	for name, l := range s.Limits {
-		kinds := 0
-		for _, is := range []bool{l.Rate > 0, l.Up > 0 || l.Down > 0, l.Quota > 0, l.Sessions > 0, l.NewSessions > 0 && l.NewPer > 0} {
-			if is {
-				kinds++
-			}
+		checkLimit(t, name, l)
+	}
+}
+
+func checkLimit(t *testing.T, name string, l Limit) {
+	t.Helper()
+	kinds := 0
+	for _, is := range []bool{l.Rate > 0, l.Up > 0 || l.Down > 0, l.Quota > 0, l.Sessions > 0, l.NewSessions > 0 && l.NewPer > 0} {
+		if is {
+			kinds++
 		}
-		if name == "" || kinds != 1 || l.Per == "" || (l.Every != Period{} || l.Then != 0) && l.Quota == 0 || l.Then < 0 {
-			t.Errorf("limit %q: %+v", name, l)
-		}
+	}
+	if name == "" || kinds != 1 || l.Per == "" || (l.Every != Period{} || l.Then != 0) && l.Quota == 0 || l.Then < 0 {
+		t.Errorf("limit %q: %+v", name, l)
 	}
 }
 

@@ -80,73 +80,80 @@ func TestInclude(t *testing.T) {
 	}
 }
 
-// Each fault stands in its own file.
-func TestIncludeMistakes(t *testing.T) {
+// includeMistakes are files with others, and all the faults that must be found.
+var includeMistakes = []struct {
+	name, file string
+	disk       memoryDisk
+	want       []string
+}{
+	{"missing", "include: [none.yaml, no/*.yaml, '']\nrules: {allow: x, users: '@g'}", nil, []string{
+		`f.yaml:1:11 the settings in "none.yaml" cannot be read: file does not exist | `,
+		`f.yaml:1:22 the settings in "no" cannot be read: file does not exist | `,
+		`f.yaml:1:33 expected text, found nothing | `,
+	}},
+	{"nothing", "include: []", nil, []string{`f.yaml:1:10 the list is empty | leave the key out, and the default holds`}},
+	{"no value", "include:", nil, []string{`f.yaml:1:1 "include" has no value | give it a value, or leave the key out`}},
+	{"no value there", "include: a", memoryDisk{"a": "include:"}, []string{`a:1:1 "include" is set twice | the other one is in line 1 of f.yaml; keep one of them`}},
+	{"a mapping", "include: {file: a}", nil, []string{`f.yaml:1:10 expected text, found keys with values | `}},
+	{"NUL", `include: "a\0"`, nil, []string{`f.yaml:1:10 the name of a file cannot hold a NUL byte | `}},
+	{"bad patterns", "include: ['*/a.yaml', 'a[.yaml']", nil, []string{
+		`f.yaml:1:11 a pattern stands only in the last part of a path | name the folders one by one`,
+		`f.yaml:1:23 "a[.yaml" is not a pattern | write *.yaml`,
+	}},
+	{"itself", "include: '*.yaml'", memoryDisk{"f.yaml": "", "g.yaml": ""}, []string{`f.yaml:1:10 the settings in "f.yaml" include themselves | leave it out`}},
+	{"in a circle", "include: a", memoryDisk{"a": "include: b", "b": "include: [c, a]", "c": ""}, []string{`b:1:14 the settings in "a" are included twice | the other time is in line 1 of f.yaml`}},
+	{"twice", "include:\n  - a\n  - a", memoryDisk{"a": ""}, []string{`f.yaml:3:5 the settings in "a" are included twice | the other time is in line 2`}},
+	{"too deep", "include: l0", deepDisk(), []string{`l7:1:10 over 8 files that include each other | `}},
+	{"too long", "include: [long.yaml, l9]", deepDisk(), []string{`f.yaml:1:11 the included files are over 16 MiB | `}},
+	{"no YAML", "include: [a, b]\nlog: {levl: x}\nrules: {allow: x, during: y}", memoryDisk{"a": "log: {", "b": "rules: x\nfoo: bar"}, []string{
+		`f.yaml:2:7 unknown key "levl" | did you mean "level"?`,
+		"a:1:6 this { is never closed | close the mapping with }",
+		`b:1:8 expected keys with values, found "x" | the keys here are allow, bind, commands, deny, during, from, limits, listeners, ports, proof, protocols, to, users`,
+		`b:2:1 unknown key "foo" | the keys here are admin, groups, hide_address, include, limits, listeners, log, open_to_the_world, resolver, rules, schedules, sets, timeouts, users`,
+	}},
+	{"a list in an included file", "include: a", memoryDisk{"a": "- x"}, []string{`a:1:1 expected keys with values, found a list | an included file has sections, as the settings file has`}},
+	{"the same in two files", "include: a\nrules: {allow: x}\ngroups: {g: u}\nlog: {level: info}\nadmin: off\nlisteners: {name: l, listen: 127.0.0.1:1}\n", memoryDisk{
+		"a": "rules: {deny: x}\ngroups: {g: v}\nlog: {level: warn}\nadmin: off\nlisteners: [{name: l, listen: 127.0.0.1:2}, {listen: 127.0.0.1:1}]\ngroups: {}",
+	}, []string{
+		`a:1:15 two rules are called "x" | the other one is in line 2 of f.yaml`,
+		`a:2:10 "g" is set twice | the other one is in line 3 of f.yaml; keep one of them`,
+		`a:3:7 "level" is set twice | the other one is in line 4 of f.yaml; keep one of them`,
+		`a:4:1 "admin" is set twice | the other one is in line 5 of f.yaml; keep one of them`,
+		`a:5:20 two listeners are called "l" | the other one is in line 6 of f.yaml`,
+		`a:5:54 two listeners on the same address | the other one is in line 6 of f.yaml`,
+		`a:6:1 "groups" is set twice | the other one is in line 3 of f.yaml; keep one of them`,
+	}},
+	{"names across files", "include: a\nrules: {deny: all}", memoryDisk{"a": "rules: [{allow: x, users: '@g', limits: l}, {allow: y}]"}, []string{
+		`a:1:17 the rule "x" can never match: whatever it matches, "all" matches first | "all" is in line 2 of f.yaml; put it behind this one, or take one of them out`,
+		`a:1:27 no group is called "g" | there are none in the settings`,
+		`a:1:41 no limit is called "l" | there are none in the settings`,
+		`a:1:53 the rule "y" can never match: whatever it matches, "all" matches first | "all" is in line 2 of f.yaml; put it behind this one, or take one of them out`,
+	}},
+}
+
+// deepDisk has files that include each other, and a long one.
+func deepDisk() memoryDisk {
 	deep := memoryDisk{"l9": "", "long.yaml": strings.Repeat("#", maxSize-20)}
 	for i := range 9 {
 		deep["l"+strconv.Itoa(i)] = "include: l" + strconv.Itoa(i+1)
 	}
-	for _, c := range []struct {
-		name, file string
-		disk       memoryDisk
-		want       []string
-	}{
-		{"missing", "include: [none.yaml, no/*.yaml, '']\nrules: {allow: x, users: '@g'}", nil, []string{
-			`f.yaml:1:11 the settings in "none.yaml" cannot be read: file does not exist | `,
-			`f.yaml:1:22 the settings in "no" cannot be read: file does not exist | `,
-			`f.yaml:1:33 expected text, found nothing | `,
-		}},
-		{"nothing", "include: []", nil, []string{`f.yaml:1:10 the list is empty | leave the key out, and the default holds`}},
-		{"no value", "include:", nil, []string{`f.yaml:1:1 "include" has no value | give it a value, or leave the key out`}},
-		{"no value there", "include: a", memoryDisk{"a": "include:"}, []string{`a:1:1 "include" is set twice | the other one is in line 1 of f.yaml; keep one of them`}},
-		{"a mapping", "include: {file: a}", nil, []string{`f.yaml:1:10 expected text, found keys with values | `}},
-		{"NUL", `include: "a\0"`, nil, []string{`f.yaml:1:10 the name of a file cannot hold a NUL byte | `}},
-		{"bad patterns", "include: ['*/a.yaml', 'a[.yaml']", nil, []string{
-			`f.yaml:1:11 a pattern stands only in the last part of a path | name the folders one by one`,
-			`f.yaml:1:23 "a[.yaml" is not a pattern | write *.yaml`,
-		}},
-		{"itself", "include: '*.yaml'", memoryDisk{"f.yaml": "", "g.yaml": ""}, []string{`f.yaml:1:10 the settings in "f.yaml" include themselves | leave it out`}},
-		{"in a circle", "include: a", memoryDisk{"a": "include: b", "b": "include: [c, a]", "c": ""}, []string{`b:1:14 the settings in "a" are included twice | the other time is in line 1 of f.yaml`}},
-		{"twice", "include:\n  - a\n  - a", memoryDisk{"a": ""}, []string{`f.yaml:3:5 the settings in "a" are included twice | the other time is in line 2`}},
-		{"too deep", "include: l0", deep, []string{`l7:1:10 over 8 files that include each other | `}},
-		{"too long", "include: [long.yaml, l9]", deep, []string{`f.yaml:1:11 the included files are over 16 MiB | `}},
-		{"no YAML", "include: [a, b]\nlog: {levl: x}\nrules: {allow: x, during: y}", memoryDisk{"a": "log: {", "b": "rules: x\nfoo: bar"}, []string{
-			`f.yaml:2:7 unknown key "levl" | did you mean "level"?`,
-			"a:1:6 this { is never closed | close the mapping with }",
-			`b:1:8 expected keys with values, found "x" | the keys here are allow, bind, commands, deny, during, from, limits, listeners, ports, proof, protocols, to, users`,
-			`b:2:1 unknown key "foo" | the keys here are admin, groups, hide_address, include, limits, listeners, log, open_to_the_world, resolver, rules, schedules, sets, timeouts, users`,
-		}},
-		{"a list in an included file", "include: a", memoryDisk{"a": "- x"}, []string{`a:1:1 expected keys with values, found a list | an included file has sections, as the settings file has`}},
-		{"the same in two files", "include: a\nrules: {allow: x}\ngroups: {g: u}\nlog: {level: info}\nadmin: off\nlisteners: {name: l, listen: 127.0.0.1:1}\n", memoryDisk{
-			"a": "rules: {deny: x}\ngroups: {g: v}\nlog: {level: warn}\nadmin: off\nlisteners: [{name: l, listen: 127.0.0.1:2}, {listen: 127.0.0.1:1}]\ngroups: {}",
-		}, []string{
-			`a:1:15 two rules are called "x" | the other one is in line 2 of f.yaml`,
-			`a:2:10 "g" is set twice | the other one is in line 3 of f.yaml; keep one of them`,
-			`a:3:7 "level" is set twice | the other one is in line 4 of f.yaml; keep one of them`,
-			`a:4:1 "admin" is set twice | the other one is in line 5 of f.yaml; keep one of them`,
-			`a:5:20 two listeners are called "l" | the other one is in line 6 of f.yaml`,
-			`a:5:54 two listeners on the same address | the other one is in line 6 of f.yaml`,
-			`a:6:1 "groups" is set twice | the other one is in line 3 of f.yaml; keep one of them`,
-		}},
-		{"names across files", "include: a\nrules: {deny: all}", memoryDisk{"a": "rules: [{allow: x, users: '@g', limits: l}, {allow: y}]"}, []string{
-			`a:1:17 the rule "x" can never match: whatever it matches, "all" matches first | "all" is in line 2 of f.yaml; put it behind this one, or take one of them out`,
-			`a:1:27 no group is called "g" | there are none in the settings`,
-			`a:1:41 no limit is called "l" | there are none in the settings`,
-			`a:1:53 the rule "y" can never match: whatever it matches, "all" matches first | "all" is in line 2 of f.yaml; put it behind this one, or take one of them out`,
-		}},
-	} {
+	return deep
+}
+
+// Each fault stands in its own file.
+func TestIncludeMistakes(t *testing.T) {
+	for _, c := range includeMistakes {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := parseOn(c.disk, "f.yaml", []byte(c.file), Override{})
 			faults, _ := errors.AsType[Errors](err)
 			var got []string
 			for _, f := range faults {
 				got = append(got, f.File+":"+strconv.Itoa(f.Line)+":"+strconv.Itoa(f.Column)+" "+f.Problem+" | "+f.Hint)
-				if lines := strings.Split(c.file+"\n", "\n"); f.File != "f.yaml" {
-					lines = strings.Split(c.disk[f.File], "\n")
-					if f.Text != lines[f.Line-1] {
-						t.Errorf("%s:%d shows %q", f.File, f.Line, f.Text)
-					}
-				} else if f.Text != lines[f.Line-1] {
+				text := c.disk[f.File]
+				if f.File == "f.yaml" {
+					text = c.file
+				}
+				if f.Text != strings.Split(text, "\n")[f.Line-1] {
 					t.Errorf("%s:%d shows %q", f.File, f.Line, f.Text)
 				}
 			}

@@ -318,9 +318,9 @@ var mistakes = []struct {
 	}},
 	{"two zones", "schedules:\n  a:\n    - {days: mon, zone: UTC}\n    - {days: tue, zone: Europe/Berlin}\n", []string{`4:25 a schedule goes by one zone | the other one is in line 3; make two schedules, and two rules`}},
 	{"schedule twice", "schedules:\n  a: {days: mon}\n  a: {days: tue}", []string{`3:3 the key "a" stands here twice | keep one of them`}},
-	{"unknown schedule", "schedules: {work hours: {days: mon-fri}}\nlisteners: {listen: 127.0.0.1:1, during: work}\nrules: {allow: x, during: wrok hours}", []string{
+	{"unknown schedule", "schedules: {work hours: {days: mon-fri}}\nlisteners: {listen: 127.0.0.1:1, during: work}\nrules: {allow: x, during: work hour}", []string{
 		`2:42 no schedule is called "work" | did you mean "work hours"?`,
-		`3:27 no schedule is called "wrok hours" | did you mean "work hours"?`,
+		`3:27 no schedule is called "work hour" | did you mean "work hours"?`,
 	}},
 	{"several schedules", "schedules: {a: {days: mon}, b: {days: tue}}\nrules: {allow: x, during: [a, b]}", []string{"2:27 expected the name of a schedule, found a list | a schedule may have several spans: `[{days: mon-fri, hours: 09:00-18:00}, {days: sat}]`"}},
 

@@ -154,6 +154,31 @@ func wholeListeners() []Listener {
 	}
 }
 
+// wholeSets are those of whole.
+func wholeSets() map[string]Set {
+	v4 := netip.MustParsePrefix
+	return map[string]Set{
+		"blocked": {
+			Hosts: []string{"/etc/sallyport/ads.txt", "/srv/spies.txt"}, Prefixes: []string{"/etc/sallyport/nets.txt"},
+			Entries: []Target{{Name: "ads.example"}, {Name: "spy.example", Suffix: true}, {Prefix: v4("192.0.2.0/24")}},
+		},
+		"none": {Entries: []Target{}},
+	}
+}
+
+// wholeLimits are those of whole.
+func wholeLimits() map[string]Limit {
+	return map[string]Limit{
+		"fair":    {Rate: 20_000_000, Per: "user"},
+		"slow":    {Up: 64_000, Down: 8 * 3 << 19, Per: "session"},
+		"daily":   {Quota: 5 << 30, Every: Period{Unit: "day"}, Per: "group"},
+		"monthly": {Quota: 500_000_000_000, Every: Period{Days: 30}, Then: 1_000_000, Per: "source"},
+		"once":    {Quota: 1_000_000, Per: "session"},
+		"few":     {Sessions: 200, Per: "listener"},
+		"calm":    {NewSessions: 100, NewPer: time.Minute, Per: "server"},
+	}
+}
+
 // wholeSchedules are those of whole.
 func wholeSchedules(t *testing.T) map[string]Schedule {
 	t.Helper()
@@ -178,23 +203,9 @@ func TestWholeFile(t *testing.T) {
 		Listeners: wholeListeners(),
 		Users:     Users{File: "/etc/sallyport/users"},
 		Groups:    map[string][]string{"staff": {"alice", "bob", "1234"}, "none": {}, "one": {"carol"}},
-		Sets: map[string]Set{
-			"blocked": {
-				Hosts: []string{"/etc/sallyport/ads.txt", "/srv/spies.txt"}, Prefixes: []string{"/etc/sallyport/nets.txt"},
-				Entries: []Target{{Name: "ads.example"}, {Name: "spy.example", Suffix: true}, {Prefix: v4("192.0.2.0/24")}},
-			},
-			"none": {Entries: []Target{}},
-		},
+		Sets:      wholeSets(),
 		Schedules: wholeSchedules(t),
-		Limits: map[string]Limit{
-			"fair":    {Rate: 20_000_000, Per: "user"},
-			"slow":    {Up: 64_000, Down: 8 * 3 << 19, Per: "session"},
-			"daily":   {Quota: 5 << 30, Every: Period{Unit: "day"}, Per: "group"},
-			"monthly": {Quota: 500_000_000_000, Every: Period{Days: 30}, Then: 1_000_000, Per: "source"},
-			"once":    {Quota: 1_000_000, Per: "session"},
-			"few":     {Sessions: 200, Per: "listener"},
-			"calm":    {NewSessions: 100, NewPer: time.Minute, Per: "server"},
-		},
+		Limits:    wholeLimits(),
 		Rules: []Rule{
 			{Name: "nothing bad", Deny: true, To: []Target{
 				{Set: "blocked"},
