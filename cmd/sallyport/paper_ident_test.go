@@ -339,7 +339,7 @@ rules:
   - {allow: either after all, from: 127.1.3.0/24, to: any, ports: %[1]d}
   - {allow: default proof, from: 127.1.4.0/24, users: alice, to: any}
   - {allow: both, from: 127.1.5.0/24, users: alice, proof: [ident, claimed], to: any}
-  - {deny: first, from: 127.1.6.0/24, to: any}
+  - {deny: first, from: [127.1.6.0/25, 127.1.6.128/25], to: any}  # in two halves: of one, sallyport check would say that it shadows the next
   - {allow: never reached, from: 127.1.6.0/24, users: any, proof: ident, to: any}
 `
 

@@ -93,7 +93,7 @@ func TestServeWithBadUsers(t *testing.T) {
 		if code := p.exit(t); code != exitSettings {
 			t.Errorf("%s ended with %d, want %d", command, code, exitSettings)
 		}
-		if said := p.errs.String(); !strings.Contains(said, `line 1: the user "alice"`) || strings.Contains(said, "hunter2") {
+		if said := p.errs.String(); !strings.Contains(said, `users:1:7: the user "alice"`) || strings.Contains(said, "hunter2") {
 			t.Errorf("%s said %q", command, said)
 		}
 	}

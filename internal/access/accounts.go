@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"strings"
+	"unicode/utf8"
 )
 
 // accounts are the users of a users file. They are not changed once they are
@@ -33,43 +34,87 @@ const (
 	maxFileFaults = 100 // more are not reported
 )
 
+// LineFault is what is wrong with a line of a file.
+type LineFault struct {
+	Line    int    // from 1
+	Column  int    // in characters, from 1
+	Width   int    // how many characters are at fault
+	Text    string // the line, as far as it may be shown: no hash, and nothing that could be a password
+	Problem string // one line, with every value in it escaped
+	Hint    string // what would be right; may be empty
+}
+
+// Error returns the problem behind the number of the line.
+func (f *LineFault) Error() string {
+	text := fmt.Sprintf("line %d: %s", f.Line, f.Problem)
+	if f.Hint != "" {
+		text += "; " + f.Hint
+	}
+	return text
+}
+
+// LineFaults are those of a file, in the order of its lines; after 100 no more
+// are told. Never empty where it is returned.
+type LineFaults []*LineFault
+
+// Error returns the faults one below the other.
+func (l LineFaults) Error() string {
+	texts := make([]string, len(l))
+	for i, one := range l {
+		texts[i] = one.Error()
+	}
+	return strings.Join(texts, "\n")
+}
+
 // parseAccounts reads lines of the form NAME:HASH, as htpasswd writes them. Empty
-// lines and those that start with # are left out. The error tells every bad
-// line by its number; no hash, and nothing that could be a password, is in it.
+// lines and those that start with # are left out. The error is a LineFaults.
 func parseAccounts(data []byte) (*accounts, error) {
 	hashes, marks := map[string]hash{}, map[string]uint64{}
-	var faults []error
+	var faults LineFaults
 	number := 0
 	for line := range bytes.Lines(data) {
 		number++
-		if err := readAccount(hashes, marks, string(line)); err != nil && len(faults) < maxFileFaults {
-			faults = append(faults, fmt.Errorf("line %d: %w", number, err))
+		if fault := readAccount(hashes, marks, string(line)); fault != nil && len(faults) < maxFileFaults {
+			fault.Line = number
+			faults = append(faults, fault)
 		}
 	}
 	if len(faults) > 0 {
-		return nil, errors.Join(faults...)
+		return nil, faults
 	}
 	return newAccounts(hashes, marks), nil
 }
 
-// readAccount takes one line.
-func readAccount(hashes map[string]hash, marks map[string]uint64, line string) error {
+// hidden stands for what must not be shown.
+const hidden = "..."
+
+// readAccount takes one line. What is wrong with it lacks the line's number. A
+// line without a colon may be a password, and so may what stands before one where
+// that is no name.
+func readAccount(hashes map[string]hash, marks map[string]uint64, line string) *LineFault {
 	name, text, ok := splitLine(line)
 	if !ok {
 		return nil
 	}
+	fault := &LineFault{Column: 1, Width: len(hidden), Text: hidden}
 	if text == "" {
-		return errors.New("expected NAME:HASH")
+		fault.Problem, fault.Hint = "expected NAME:HASH", "`sallyport user add NAME` writes such lines"
+		return fault
 	}
 	if err := checkName(name); err != nil {
-		return err
+		fault.Problem = err.Error()
+		return fault
 	}
+	fault.Text, fault.Width = name+":"+hidden, utf8.RuneCountInString(name)
 	if _, twice := hashes[name]; twice {
-		return fmt.Errorf("the user %q stands here twice", name)
+		fault.Problem, fault.Hint = fmt.Sprintf("the user %q stands here twice", name), "keep one of the lines"
+		return fault
 	}
 	h, err := parseHash(text)
 	if err != nil {
-		return fmt.Errorf("the user %q: %w; `sallyport user passwd NAME` sets a new one", name, err)
+		fault.Problem, fault.Hint = fmt.Sprintf("the user %q: %v", name, err), "`sallyport user passwd NAME` sets a new one"
+		fault.Column, fault.Width = fault.Width+len(":")+1, len(hidden)
+		return fault
 	}
 	hashes[name], marks[name] = h, markOf(text)
 	return nil

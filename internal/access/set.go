@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/gaissmai/bart"
 
@@ -55,10 +56,10 @@ var (
 //	192.0.2.10-192.0.2.20        a range of addresses
 //	0.0.0.0 a.example b.example  hosts, as hosts files block them
 //
-// The error tells every bad line by its number, up to a hundred.
+// The error is a LineFaults.
 func parseEntries(data []byte) (*entries, error) {
 	p := &setParser{entries: newEntries()}
-	var faults []error
+	var faults LineFaults
 	number := 0
 	for line := range bytes.Lines(data) {
 		number++
@@ -66,13 +67,13 @@ func parseEntries(data []byte) (*entries, error) {
 		if err == nil {
 			continue
 		}
-		faults = append(faults, fmt.Errorf("line %d: %w", number, err))
+		faults = append(faults, setFault(number, line, err))
 		if len(faults) == maxFileFaults || errors.Is(err, errTooManyEntries) {
 			break
 		}
 	}
 	if len(faults) > 0 {
-		return nil, errors.Join(faults...)
+		return nil, faults
 	}
 	// In their order, what is looked for next is what the processor has at hand.
 	slices.SortFunc(p.prefixes, netip.Prefix.Compare)
@@ -80,6 +81,20 @@ func parseEntries(data []byte) (*entries, error) {
 		p.entries.networks.Insert(prefix)
 	}
 	return p.entries, nil
+}
+
+// setFault shows a bad line, or the beginning of a long one.
+func setFault(number int, line []byte, err error) *LineFault {
+	const most = 200 // characters
+	text := []rune(strings.ToValidUTF8(strings.TrimRight(string(line[:min(len(line), 4*most)]), "\r\n"), "\ufffd"))
+	text = text[:min(len(text), most)]
+	trimmed := strings.TrimLeft(string(text), " \t")
+	before := len(text) - utf8.RuneCountInString(trimmed)
+	entry, _, _ := strings.Cut(trimmed, "#")
+	return &LineFault{
+		Line: number, Column: before + 1, Width: utf8.RuneCountInString(strings.TrimRight(entry, " \t")),
+		Text: string(text), Problem: err.Error(),
+	}
 }
 
 // setParser reads the lines of one file.

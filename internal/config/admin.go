@@ -34,7 +34,7 @@ func (d *decoder) socketPath(n *node) string {
 	}
 	path := name
 	if !filepath.IsAbs(path) {
-		path = filepath.Join(filepath.Dir(d.src.file), path)
+		path = filepath.Join(filepath.Dir(n.src.file), path)
 	}
 	if len(path) > maxSocketPath || strings.Contains(path, "\x00") {
 		d.fail(n, "the name of a socket has more than "+strconv.Itoa(maxSocketPath)+" bytes, or a NUL among them", "write a shorter one")

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 const (
@@ -17,7 +18,12 @@ const (
 // decoder turns the tree into settings. It goes on after a fault, with the
 // value left out, so that all of them are found.
 type decoder struct {
-	src      *source
+	first    string // the settings file; those that it includes have names of their own
+	disk     disk
+	included map[string]*node // files that are read, by their real names: where they are named; nil: the first
+	order    map[string]int   // the same, by the names that faults show: which comes first
+	bytes    int              // of all files
+	partial  bool             // some could not be read: names may be missing
 	faults   Errors
 	unshown  int
 	visits   int
@@ -26,18 +32,23 @@ type decoder struct {
 	listeners []listenerPlace  // beside settings.Listeners
 	named     map[string]*node // listeners by name: where it stands
 	ruleNames map[string]*node // the same of rules
+	rules     []rulePlace      // beside settings.Rules
 	openRules []Rule           // those that let anybody in
 
-	hideAddress    bool    // what holds for listeners that do not say
-	openToTheWorld bool    // the same
-	listenerRefs   []*node // names to be looked up when all is read
-	groupRefs      []*node // the same, with their @
-	passwordRefs   []*node // the rules that ask for one
-	upstreamRefs   []*node // the same of rules that say via
-	secrets        []*node // URLs with a password
+	hideAddress    bool     // what holds for listeners that do not say
+	openToTheWorld bool     // the same
+	listenerRefs   []*node  // names to be looked up when all is read
+	groupRefs      []*node  // the same, with their @
+	setRefs        []setRef // the same
+	scheduleRefs   []*node  // the same
+	limitRefs      []*node  // the same
+	passwordRefs   []*node  // the rules that ask for one
+	upstreamRefs   []*node  // the same of rules that say via
+	secrets        []*node  // URLs with a password
 	firstProxies   []firstProxy
 	usersSet       bool // the section is there
 	files          []fileRef
+	zones          map[string]*time.Location // those looked up; nil: there is none
 }
 
 // fail notes a fault at n.
@@ -46,7 +57,16 @@ func (d *decoder) fail(n *node, problem, hint string) {
 		d.unshown++
 		return
 	}
-	d.faults = append(d.faults, d.src.fault(n.at.start, n.at.end, problem, hint))
+	d.add(n.src.fault(n.at.start, n.at.end, problem, hint))
+}
+
+// add notes a fault.
+func (d *decoder) add(fault *Error) {
+	if len(d.faults) >= maxFaults {
+		d.unshown++
+		return
+	}
+	d.faults = append(d.faults, fault)
 }
 
 // failFlag notes a fault of the command line.
@@ -65,13 +85,13 @@ func (d *decoder) take(n *node, m *mistake) bool {
 	return m == nil
 }
 
-// sorted returns the faults in the order of their places.
+// sorted returns the faults in the order of the files and of their places there.
 func (d *decoder) sorted() Errors {
 	slices.SortStableFunc(d.faults, func(a, b *Error) int {
-		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+		return cmp.Or(cmp.Compare(d.order[a.File], d.order[b.File]), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
 	if d.unshown > 0 {
-		d.faults = append(d.faults, &Error{File: d.src.file, Problem: fmt.Sprintf("%d more faults are not shown", d.unshown)})
+		d.faults = append(d.faults, &Error{File: d.first, Problem: fmt.Sprintf("%d more faults are not shown", d.unshown)})
 	}
 	return d.faults
 }
@@ -98,7 +118,7 @@ func (d *decoder) mapping(n *node, known fields, later ...string) {
 		d.fail(n, "expected keys with values, found "+n.describe(), hint)
 		return
 	}
-	seen := map[string]bool{}
+	seen := map[string]*node{}
 	for _, p := range n.pairs {
 		if !d.visit(p.key) {
 			return
@@ -108,8 +128,8 @@ func (d *decoder) mapping(n *node, known fields, later ...string) {
 		switch {
 		case p.key.kind != scalar:
 			d.fail(p.key, "a key is plain text, not "+p.key.describe(), "")
-		case seen[name]:
-			d.fail(p.key, "the key "+quote(name)+" stands here twice", "keep one of them")
+		case seen[name] != nil:
+			d.twice(p.key, seen[name])
 		case slices.Contains(later, name):
 			d.fail(p.key, quote(name)+" is not in this version yet", "leave it out")
 		case !ok:
@@ -119,8 +139,19 @@ func (d *decoder) mapping(n *node, known fields, later ...string) {
 		default:
 			decode(p.value)
 		}
-		seen[name] = true
+		if seen[name] == nil {
+			seen[name] = p.key
+		}
 	}
+}
+
+// twice notes that a key stands in a mapping for the second time.
+func (d *decoder) twice(key, first *node) {
+	if key.src == first.src {
+		d.fail(key, "the key "+quote(key.text)+" stands here twice", "keep one of them")
+		return
+	}
+	d.fail(key, quote(key.text)+" is set twice", "the other one is in "+placeFrom(key, first)+"; keep one of them")
 }
 
 // each calls the function for every entry of a list. A single value is a list

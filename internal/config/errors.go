@@ -13,8 +13,8 @@ type Error struct {
 	Text    string // the line itself, as it stands but for passwords: print it only escaped, as Error does
 	Problem string // what is wrong; one line, with every value in it escaped
 	Hint    string // what would be right; may be empty
+	Width   int    // how many characters are at fault, for the caret
 
-	width int   // how many characters are at fault, for the caret
 	cause error // why the file could not be read, if that is the fault
 }
 
@@ -35,7 +35,7 @@ func (e *Error) Error() string {
 	b.WriteString(e.Problem)
 	if e.Line > 0 {
 		number := strconv.Itoa(e.Line)
-		shown, mark := excerpt(e.Text, e.Column, e.width)
+		shown, mark := excerpt(e.Text, e.Column, e.Width)
 		b.WriteString("\n  " + number + " | " + shown)
 		b.WriteString("\n  " + strings.Repeat(" ", len(number)) + " | " + mark)
 	}

@@ -43,6 +43,37 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
+// FuzzInclude holds what must be true of several files: no panic, an end, and
+// every fault shows a line of the file that it names.
+func FuzzInclude(f *testing.F) {
+	f.Add("include: [a, b]", "rules: {allow: x}\ngroups: {g: u}", "rules: {deny: y, users: '@g'}")
+	f.Add("include: '*'", "include: [b, f.yaml]", "groups: {g: u}")
+	f.Add("include: .\nlog: {level: info}", "log: {level: warn, format: [}", "log: {format: x}\nlog: 1")
+	f.Add("include: a\ninclude: b", "include: [b, b, ../b, './b']", "- x")
+	f.Fuzz(func(t *testing.T, file, a, b string) {
+		files := memoryDisk{"f.yaml": file, "a": a, "b": b}
+		s, err := parseOn(files, "f.yaml", []byte(file), Override{})
+		if err == nil {
+			checkSettings(t, s)
+			return
+		}
+		faults, ok := errors.AsType[Errors](err)
+		if !ok || len(faults) == 0 || s != nil {
+			t.Fatalf("settings %v and the error %#v", s, err)
+		}
+		for _, fault := range faults {
+			checkPrint(t, fault)
+			if fault.Line == 0 {
+				continue
+			}
+			text := strings.ReplaceAll(strings.TrimPrefix(files[fault.File], "\ufeff"), "\r\n", "\n")
+			if lines := strings.Split(text, "\n"); fault.Line > len(lines) || fault.Text != lines[fault.Line-1] {
+				t.Errorf("%s:%d shows %q", fault.File, fault.Line, fault.Text)
+			}
+		}
+	})
+}
+
 // checkPrint checks that a fault is safe to print, and no longer than a screen.
 func checkPrint(t *testing.T, fault *Error) {
 	t.Helper()
@@ -74,6 +105,7 @@ func checkSettings(t *testing.T, s *Settings) {
 		}
 		listeners[l.Name] = true
 	}
+	checkLists(t, s)
 	rules := map[string]bool{}
 	for _, r := range s.Rules {
 		if r.Name == "" || rules[r.Name] || len(r.To) == 0 {
@@ -111,17 +143,79 @@ func checkRule(t *testing.T, r Rule, s *Settings, listeners map[string]bool) {
 		}
 	}
 	checkAddresses(t, r)
+	checkNames(t, r, s)
+}
+
+// checkNames checks that what a rule names exists.
+func checkNames(t *testing.T, r Rule, s *Settings) {
+	t.Helper()
+	for _, n := range r.From {
+		if set, ok := s.Sets[n.Set]; n.Set != "" && !(ok && set.HasNetworks()) {
+			t.Errorf("rule %+v: no set %q with networks", r, n.Set)
+		}
+	}
+	for _, to := range r.To {
+		if _, ok := s.Sets[to.Set]; to.Set != "" && !ok {
+			t.Errorf("rule %+v: no set %q", r, to.Set)
+		}
+	}
+	if _, ok := s.Schedules[r.During]; r.During != "" && !ok {
+		t.Errorf("rule %+v: no schedule", r)
+	}
+	for _, name := range r.Limits {
+		if _, ok := s.Limits[name]; !ok {
+			t.Errorf("rule %+v: no limit %q", r, name)
+		}
+	}
+}
+
+// checkLists checks what rules name.
+func checkLists(t *testing.T, s *Settings) {
+	t.Helper()
+	for name, set := range s.Sets {
+		for _, e := range set.Entries {
+			if name == "" || (e.Name == "") != e.Prefix.IsValid() || e.Word != "" || e.Set != "" {
+				t.Errorf("set %q: %+v", name, e)
+			}
+		}
+	}
+	for name, schedule := range s.Schedules {
+		if name == "" || schedule.Zone == nil || len(schedule.Spans) == 0 {
+			t.Errorf("schedule %q: %+v", name, schedule)
+		}
+		for _, span := range schedule.Spans {
+			if span.Days == [7]bool{} || span.From < 0 || span.From >= 1440 || span.To < 0 || span.To > 1440 || span.To == span.From {
+				t.Errorf("schedule %q: %+v", name, span)
+			}
+		}
+	}
+	for name, l := range s.Limits {
+		checkLimit(t, name, l)
+	}
+}
+
+func checkLimit(t *testing.T, name string, l Limit) {
+	t.Helper()
+	kinds := 0
+	for _, is := range []bool{l.Rate > 0, l.Up > 0 || l.Down > 0, l.Quota > 0, l.Sessions > 0, l.NewSessions > 0 && l.NewPer > 0} {
+		if is {
+			kinds++
+		}
+	}
+	if name == "" || kinds != 1 || l.Per == "" || (l.Every != Period{} || l.Then != 0) && l.Quota == 0 || l.Then < 0 {
+		t.Errorf("limit %q: %+v", name, l)
+	}
 }
 
 func checkAddresses(t *testing.T, r Rule) {
 	t.Helper()
 	for _, n := range r.From {
-		if (n.Word == "") != n.Prefix.IsValid() || n.Prefix != n.Prefix.Masked() || n.Prefix.Addr().Is4In6() {
+		if (n.Word == "" && n.Set == "") != n.Prefix.IsValid() || n.Prefix != n.Prefix.Masked() || n.Prefix.Addr().Is4In6() {
 			t.Errorf("rule %+v: from %+v", r, n)
 		}
 	}
 	for _, to := range r.To {
-		if (to.Word == "" && to.Name == "") != to.Prefix.IsValid() || to.Prefix.Addr().Is4In6() || to.Suffix && to.Name == "" {
+		if (to.Word == "" && to.Name == "" && to.Set == "") != to.Prefix.IsValid() || to.Prefix.Addr().Is4In6() || to.Suffix && to.Name == "" {
 			t.Errorf("rule %+v: to %+v", r, to)
 		}
 		if to.Name != strings.ToLower(to.Name) || strings.HasSuffix(to.Name, ".") || endsInNumber(to.Name) {

@@ -2,23 +2,30 @@ package config
 
 import "strings"
 
-// decodeGroups fills in s.Groups. Any key is the name of a group.
+// decodeGroups fills in s.Groups.
 func (d *decoder) decodeGroups(n *node) {
+	d.namedEntries(n, d.group)
+}
+
+// namedEntries decodes a mapping whose keys are names that who writes it has
+// chosen.
+func (d *decoder) namedEntries(n *node, entry func(key *node, name string, value *node)) {
+	if n.kind != mapping {
+		d.fail(n, "expected names with values, found "+n.describe(), "write a name of your own, a colon, and behind it what it stands for")
+		return
+	}
 	known := fields{}
 	for _, p := range n.pairs {
 		name := p.key.text
-		known[name] = func(v *node) { d.group(p.key, name, v) }
+		if _, twice := known[name]; !twice {
+			known[name] = func(v *node) { entry(p.key, name, v) }
+		}
 	}
 	d.mapping(n, known)
 }
 
 func (d *decoder) group(key *node, name string, members *node) {
-	switch {
-	case name == "":
-		d.fail(key, "a group without a name", "")
-	case strings.HasPrefix(name, "@"):
-		d.fail(key, "the name of a group starts with @ only where it is used", "write "+quote(name[1:])+" here")
-	}
+	d.entryName(key, "group", name)
 	list := []string{}
 	d.eachOrNone(members, func(item *node) {
 		user, ok := d.user(item)
@@ -31,6 +38,17 @@ func (d *decoder) group(key *node, name string, members *node) {
 		}
 	})
 	d.settings.Groups[name] = list
+}
+
+// entryName checks the name of something that is written elsewhere with an @, as
+// groups and sets are.
+func (d *decoder) entryName(key *node, what, name string) {
+	switch {
+	case name == "":
+		d.fail(key, "a "+what+" without a name", "")
+	case strings.HasPrefix(name, "@"):
+		d.fail(key, "the name of a "+what+" starts with @ only where it is used", "write "+quote(name[1:])+" here")
+	}
 }
 
 // user returns n as the name of a user, a group with its @, or the word any.

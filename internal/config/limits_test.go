@@ -59,7 +59,7 @@ func TestLargeFiles(t *testing.T) {
 	var rules strings.Builder
 	rules.WriteString("rules:\n")
 	for i := range 5000 {
-		fmt.Fprintf(&rules, "  - allow: rule %d  # of many\n    from: [10.0.0.0/8, 192.168.0.0/16]\n    to: internet\n    ports: [80, 443]\n", i)
+		fmt.Fprintf(&rules, "  - allow: rule %d  # of many\n    from: [10.0.%d.%d, 192.168.0.0/16]\n    to: internet\n    ports: [80, %d]\n", i, i/256, i%256, i+81)
 	}
 	if s := parse(t, rules.String()); len(s.Rules) != 5000 {
 		t.Errorf("%d rules", len(s.Rules))

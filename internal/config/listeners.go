@@ -23,6 +23,7 @@ type listenerPlace struct {
 	ok               bool     // addr is valid
 	flag             bool     // addr comes from the command line
 	hideSet, openSet bool     // the keys are there
+	faulty           bool     // it has faults
 }
 
 func protocols() words {
@@ -53,6 +54,7 @@ func (d *decoder) decodeListeners(n *node) {
 func (d *decoder) decodeListener(n *node) {
 	l := newListener()
 	var p listenerPlace
+	before := len(d.faults) + d.unshown
 	d.mapping(n, fields{
 		"name": func(v *node) { p.name = v; l.Name, _ = d.text(v) },
 		"listen": func(v *node) {
@@ -65,19 +67,21 @@ func (d *decoder) decodeListener(n *node) {
 		"hide_address":      func(v *node) { p.hideSet, l.HideAddress = true, d.bool(v) },
 		"open_to_the_world": func(v *node) { p.openSet, l.OpenToTheWorld = true, d.bool(v) },
 		"tls":               func(v *node) { l.TLS = d.tls(v) },
+		"during":            func(v *node) { l.During = d.scheduleName(v) },
 		"proxy_protocol":    func(v *node) { l.ProxyProtocol = d.balancers(v) },
 		"userid_max": func(v *node) {
 			if most, ok := d.number(v, 1, maxUserIDMax); ok {
 				l.UserIDMax = most
 			}
 		},
-	}, "map", "during")
+	}, "map")
 	if n.kind == mapping && !n.has("listen") {
 		d.fail(n, "the listener has no address", "write `listen: 127.0.0.1:1080`")
 	}
 	if !n.has("name") {
 		l.Name = l.Listen
 	}
+	p.faulty = before != len(d.faults)+d.unshown
 	d.unlikeOthers(l.Name, p)
 	d.settings.Listeners = append(d.settings.Listeners, l)
 	d.listeners = append(d.listeners, p)
@@ -99,7 +103,7 @@ func (d *decoder) unlikeOthers(name string, p listenerPlace) {
 		return p.ok && other.ok && p.addr.clashes(other.addr)
 	})
 	if clash >= 0 {
-		d.fail(p.listen, "two listeners on the same address", "the other one is in line "+d.lineOf(d.listeners[clash].listen))
+		d.fail(p.listen, "two listeners on the same address", "the other one is in "+placeFrom(p.listen, d.listeners[clash].listen))
 	}
 	at := p.name
 	if at == nil {
@@ -109,16 +113,21 @@ func (d *decoder) unlikeOthers(name string, p listenerPlace) {
 	switch {
 	case name == "" || clash >= 0 && p.name == nil: // said already
 	case taken:
-		d.fail(at, "two listeners are called "+quote(name), "the other one is in line "+d.lineOf(first))
+		d.fail(at, "two listeners are called "+quote(name), "the other one is in "+placeFrom(at, first))
 	default:
 		d.named[name] = at
 	}
 }
 
-// lineOf returns the number of the line where n stands.
-func (d *decoder) lineOf(n *node) string {
-	number, _ := d.src.line(n.at.start)
-	return strconv.Itoa(number)
+// placeFrom says where n stands to who is at here: "line 3", with the file where
+// that is another.
+func placeFrom(here, n *node) string {
+	number, _ := n.src.line(n.at.start)
+	line := "line " + strconv.Itoa(number)
+	if n.src != here.src {
+		line += " of " + n.src.file
+	}
+	return line
 }
 
 // listen returns n as an address to listen on, as it is written.

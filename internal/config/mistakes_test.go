@@ -16,21 +16,16 @@ var mistakes = []struct {
 }{
 	// The top level.
 	{"unknown section", "listner: x", []string{`1:1 unknown key "listner" | did you mean "listeners"?`}},
-	{"unknown section, nothing near", "colour: red", []string{`1:1 unknown key "colour" | the keys here are admin, groups, hide_address, listeners, log, open_to_the_world, resolver, rules, timeouts, upstreams, users`}},
-	{"section of a later version", "limits: {few: {sessions: 200}}", []string{`1:1 "limits" is not in this version yet | leave it out`}},
-	{"every section of a later version", "virtual_ports: 1\nsets: 1\nschedules: 1\nlimits: 1\nledger: 1\ninclude: 1\n", []string{
+	{"unknown section, nothing near", "colour: red", []string{`1:1 unknown key "colour" | the keys here are admin, groups, hide_address, include, limits, listeners, log, open_to_the_world, resolver, rules, schedules, sets, timeouts, upstreams, users`}},
+	{"every section of a later version", "virtual_ports: 1\nledger: 1\n", []string{
 		`1:1 "virtual_ports" is not in this version yet | leave it out`,
-		`2:1 "sets" is not in this version yet | leave it out`,
-		`3:1 "schedules" is not in this version yet | leave it out`,
-		`4:1 "limits" is not in this version yet | leave it out`,
-		`5:1 "ledger" is not in this version yet | leave it out`,
-		`6:1 "include" is not in this version yet | leave it out`,
+		`2:1 "ledger" is not in this version yet | leave it out`,
 	}},
 	{"section twice", "log: {level: info}\nadmin: off\nlog: {level: warn}", []string{`3:1 the key "log" stands here twice | keep one of them`}},
 	{"section without a value", "rules:\nlog: {level: info}", []string{`1:1 "rules" has no value | give it a value, or leave the key out`}},
 	{"null", "timeouts: ~", []string{`1:1 "timeouts" has no value | give it a value, or leave the key out`}},
-	{"a list at the top", "- log", []string{`1:1 expected keys with values, found a list | the keys here are admin, groups, hide_address, listeners, log, open_to_the_world, resolver, rules, timeouts, upstreams, users`}},
-	{"text at the top", "hello", []string{`1:1 expected keys with values, found "hello" | the keys here are admin, groups, hide_address, listeners, log, open_to_the_world, resolver, rules, timeouts, upstreams, users`}},
+	{"a list at the top", "- log", []string{`1:1 expected keys with values, found a list | the keys here are admin, groups, hide_address, include, limits, listeners, log, open_to_the_world, resolver, rules, schedules, sets, timeouts, upstreams, users`}},
+	{"text at the top", "hello", []string{`1:1 expected keys with values, found "hello" | the keys here are admin, groups, hide_address, include, limits, listeners, log, open_to_the_world, resolver, rules, schedules, sets, timeouts, upstreams, users`}},
 	{"admin page", "admin: {listen: 127.0.0.1:1088}", []string{`1:9 "listen" is not in this version yet | leave it out`}},
 	{"admin on", "admin: on", []string{"1:8 expected off or keys with values, found \"on\" | write `admin: off` or `admin: {socket: /run/sallyport/admin.sock}`"}},
 	{"admin without a socket", "admin: {socket: }", []string{`1:9 "socket" has no value | give it a value, or leave the key out`}},
@@ -42,12 +37,12 @@ var mistakes = []struct {
 
 	// Listeners.
 	{"no listeners", "listeners: []", []string{`1:12 the list is empty | leave the key out, and the default holds`}},
-	{"listener is an address", "listeners: 127.0.0.1:1080", []string{`1:12 expected keys with values, found "127.0.0.1:1080" | the keys here are advertise, bind_ports, hide_address, listen, name, open_to_the_world, protocols, proxy_protocol, tls, userid_max`}},
+	{"listener is an address", "listeners: 127.0.0.1:1080", []string{`1:12 expected keys with values, found "127.0.0.1:1080" | the keys here are advertise, bind_ports, during, hide_address, listen, name, open_to_the_world, protocols, proxy_protocol, tls, userid_max`}},
 	{"listener without address", "listeners:\n  - name: lan", []string{"2:5 the listener has no address | write `listen: 127.0.0.1:1080`"}},
 	{"empty listener", "listeners:\n  - \n", []string{`2:3 an entry without a value | `}},
 	{"listener key of a later version", "listeners:\n  - listen: 127.0.0.1:1080\n    map: a:25\n    during: day", []string{
 		`3:5 "map" is not in this version yet | leave it out`,
-		`4:5 "during" is not in this version yet | leave it out`,
+		`4:13 no schedule is called "day" | there are none in the settings`,
 	}},
 	{"everybody as a load balancer", "listeners:\n  - {listen: 127.0.0.1:1, proxy_protocol: any}\n  - {listen: 127.0.0.1:2, proxy_protocol: [private, internet]}\n  - {listen: 127.0.0.1:3, proxy_protocol: [0.0.0.0/1, 128.0.0.0/1]}", []string{
 		`2:43 anybody could say that he is any client | list only the load balancers: they are believed`,
@@ -58,7 +53,7 @@ var mistakes = []struct {
 	{"load balancers that are no networks", "listeners: {listen: 127.0.0.1:1, proxy_protocol: [10.0.0.1/8, lb.example, '@lbs']}", []string{
 		`1:51 the network 10.0.0.1/8 has bits set behind its length | write 10.0.0.0/8 for the network, or 10.0.0.1 for the one address`,
 		"1:63 \"lb.example\" is not an IP address | what can stand here are addresses, networks, and the words any, internet, loopback, private",
-		`1:75 sets are not in this version yet | write the networks out`,
+		`1:75 a set cannot stand here | write the networks out`,
 	}},
 	{"open behind a load balancer", "listeners: {listen: 127.0.0.1:1, proxy_protocol: loopback}\nrules: {allow: all}", []string{
 		"1:21 \"127.0.0.1:1\" is open to the world: the rule \"all\" does not limit who may use it | limit the rule with `from`, or with `proof: password`; if it is meant, write `open_to_the_world: true`",
@@ -132,7 +127,7 @@ var mistakes = []struct {
 	}},
 	{"group with its sign", "groups: {'@staff': [x]}", []string{`1:10 the name of a group starts with @ only where it is used | write "staff" here`}},
 	{"group twice", "groups:\n  a: x\n  a: y", []string{`3:3 the key "a" stands here twice | keep one of them`}},
-	{"groups as a list", "groups: [a]", []string{`1:9 expected keys with values, found a list | `}},
+	{"groups as a list", "groups: [a]", []string{`1:9 expected names with values, found a list | write a name of your own, a colon, and behind it what it stands for`}},
 	{"NUL in a user", `groups: {a: ["x\0y"]}`, []string{`1:14 the name of a user cannot hold a NUL byte | `}},
 	{"true as a user", "groups: {a: [true]}", []string{`1:14 expected text, found true | write "true" if the word is meant`}},
 
@@ -142,9 +137,9 @@ var mistakes = []struct {
 	{"empty name", "rules: {allow: ''}", []string{`1:16 expected text, found nothing | `}},
 	{"rule twice", "rules:\n  - allow: x\n  - deny: x", []string{`3:11 two rules are called "x" | the other one is in line 2`}},
 	{"unknown key in a rule", "rules:\n  - allow: x\n    form: 10.0.0.0/8", []string{`3:5 unknown key "form" | did you mean "from"?`}},
-	{"rule key of a later version", "rules: {allow: x, during: a, limits: b}", []string{
-		`1:19 "during" is not in this version yet | leave it out`,
-		`1:30 "limits" is not in this version yet | leave it out`,
+	{"names that lead nowhere", "rules: {allow: x, during: a, limits: b}", []string{
+		`1:27 no schedule is called "a" | there are none in the settings`,
+		`1:38 no limit is called "b" | there are none in the settings`,
 	}},
 	{"unknown listener", "rules: {allow: x, listeners: [defalt]}", []string{`1:31 no listener is called "defalt" | did you mean "default"?`}},
 	{"unknown group", "groups: {staff: []}\nrules: {allow: x, users: ['@stuff', '@']}", []string{
@@ -183,8 +178,8 @@ var mistakes = []struct {
 		"1:26 \"www.example.com\" is not an IP address | what can stand here are addresses, networks, and the words any, internet, loopback, private",
 		`1:43 "locback" is not an IP address | did you mean "loopback"?`,
 	}},
-	{"from a set", "rules: {allow: x, from: '@blocked'}", []string{`1:25 sets are not in this version yet | write the networks out`}},
-	{"to a set", "rules: {deny: x, to: '@blocked'}", []string{`1:22 sets are not in this version yet | write the targets out`}},
+	{"from a set", "rules: {allow: x, from: '@blocked'}", []string{`1:25 no set is called "blocked" | there are none in the settings`}},
+	{"to a set", "rules: {deny: x, to: '@blocked'}", []string{`1:22 no set is called "blocked" | there are none in the settings`}},
 	{"to a host with port", "rules: {allow: x, to: ['www.example.com:80', 10.0.0.1:80, '[::1]:80']}", []string{
 		"1:24 \"www.example.com:80\" holds a port | write \"www.example.com\" here, and the port in `ports`",
 		"1:46 \"10.0.0.1:80\" holds a port | write \"10.0.0.1\" here, and the port in `ports`",
@@ -249,6 +244,175 @@ var mistakes = []struct {
 		`1:14 "warning" is not a log level | a log level is one of debug, info, warn, error`,
 		`1:31 "xml" is not a log format | a log format is one of text, json`,
 		`1:36 "access" is not in this version yet | leave it out`,
+	}},
+
+	// Sets.
+	{"sets as a list", "sets: [a]", []string{`1:7 expected names with values, found a list | write a name of your own, a colon, and behind it what it stands for`}},
+	{"a set as a list", "sets: {ads: [a.example]}", []string{"1:13 expected keys with values, found a list | write `hosts: FILE`, `prefixes: FILE`, or `entries: [...]` for what is not in a file"}},
+	{"an empty set", "sets: {ads: {}}", []string{"1:13 the set is empty | write `hosts: FILE`, `prefixes: FILE`, or `entries: [...]`"}},
+	{"unknown key in a set", "sets: {ads: {host: a.txt, prefixes: []}}", []string{
+		`1:14 unknown key "host" | did you mean "hosts"?`,
+		`1:37 the list is empty | leave the key out, and the default holds`,
+	}},
+	{"set with its sign", "sets: {'@ads': {hosts: a.txt}, '': {hosts: a.txt}}", []string{
+		`1:8 the name of a set starts with @ only where it is used | write "ads" here`,
+		`1:32 a set without a name | `,
+	}},
+	{"set twice", "sets:\n  ads: {hosts: a}\n  ads: {hosts: b}", []string{`3:3 the key "ads" stands here twice | keep one of them`}},
+	{"bad entries in a set", "sets: {ads: {entries: [10.0.0.1/8, 'a..b', '@other', private, 'x.example:80', '*']}}", []string{
+		`1:24 the network 10.0.0.1/8 has bits set behind its length | write 10.0.0.0/8 for the network, or 10.0.0.1 for the one address`,
+		`1:36 "a..b" is not a host name | write a name such as www.example.com`,
+		`1:44 a set cannot hold another one | name both of them in the rule`,
+		`1:54 a set cannot hold the word "private" | write it in the rule, beside the set`,
+		"1:63 \"x.example:80\" holds a port | write \"x.example\" here, and the port in `ports`",
+		`1:79 "*" is not a host name | write the word any in the rule`,
+	}},
+	{"unknown set", "sets: {ads: {hosts: a.txt}}\nrules: {deny: x, to: ['@adds', '@'], from: '@spies'}", []string{
+		`2:23 no set is called "adds" | did you mean "@ads"?`,
+		`2:32 no set is called "" | `,
+		`2:44 no set is called "spies" | `,
+	}},
+	{"clients by host names", "sets: {ads: {hosts: a.txt, entries: b.example}, nets: {prefixes: n}}\nrules: {deny: x, from: ['@ads', '@nets']}", []string{"2:25 the set \"@ads\" holds only host names, and a client has none | give it `prefixes`, or networks in `entries`"}},
+
+	// Schedules.
+	{"schedule as text", "schedules: {day: 09:00-18:00}", []string{"1:18 expected keys with values, found \"09:00-18:00\" | write `{days: mon-fri, hours: 09:00-18:00}`"}},
+	{"empty schedules", "schedules: {a: [], b: {}, c: {zone: UTC}, '': {days: mon}}", []string{
+		"1:16 the schedule is empty: it would never hold | write `{days: mon-fri, hours: 09:00-18:00}`",
+		"1:23 the schedule says neither days nor hours | write `{days: mon-fri, hours: 09:00-18:00}`",
+		"1:30 the schedule says neither days nor hours | write `{days: mon-fri, hours: 09:00-18:00}`",
+		`1:43 a schedule without a name | `,
+	}},
+	{"unknown key in a schedule", "schedules: {a: {day: mon, hours: 09:00-18:00}}", []string{`1:17 unknown key "day" | did you mean "days"?`}},
+	{"days", "schedules: {a: {days: [monday, Mon-Fri, 'mon,wed', workdays, mon-, 1, weekday, mo - fr, mon-weekday, []]}}", []string{
+		`1:24 "monday" is not a day of the week | did you mean "mon"?`,
+		`1:32 "Mon-Fri" is not a day of the week | did you mean "mon-fri"?`,
+		`1:41 "mon,wed" is not a day of the week | write a list: [mon, wed]`,
+		`1:52 "workdays" is not a day of the week | did you mean "weekdays"?`,
+		`1:62 "mon-" is not a day of the week | write mon, tue, wed, thu, fri, sat, sun, a range such as mon-fri, or one of daily, weekdays, weekends`,
+		`1:68 "1" is not a day of the week | write mon, tue, wed, thu, fri, sat, sun, a range such as mon-fri, or one of daily, weekdays, weekends`,
+		`1:71 "weekday" is not a day of the week | did you mean "weekdays"?`,
+		`1:80 "mo - fr" is not a day of the week | did you mean "mon-fri"?`,
+		`1:89 "mon-weekday" is not a day of the week | write mon, tue, wed, thu, fri, sat, sun, a range such as mon-fri, or one of daily, weekdays, weekends`,
+		`1:102 expected text, found a list | `,
+	}},
+	{"no days", "schedules: {a: {days: []}}", []string{`1:23 the list is empty | leave the key out, and the default holds`}},
+	{"hours", "schedules: {a: {hours: [9-18, 09:00, 25:00-26:00, 09:60-10:00, 24:00-06:00, 09:00-09:00, 9:00-18:00, 09:00-24:01, '09.00-18.00', [1]]}}", []string{
+		`1:25 "9-18" is not a span of hours | write 09:00-18:00, or 22:00-06:00 for one that ends on the next day`,
+		`1:31 "09:00" is not a span of hours | write 09:00-18:00, or 22:00-06:00 for one that ends on the next day`,
+		`1:38 "25:00-26:00" is not a span of hours | write 09:00-18:00, or 22:00-06:00 for one that ends on the next day`,
+		`1:51 "09:60-10:00" is not a span of hours | write 09:00-18:00, or 22:00-06:00 for one that ends on the next day`,
+		`1:64 a span cannot begin at 24:00 | write 00:00, and the next day`,
+		`1:77 the span 09:00-09:00 ends where it begins | write 00:00-24:00 for the whole day`,
+		`1:90 "9:00-18:00" is not a span of hours | write 09:00-18:00, or 22:00-06:00 for one that ends on the next day`,
+		`1:102 "09:00-24:01" is not a span of hours | write 09:00-18:00, or 22:00-06:00 for one that ends on the next day`,
+		`1:115 "09.00-18.00" is not a span of hours | write 09:00-18:00, or 22:00-06:00 for one that ends on the next day`,
+		`1:130 expected text, found a list | `,
+	}},
+	{"no hours", "schedules: {a: {days: mon, hours: []}}", []string{`1:35 the list is empty | leave the key out, and the default holds`}},
+	{"zones", "schedules: {a: {days: mon, zone: Europe/Berln}, b: {days: mon, zone: Local}, c: {days: mon, zone: ../UTC}, d: {days: mon, zone: [UTC]}}", []string{
+		`1:34 "Europe/Berln" is not a time zone | write its name in the IANA database, such as Europe/Berlin or UTC; leave it out for this machine's own`,
+		`1:70 "Local" is not a time zone | write its name in the IANA database, such as Europe/Berlin or UTC; leave it out for this machine's own`,
+		`1:99 "../UTC" is not a time zone | write its name in the IANA database, such as Europe/Berlin or UTC; leave it out for this machine's own`,
+		`1:129 expected text, found a list | `,
+	}},
+	{"two zones", "schedules:\n  a:\n    - {days: mon, zone: UTC}\n    - {days: tue, zone: Europe/Berlin}\n", []string{`4:25 a schedule goes by one zone | the other one is in line 3; make two schedules, and two rules`}},
+	{"schedule twice", "schedules:\n  a: {days: mon}\n  a: {days: tue}", []string{`3:3 the key "a" stands here twice | keep one of them`}},
+	{"unknown schedule", "schedules: {work hours: {days: mon-fri}}\nlisteners: {listen: 127.0.0.1:1, during: work}\nrules: {allow: x, during: work hour}", []string{
+		`2:42 no schedule is called "work" | did you mean "work hours"?`,
+		`3:27 no schedule is called "work hour" | did you mean "work hours"?`,
+	}},
+	{"several schedules", "schedules: {a: {days: mon}, b: {days: tue}}\nrules: {allow: x, during: [a, b]}", []string{"2:27 expected the name of a schedule, found a list | a schedule may have several spans: `[{days: mon-fri, hours: 09:00-18:00}, {days: sat}]`"}},
+
+	// Limits.
+	{"limit as text", "limits: {a: 20 Mbit/s}", []string{`1:13 expected keys with values, found "20 Mbit/s" | the keys here are down, every, new_sessions, per, quota, rate, sessions, then, up`}},
+	{"limit of nothing", "limits: {a: {}, b: {per: user}, c: {rate: 1 Mbit/s}, '': {rate: 1 Mbit/s, per: user}}", []string{
+		"1:13 the limit does not say what is limited | write one of `rate`, `up` and `down`, `quota`, `sessions`, `new_sessions`",
+		"1:20 the limit does not say what is limited | write one of `rate`, `up` and `down`, `quota`, `sessions`, `new_sessions`",
+		"1:36 the limit does not say what it is counted by | write `per: user`, or one of session, source, user, group, rule, listener, server",
+		`1:54 a limit without a name | `,
+	}},
+	{"unknown key in a limit", "limits: {a: {rates: 1 Mbit/s, per: user}}", []string{`1:14 unknown key "rates" | did you mean "rate"?`}},
+	{"limit of two kinds", "limits: {a: {rate: 1 Mbit/s, quota: 1 GiB, every: day, per: user}, b: {up: 1 Mbit/s, rate: 2 Mbit/s, per: user}}", []string{
+		`1:37 a limit is of one kind, and this one is a limit of the rate | make two limits: a rule may use both`,
+		`1:92 a limit is of one kind, and this one is a limit of the rate by direction | make two limits: a rule may use both`,
+	}},
+	{"rates", "limits: {a: {rate: 20, per: user}, b: {rate: 20 Mbps, per: user}, c: {up: 20 mbit/s, down: fast, per: user}, d: {rate: 1 bit/s, per: user}, e: {rate: 2 Tbit/s, per: user}, f: {rate: -1 Mbit/s, per: user}, g: {rate: 1. Mbit/s, per: user}, h: {rate: [1 Mbit/s], per: user}, i: {rate: 20 MB, per: user}}", []string{
+		`1:20 "20" has no unit | write a rate such as 20 Mbit/s`,
+		`1:46 "Mbps" is not a unit of a rate | did you mean "Mbit/s"? The units are bit/s, kbit/s, Mbit/s, Gbit/s, Tbit/s, B/s, kB/s, MB/s, GB/s, TB/s, KiB/s, MiB/s, GiB/s, TiB/s`,
+		`1:75 "mbit/s" is not a unit of a rate | did you mean "Mbit/s"? The units are bit/s, kbit/s, Mbit/s, Gbit/s, Tbit/s, B/s, kB/s, MB/s, GB/s, TB/s, KiB/s, MiB/s, GiB/s, TiB/s`,
+		`1:92 "fast" is not a rate | write 20 Mbit/s`,
+		`1:120 "1 bit/s" is too slow | at least 1 kbit/s`,
+		`1:151 "2 Tbit/s" is too fast | at most 1 Tbit/s`,
+		`1:183 "-1 Mbit/s" is not a rate | write 20 Mbit/s`,
+		`1:216 "1. Mbit/s" is not a rate | write 20 Mbit/s`,
+		`1:249 expected a rate such as 20 Mbit/s, found a list | `,
+		`1:283 "MB" is not a unit of a rate | did you mean "MB/s"? The units are bit/s, kbit/s, Mbit/s, Gbit/s, Tbit/s, B/s, kB/s, MB/s, GB/s, TB/s, KiB/s, MiB/s, GiB/s, TiB/s`,
+	}},
+	{"sizes", "limits: {a: {quota: 5, every: day, per: user}, b: {quota: 5 gib, every: day, per: user}, c: {quota: 0 B, every: day, per: user}, d: {quota: 2000000 TiB, every: day, per: user}, e: {quota: 5 Gbit, every: day, per: user}}", []string{
+		`1:21 "5" has no unit | write a size such as 5 GiB`,
+		`1:59 "gib" is not a unit of a size | did you mean "GiB"? The units are B, kB, MB, GB, TB, KiB, MiB, GiB, TiB`,
+		`1:101 "0 B" is less than a byte | a quota of nothing is a rule that denies`,
+		`1:141 "2000000 TiB" is too much | at most 1048576 TiB`,
+		`1:189 "Gbit" is not a unit of a size | write a size such as 5 GiB`,
+	}},
+	{"numbers of sessions", "limits: {a: {sessions: 0, per: user}, b: {sessions: many, per: user}, c: {new_sessions: 20, per: user}, d: {new_sessions: 20/day, per: user}, e: {new_sessions: 0/s, per: user}, f: {new_sessions: x/s, per: user}, g: {new_sessions: [20/s], per: user}}", []string{
+		`1:24 "0" is not a number from 1 to 1000000 | `,
+		`1:53 "many" is not a number from 1 to 1000000 | `,
+		`1:89 "20" does not say in which time | write 20/s, 100/min or 1000/h; at most 1000000`,
+		`1:123 "20/day" does not say in which time | write 20/s, 100/min or 1000/h; at most 1000000`,
+		`1:161 0 is not a number from 1 to 1000000 | write 20/s, 100/min or 1000/h; at most 1000000`,
+		`1:196 "x/s" is not a number in a time | write 20/s, 100/min or 1000/h; at most 1000000`,
+		`1:231 expected a number in a time such as 20/s, found a list | `,
+	}},
+	{"periods", "limits: {a: {quota: 5 GiB, every: dayly, per: user}, b: {quota: 5 GiB, every: 0d, per: user}, c: {quota: 5 GiB, every: 400d, per: user}, d: {quota: 5 GiB, per: user}, e: {quota: 5 GiB, every: day, per: session}, f: {rate: 1 Mbit/s, every: day, per: user}}", []string{
+		`1:35 "dayly" is not a period | a period is one of hour, day, week, month`,
+		`1:79 "0d" is not a period | write 1d to 366d`,
+		`1:120 "400d" is not a period | write 1d to 366d`,
+		"1:141 the quota does not say when it begins anew | write `every: day`, or hour, week, month, 30d",
+		"1:193 the quota of a session does not begin anew | leave `every` out, or write `per: user` or another",
+		"1:240 `every` belongs to a quota | leave it out",
+	}},
+	{"then", "limits: {a: {quota: 5 GiB, every: day, then: stop, per: user}, b: {quota: 5 GiB, every: day, then: 1 Mbit, per: user}, c: {rate: 1 Mbit/s, then: deny, per: user}}", []string{
+		`1:46 "stop" is not what can come then | write deny, or a rate such as 1 Mbit/s`,
+		`1:100 "Mbit" is not a unit of a rate | did you mean "Mbit/s"? The units are bit/s, kbit/s, Mbit/s, Gbit/s, Tbit/s, B/s, kB/s, MB/s, GB/s, TB/s, KiB/s, MiB/s, GiB/s, TiB/s`,
+		"1:146 `then` belongs to a quota | leave it out",
+	}},
+	{"per", "limits: {a: {rate: 1 Mbit/s, per: usr}, b: {sessions: 5, per: session}, c: {new_sessions: 5/s, per: session}}", []string{
+		`1:35 "usr" is not what a limit is counted by | did you mean "user"?`,
+		"1:63 sessions are not counted by session | write `per: source`, `per: user` or another",
+		"1:101 sessions are not counted by session | write `per: source`, `per: user` or another",
+	}},
+	{"limit twice", "limits:\n  a: {sessions: 1, per: user}\n  a: {sessions: 2, per: user}", []string{`3:3 the key "a" stands here twice | keep one of them`}},
+	{"unknown limit", "limits: {fair: {rate: 1 Mbit/s, per: user}}\nrules: {allow: x, limits: [fairy, fair, fair]}", []string{
+		`2:28 no limit is called "fairy" | did you mean "fair"?`,
+		`2:41 the limit "fair" stands here twice | keep one of them`,
+	}},
+
+	// Rules that can never match.
+	{"behind a rule for all", "rules:\n  - {deny: all}\n  - {allow: web, ports: 80}\n  - {allow: mail, ports: 25}", []string{
+		`3:13 the rule "web" can never match: whatever it matches, "all" matches first | "all" is in line 2; put it behind this one, or take one of them out`,
+		`4:13 the rule "mail" can never match: whatever it matches, "all" matches first | "all" is in line 2; put it behind this one, or take one of them out`,
+	}},
+	{"behind a wider rule", "rules:\n  - {allow: lan, from: [10.0.0.0/8, '::/0'], to: any, ports: [1-1023]}\n  - {deny: cellar, from: [10.1.0.0/16, 2001:db8::/32], to: [10.9.0.0/16, a.example], ports: [80, 443]}", []string{`3:12 the rule "cellar" can never match: whatever it matches, "lan" matches first | "lan" is in line 2; put it behind this one, or take one of them out`}},
+	{"behind a suffix", "rules:\n  - {deny: ads, to: '*.ads.example'}\n  - {deny: more, to: ['*.b.ads.example', a.ads.example]}", []string{`3:12 the rule "more" can never match: whatever it matches, "ads" matches first | "ads" is in line 2; put it behind this one, or take one of them out`}},
+	{"behind a set", "sets: {s: {hosts: h}}\nrules:\n  - {deny: ads, to: ['@s', internet]}\n  - {deny: more, to: '@s', ports: 80}", []string{`4:12 the rule "more" can never match: whatever it matches, "ads" matches first | "ads" is in line 3; put it behind this one, or take one of them out`}},
+	{"behind its users", "groups: {g: [a]}\nusers: {file: u}\nrules:\n  - {allow: one, users: [alice, '@g'], proof: [password, ident]}\n  - {allow: two, users: alice, proof: [ident, password], listeners: default}\n  - {deny: three, users: '@g', proof: [ident, password], to: internet}\n  - {allow: four, users: any, proof: [ident, password], to: internet}\n", []string{
+		`5:13 the rule "two" can never match: whatever it matches, "one" matches first | "one" is in line 4; put it behind this one, or take one of them out`,
+		`6:12 the rule "three" can never match: whatever it matches, "one" matches first | "one" is in line 4; put it behind this one, or take one of them out`,
+	}},
+	{"behind its schedule", "schedules: {s: {days: mon}}\nrules:\n  - {allow: one, during: s}\n  - {allow: two, during: s, commands: [bind, connect], bind: {}}", []string{`4:13 the rule "two" can never match: whatever it matches, "one" matches first | "one" is in line 3; put it behind this one, or take one of them out`}},
+	{"commands without a protocol", "rules: [{allow: a, protocols: http, commands: bind}, {allow: b, protocols: [socks4, http], commands: udp}]", []string{
+		`1:47 the rule can never match: no protocol of it has this command | bind is a command of socks4, socks4a and socks5, udp of socks5; this rule is for http`,
+		`1:102 the rule can never match: no protocol of it has this command | bind is a command of socks4, socks4a and socks5, udp of socks5; this rule is for socks4, http`,
+	}},
+	{"proof without a protocol", "users: {file: u}\nrules: [{allow: a, protocols: [socks4, socks4a], proof: password}, {allow: b, protocols: [socks5, http], proof: claimed}]", []string{
+		`2:57 the rule can never match: no protocol of it shows this | a password is shown by socks5 and http, a claimed userid by socks4 and socks4a; this rule is for socks4, socks4a`,
+		`2:113 the rule can never match: no protocol of it shows this | a password is shown by socks5 and http, a claimed userid by socks4 and socks4a; this rule is for socks5, http`,
+	}},
+	{"protocol without a listener", "listeners: [{name: a, listen: 127.0.0.1:1, protocols: socks5}, {name: b, listen: 127.0.0.1:2, protocols: http}]\nrules: [{allow: x, protocols: [socks4]}, {allow: y, listeners: a, protocols: http}, {allow: z, listeners: b, commands: bind}]", []string{
+		`2:31 the rule can never match: no listener of it speaks this | let one speak it, or take the rule out`,
+		`2:78 the rule can never match: no listener of it speaks this | let one speak it, or take the rule out`,
+		`2:120 the rule can never match: no protocol of it has this command | bind is a command of socks4, socks4a and socks5, udp of socks5; this rule is for http`,
 	}},
 
 	// Everything at once, in the order of the lines.
@@ -358,7 +522,7 @@ func TestSyntax(t *testing.T) {
 		{"carriage return alone", "admin: off\rlog: {}\n", "1:11 a control character stands in the text | between double quotes it may be written as an escape, such as \"\\x01\""},
 		{"Latin 1", "admin: off\nrules: {allow: caf\xe9}\n", "2:19 this is not UTF-8 text | save the file as UTF-8"},
 		{"UTF-16", "\xff\xfea\x00", "1:1 this is not UTF-8 text | save the file as UTF-8"},
-		{"lone brace", "}", "1:1 expected keys with values, found \"}\" | the keys here are admin, groups, hide_address, listeners, log, open_to_the_world, resolver, rules, timeouts, upstreams, users"},
+		{"lone brace", "}", "1:1 expected keys with values, found \"}\" | the keys here are admin, groups, hide_address, include, limits, listeners, log, open_to_the_world, resolver, rules, schedules, sets, timeouts, upstreams, users"},
 		{"lone colon", ":", "1:1 this cannot be a key | write `key: value`"},
 		{"list as a key", "[a]: b", "1:4 a key is missing before the colon | put a value that holds a colon and a space in quotes"},
 	} {

@@ -78,7 +78,7 @@ func TestOpenListener(t *testing.T) {
 		{"listen: '[::ffff:127.0.0.1]:1080'", false},
 		{"listen: LOCALHOST:1080", false},
 	} {
-		_, err := Parse("f.yaml", []byte("listeners: {"+c.listener+"}\nrules: [{deny: x}, {allow: all}]\n"), Override{})
+		_, err := Parse("f.yaml", []byte("listeners: {"+c.listener+"}\nrules: [{deny: x, ports: 25}, {allow: all}]\n"), Override{})
 		if faults, ok := errors.AsType[Errors](err); ok != c.open || len(faults) > 1 {
 			t.Errorf("%s: %v", c.listener, err)
 		}

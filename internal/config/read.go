@@ -1,13 +1,9 @@
 package config
 
 import (
-	"errors"
-	"io"
-	"io/fs"
 	"maps"
-	"os"
-	"runtime"
 	"slices"
+	"time"
 )
 
 // Default returns what is in force without a file: the settings of an empty
@@ -16,67 +12,54 @@ func Default(o Override) (*Settings, error) {
 	return Parse("", nil, o)
 }
 
-// Parse reads the settings in data. The name of the file is for errors only.
+// Parse reads the settings in data. The name of the file is for errors, and for
+// the folder that other files are named from.
 // The error is an Errors with all faults, in the order of their places; only
 // where the text is no YAML is there just the first. A panic of the YAML library
 // is a fault too. Parse takes at most 16 MiB, and time and memory in proportion.
 //
-// Files that the settings name are not looked at: Load does that.
+// Files that the settings name are not looked at, and those that they include
+// are taken as empty: Load reads them.
 func Parse(file string, data []byte, o Override) (*Settings, error) {
-	return parseWith(file, data, o, false, func(string) error { return nil })
+	return parseOn(noDisk{}, file, data, o)
 }
 
-// parseWith is Parse that asks readable about every file that the settings name.
-// Settings that are exposed, to others than the owner and the group, may hold no
-// secret.
-func parseWith(file string, data []byte, o Override, exposed bool, readable func(path string) error) (*Settings, error) {
-	src := newSource(file, data)
-	root, fault := src.parse()
+// parseOn is Parse with a disk that has the files which the settings name.
+func parseOn(files disk, file string, data []byte, o Override) (*Settings, error) {
+	d := &decoder{
+		first: file, disk: files, settings: defaults(), named: map[string]*node{}, ruleNames: map[string]*node{},
+		zones: map[string]*time.Location{}, included: map[string]*node{}, order: map[string]int{"": -1}, // faults of the command line come first
+	}
+	d.included[files.real(file)] = nil
+	root, fault := d.source(file, data)
 	if fault != nil {
 		return nil, Errors{fault}
 	}
-	d := &decoder{src: src, settings: defaults(), named: map[string]*node{}, ruleNames: map[string]*node{}}
-	d.document(root)
+	d.document(d.withIncluded(root))
 	d.override(o)
-	d.references()
-	d.upstreamReferences(exposed)
-	d.openProxies()
-	d.checkFiles(readable)
+	if !d.partial {
+		d.references()
+		d.upstreamReferences()
+		d.openProxies()
+		d.neverMatching()
+	}
+	d.checkFiles()
 	if len(d.faults) > 0 {
 		return nil, d.sorted()
 	}
 	return d.settings, nil
 }
 
-// Load reads the settings file at path. A file that cannot be read, or is over
-// 16 MiB, is an Errors too, without a place; it wraps the cause. That a file
-// which the settings name cannot be opened is a fault of the settings.
+// Load reads the settings file at path, and those that it includes. A file that
+// cannot be read, or is over 16 MiB, is an Errors too, without a place; it wraps
+// the cause. That a file which the settings name cannot be opened is a fault of
+// the settings.
 func Load(path string, o Override) (*Settings, error) {
-	data, exposed, err := readFile(path)
+	data, err := realDisk{}.read(path)
 	if err != nil {
-		cause := err
-		if e, ok := errors.AsType[*fs.PathError](err); ok {
-			cause = e.Err // without the path, which the message begins with
-		}
-		return nil, Errors{{File: path, Problem: "the settings cannot be read: " + cause.Error(), cause: err}}
+		return nil, Errors{{File: path, Problem: "the settings cannot be read: " + bare(err).Error(), cause: err}}
 	}
-	return parseWith(path, data, o, exposed, readable)
-}
-
-// readFile reads one byte more than may be, and leaves it to Parse to refuse.
-func readFile(path string) (data []byte, exposed bool, err error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, false, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, false, err
-	}
-	exposed = runtime.GOOS != "windows" && info.Mode().Perm()&0o007 != 0 // which has no such bits
-	data, err = io.ReadAll(io.LimitReader(f, maxSize+1))
-	return data, exposed, err
+	return parseOn(realDisk{}, path, data, o)
 }
 
 // document decodes the top level. Sections that are not there keep their
@@ -104,7 +87,11 @@ func (d *decoder) document(root *node) {
 		"admin":             d.decodeAdmin,
 		"hide_address":      func(v *node) { d.hideAddress = d.bool(v) },
 		"open_to_the_world": func(v *node) { d.openToTheWorld = d.bool(v) },
-	}, "virtual_ports", "sets", "schedules", "limits", "ledger", "include")
+		"include":           func(*node) {}, // followed before all else
+		"sets":              d.decodeSets,
+		"schedules":         d.decodeSchedules,
+		"limits":            d.decodeLimits,
+	}, "virtual_ports", "ledger")
 	for i, p := range d.listeners {
 		l := &s.Listeners[i]
 		l.HideAddress = l.HideAddress || d.hideAddress && !p.hideSet
@@ -114,24 +101,37 @@ func (d *decoder) document(root *node) {
 
 // references checks the names that point to other sections.
 func (d *decoder) references() {
-	for _, n := range d.groupRefs {
-		name := n.text[1:]
-		if _, ok := d.settings.Groups[name]; !ok {
-			d.dangling(n, "no group is called "+quote(name), "@", name, slices.Sorted(maps.Keys(d.settings.Groups)))
-		}
-	}
+	s := d.settings
+	exists(d, d.groupRefs, "group", s.Groups)
+	exists(d, d.scheduleRefs, "schedule", s.Schedules)
+	exists(d, d.limitRefs, "limit", s.Limits)
+	d.setReferences()
 	for _, n := range d.passwordRefs {
-		if d.settings.Users.File == "" && !d.usersSet {
+		if s.Users.File == "" && !d.usersSet {
 			d.fail(n, "the rule asks for a password, and there are no users", "write `users: {file: users}`; `sallyport user add NAME --file users` puts somebody into it")
 		}
 	}
-	var listeners []string
-	for _, l := range d.settings.Listeners {
-		listeners = append(listeners, l.Name)
+	listeners := map[string]Listener{}
+	for _, l := range s.Listeners {
+		listeners[l.Name] = l
 	}
-	for _, n := range d.listenerRefs {
-		if !slices.Contains(listeners, n.text) {
-			d.dangling(n, "no listener is called "+quote(n.text), "", n.text, listeners)
+	exists(d, d.listenerRefs, "listener", listeners)
+}
+
+// exists notes the names that are not among the known ones. Those of groups and
+// sets are written with an @.
+func exists[T any](d *decoder, refs []*node, what string, known map[string]T) {
+	if len(refs) == 0 {
+		return
+	}
+	all := slices.Sorted(maps.Keys(known))
+	for _, n := range refs {
+		sign, name := "", n.text
+		if what == "group" || what == "set" {
+			sign, name = "@", n.text[1:]
+		}
+		if _, ok := known[name]; !ok {
+			d.dangling(n, "no "+what+" is called "+quote(name), sign, name, all)
 		}
 	}
 }
@@ -139,7 +139,9 @@ func (d *decoder) references() {
 // dangling notes a name that leads nowhere.
 func (d *decoder) dangling(n *node, problem, sign, name string, known []string) {
 	hint := ""
-	if near := nearest(name, known); near != "" {
+	if len(known) == 0 {
+		hint = "there are none in the settings"
+	} else if near := nearest(name, known); near != "" {
 		hint = "did you mean " + quote(sign+near) + "?"
 	}
 	d.fail(n, problem, hint)

@@ -13,6 +13,16 @@ func (d *decoder) defaultRule() {
 		From: []Network{{Word: "loopback"}},
 		To:   []Target{{Word: "any"}},
 	})
+	d.rules = append(d.rules, rulePlace{})
+}
+
+// rulePlace is where the parts of a rule stand that are looked at when all is
+// read.
+type rulePlace struct {
+	name                 *node // nil: not written
+	listeners, protocols *node // the same
+	commands, proof      *node // the same
+	faulty               bool  // it has faults already
 }
 
 func (d *decoder) decodeRules(n *node) {
@@ -21,35 +31,35 @@ func (d *decoder) decodeRules(n *node) {
 
 func (d *decoder) decodeRule(n *node) {
 	var r Rule
-	var named *node
+	var p rulePlace
 	before := len(d.faults) + d.unshown
 	name := func(deny bool) func(*node) {
 		return func(v *node) {
-			if named != nil {
+			if p.name != nil {
 				d.fail(v, "a rule either allows or denies", "keep one of `allow` and `deny`")
 				return
 			}
-			named, r.Deny = v, deny
+			p.name, r.Deny = v, deny
 			r.Name, _ = d.text(v)
 		}
 	}
 	d.mapping(n, fields{
 		"allow":     name(false),
 		"deny":      name(true),
-		"listeners": func(v *node) { r.Listeners = d.listenerNames(v) },
-		"protocols": func(v *node) { r.Protocols = d.wordList(v, protocols()) },
-		"commands": func(v *node) {
-			r.Commands = d.wordList(v, words{what: "a command", known: []string{"connect", "bind", "udp"}})
-		},
-		"from":     func(v *node) { r.From = d.networks(v) },
-		"users":    func(v *node) { r.Users = d.users(v) },
-		"proof":    func(v *node) { r.Proof = d.proofs(v) },
-		"to":       func(v *node) { r.To = d.targets(v) },
-		"ports":    func(v *node) { r.Ports = d.portList(v) },
-		"bind":     func(v *node) { r.Bind = d.bindTerms(v) },
-		"via":      func(v *node) { r.Via = d.via(v) },
-		"outgoing": func(v *node) { r.Outgoing, _ = d.address(v) },
-	}, "during", "limits")
+		"listeners": func(v *node) { p.listeners, r.Listeners = v, d.listenerNames(v) },
+		"protocols": func(v *node) { p.protocols, r.Protocols = v, d.wordList(v, protocols()) },
+		"commands":  func(v *node) { p.commands, r.Commands = v, d.wordList(v, commands()) },
+		"from":      func(v *node) { r.From = d.clients(v) },
+		"users":     func(v *node) { r.Users = d.users(v) },
+		"proof":     func(v *node) { p.proof, r.Proof = v, d.proofs(v) },
+		"to":        func(v *node) { r.To = d.targets(v) },
+		"ports":     func(v *node) { r.Ports = d.portList(v) },
+		"during":    func(v *node) { r.During = d.scheduleName(v) },
+		"limits":    func(v *node) { r.Limits = d.limitNames(v) },
+		"via":       func(v *node) { r.Via = d.via(v) },
+		"outgoing":  func(v *node) { r.Outgoing, _ = d.address(v) },
+		"bind":      func(v *node) { r.Bind = d.bindTerms(v) },
+	})
 	d.waysOut(n, r)
 	if n.kind == mapping && !n.has("allow") && !n.has("deny") {
 		d.fail(n, "the rule neither allows nor denies", "write `allow: NAME` or `deny: NAME`")
@@ -60,13 +70,11 @@ func (d *decoder) decodeRule(n *node) {
 			r.To = []Target{{Word: "any"}}
 		}
 	}
-	if first, taken := d.ruleNames[r.Name]; taken {
-		d.fail(named, "two rules are called "+quote(r.Name), "the other one is in line "+d.lineOf(first))
-	} else if r.Name != "" {
-		d.ruleNames[r.Name] = named
-	}
+	d.nameRule(r.Name, p.name)
+	p.faulty = before != len(d.faults)+d.unshown
 	d.settings.Rules = append(d.settings.Rules, r)
-	if before == len(d.faults)+d.unshown && r.letsAnybodyIn() {
+	d.rules = append(d.rules, p)
+	if !p.faulty && r.letsAnybodyIn() {
 		d.openRules = append(d.openRules, r)
 	}
 }
@@ -86,6 +94,27 @@ func (d *decoder) waysOut(n *node, r Rule) {
 			d.fail(p.key, "a rule that denies lets nothing out, by whatever way", "leave "+quote(p.key.text)+" out")
 		}
 	}
+}
+
+// nameRule checks that no other rule has the name.
+func (d *decoder) nameRule(name string, at *node) {
+	if first, taken := d.ruleNames[name]; taken {
+		d.fail(at, "two rules are called "+quote(name), "the other one is in "+placeFrom(at, first))
+	} else if name != "" {
+		d.ruleNames[name] = at
+	}
+}
+
+func commands() words {
+	return words{what: "a command", known: []string{"connect", "bind", "udp"}}
+}
+
+func proofs() words {
+	return words{what: "a proof", known: []string{"claimed", "ident", "password", "certificate", "key"}}
+}
+
+func primaries() words {
+	return words{what: "a word for `primary`", known: []string{"required", "optional"}}
 }
 
 func (d *decoder) listenerNames(n *node) []string {
@@ -117,7 +146,7 @@ func (d *decoder) users(n *node) []string {
 func (d *decoder) proofs(n *node) []string {
 	var list []string
 	d.each(n, func(item *node) {
-		word, ok := d.word(item, words{what: "a proof", known: []string{"claimed", "ident", "password", "certificate", "key"}})
+		word, ok := d.word(item, proofs())
 		if !ok {
 			return
 		}
@@ -143,7 +172,7 @@ func (d *decoder) bindTerms(n *node) Bind {
 	var b Bind
 	d.mapping(n, fields{
 		"primary": func(v *node) {
-			word, _ := d.word(v, words{what: "a word for `primary`", known: []string{"required", "optional"}})
+			word, _ := d.word(v, primaries())
 			b.PrimaryOptional = word == "optional"
 		},
 		"any_peer":            func(v *node) { b.AnyPeer = d.bool(v) },
@@ -167,7 +196,29 @@ func (d *decoder) networks(n *node) []Network {
 	return list
 }
 
-// parseNetwork reads an entry of `from`.
+// clients returns n as what can stand in `from`: networks and sets.
+func (d *decoder) clients(n *node) []Network {
+	var list []Network
+	d.each(n, func(item *node) {
+		text, ok := d.text(item)
+		if !ok {
+			return
+		}
+		set, isSet := strings.CutPrefix(text, "@")
+		if isSet {
+			d.setRefs = append(d.setRefs, setRef{item, true})
+			list = append(list, Network{Set: set})
+			return
+		}
+		network, m := parseNetwork(text)
+		if d.take(item, m) {
+			list = append(list, network)
+		}
+	})
+	return list
+}
+
+// parseNetwork reads an entry of `from` that is no set.
 func parseNetwork(text string) (Network, *mistake) {
 	if slices.Contains(placeWords(), text) {
 		return Network{Word: text}, nil
@@ -177,7 +228,7 @@ func parseNetwork(text string) (Network, *mistake) {
 		return Network{Prefix: prefix}, nil
 	}
 	if strings.HasPrefix(text, "@") {
-		return Network{}, &mistake{"sets are not in this version yet", "write the networks out"}
+		return Network{}, &mistake{"a set cannot stand here", "write the networks out"}
 	}
 	if near := nearest(text, placeWords()); near != "" && !strings.ContainsAny(text, ".:/") {
 		m.hint = "did you mean " + quote(near) + "?"
@@ -194,6 +245,12 @@ func (d *decoder) targets(n *node) []Target {
 		if !ok {
 			return
 		}
+		set, isSet := strings.CutPrefix(text, "@")
+		if isSet {
+			d.setRefs = append(d.setRefs, setRef{item, false})
+			list = append(list, Target{Set: set})
+			return
+		}
 		target, m := parseTarget(text)
 		if d.take(item, m) {
 			list = append(list, target)
@@ -202,13 +259,10 @@ func (d *decoder) targets(n *node) []Target {
 	return list
 }
 
-// parseTarget reads an entry of `to`.
+// parseTarget reads an entry of `to` that is no set.
 func parseTarget(text string) (Target, *mistake) {
 	if slices.Contains(placeWords(), text) {
 		return Target{Word: text}, nil
-	}
-	if strings.HasPrefix(text, "@") {
-		return Target{}, &mistake{"sets are not in this version yet", "write the targets out"}
 	}
 	if strings.Contains(text, "://") {
 		return Target{}, &mistake{quote(text) + " is a URL", "write only the host name"}

@@ -24,6 +24,14 @@ func (d *decoder) decodeTimeouts(n *node) {
 	})
 }
 
+func logLevels() words {
+	return words{what: "a log level", known: []string{"debug", "info", "warn", "error"}}
+}
+
+func logFormats() words {
+	return words{what: "a log format", known: []string{"text", "json"}}
+}
+
 func (d *decoder) decodeLog(n *node) {
 	into := func(setting *string, w words) func(*node) {
 		return func(v *node) {
@@ -33,7 +41,7 @@ func (d *decoder) decodeLog(n *node) {
 		}
 	}
 	d.mapping(n, fields{
-		"level":  into(&d.settings.Log.Level, words{what: "a log level", known: []string{"debug", "info", "warn", "error"}}),
-		"format": into(&d.settings.Log.Format, words{what: "a log format", known: []string{"text", "json"}}),
+		"level":  into(&d.settings.Log.Level, logLevels()),
+		"format": into(&d.settings.Log.Format, logFormats()),
 	}, "access", "access_format")
 }

@@ -3,18 +3,22 @@
 // faults of a file at once, each with its place.
 //
 // A file is read in three steps. The YAML library makes a tree of nodes out of
-// the text (parse.go). The decoder walks the tree and knows, at every value,
-// where it stands; it collects faults instead of stopping at the first
-// (decode.go). Each section has a function that turns its node into values and
-// checks them there (listeners.go, tls.go, rules.go, upstreams.go, users.go, resolver.go, groups.go, sections.go). Last come
-// the checks that need all sections: names that must exist (read.go), files
-// (files.go), and open proxies by accident (open.go).
+// the text (parse.go); the trees of included files are put into it (include.go).
+// The decoder walks the tree and knows, at every value, where it stands; it
+// collects faults instead of stopping at the first (decode.go). Each section has
+// a function that turns its node into values and checks them there (listeners.go,
+// tls.go, rules.go, upstreams.go, users.go, groups.go, sets.go, schedules.go,
+// limitspec.go, resolver.go, sections.go). Last come the checks that need all
+// sections: names that must exist (read.go), files (files.go), open proxies by
+// accident (open.go), and rules that can never match (shadow.go). What the decoder
+// takes, the schema describes for editors (schema.go).
 //
 // Nothing here knows the server: values leave this package as plain data.
 package config
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -32,6 +36,9 @@ type Settings struct {
 	Users     Users
 	Groups    map[string][]string // by group name: the user names in it
 	Upstreams []Upstream          // in the order of the file
+	Sets      map[string]Set      // by name, without the @
+	Schedules map[string]Schedule // by name
+	Limits    map[string]Limit    // by name
 	Rules     []Rule              // in the order of the file; empty denies everything
 	Resolver  Resolver
 	Timeouts  Timeouts
@@ -51,6 +58,7 @@ type Listener struct {
 	HideAddress    bool       // replies to CONNECT carry zeros
 	OpenToTheWorld bool       // may serve everybody on a public address
 	UserIDMax      int        // bytes of a userid, 1 to 1024; the default is 255
+	During         string     // the schedule by which it serves; it exists. Empty: always
 }
 
 // TLS lets clients speak to a listener over TLS. The zero value does not. The
@@ -67,6 +75,53 @@ type TLS struct {
 // asks for one.
 type Users struct {
 	File string // as the settings name it, but that a relative name starts at the settings file's folder
+}
+
+// Set is a list of host names and networks that rules call @name. What is in
+// the files is not looked at here.
+type Set struct {
+	Hosts    []string // files of host names: as the settings name them, but that relative names start at the settings file's folder
+	Prefixes []string // files of networks, the same
+	Entries  []Target // what is written in the settings themselves: prefixes and names
+}
+
+// HasNetworks reports whether anything of the set can be where a client is:
+// host names cannot.
+func (s Set) HasNetworks() bool {
+	return len(s.Prefixes) > 0 || slices.ContainsFunc(s.Entries, func(t Target) bool { return t.Prefix.IsValid() })
+}
+
+// Schedule is when something holds: in any of its spans.
+type Schedule struct {
+	Spans []Span         // at least one
+	Zone  *time.Location // whose clocks it goes by; never nil
+}
+
+// Span is a part of the day, on some days of the week. Never empty.
+type Span struct {
+	Days     [7]bool // by time.Weekday: where it begins. At least one
+	From, To int     // minutes from midnight: From 0 to 1439, To 0 to 1440. To <= From: it ends on the next day
+}
+
+// Limit is how fast, how much, or how many. Just one of Rate, Up or Down,
+// Quota, Sessions and NewSessions is over zero.
+type Limit struct {
+	Rate        int64         // bits a second, both directions together
+	Up, Down    int64         // bits a second, each direction by itself; 0: not limited
+	Quota       int64         // bytes, both directions together
+	Every       Period        // when a quota begins anew; zero: never (of a session's quota)
+	Then        int64         // with Quota: bits a second beyond it; 0: deny
+	Sessions    int           // at the same time
+	NewSessions int           // in NewPer
+	NewPer      time.Duration // a second, a minute or an hour
+	Per         string        // whose use is summed up: "session", "source", "user", "group", "rule", "listener", "server"
+}
+
+// Period is a unit of the calendar, or else so many days. The zero value is
+// none.
+type Period struct {
+	Unit string // "hour", "day", "week", "month"
+	Days int    // 1 to 366
 }
 
 // Resolver says how names are looked up.
@@ -92,6 +147,8 @@ type Rule struct {
 	Proof     []string  // of "claimed", "ident", "password", "certificate", "key"; empty is the default
 	To        []Target  // never empty: the default is the word internet, of a deny rule the word any
 	Ports     []PortRange
+	During    string     // a schedule that exists; empty: always
+	Limits    []string   // limits that exist
 	Via       string     // the name of an upstream that exists; empty: straight to the target
 	Outgoing  netip.Addr // the address of this machine to leave by; zero: any
 	Bind      Bind
@@ -107,18 +164,20 @@ type Upstream struct {
 	LoginFile     string        // holds user:password for all proxies; none of them has a user then. Empty: none
 }
 
-// Network is where clients come from: a word or a prefix, never both.
+// Network is where clients come from: one of Word, Prefix and Set.
 type Network struct {
 	Word   string       // "any", "loopback", "private", "internet"
 	Prefix netip.Prefix // masked; an address is a prefix of its full length
+	Set    string       // a set that exists and has networks, without its @; its networks are meant
 }
 
-// Target is where clients want to go: one of Word, Prefix and Name.
+// Target is where clients want to go: one of Word, Prefix, Name and Set.
 type Target struct {
 	Word   string       // "any", "loopback", "private", "internet"
 	Prefix netip.Prefix // masked; an address is a prefix of its full length
 	Name   string       // a host name in lower case, without the trailing dot
 	Suffix bool         // any name below Name: written *.example.com
+	Set    string       // a set that exists, without its @
 }
 
 // Bind is a rule's terms for BIND. The zero value is what the SOCKS 4 paper
@@ -161,7 +220,10 @@ const maxTimeout = 30 * 24 * time.Hour
 // defaults returns what an empty file says, but for the listeners and rules.
 func defaults() *Settings {
 	return &Settings{
-		Groups: map[string][]string{},
+		Groups:    map[string][]string{},
+		Sets:      map[string]Set{},
+		Schedules: map[string]Schedule{},
+		Limits:    map[string]Limit{},
 		Timeouts: Timeouts{
 			Handshake:   10 * time.Second,
 			Connect:     120 * time.Second,

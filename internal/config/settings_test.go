@@ -12,12 +12,16 @@ import (
 	"time"
 )
 
-// parse returns the settings of a file without faults.
+// parse returns the settings of a file without faults, in which the schema finds
+// none either.
 func parse(t *testing.T, file string) *Settings {
 	t.Helper()
 	s, err := Parse("f.yaml", []byte(file), Override{})
 	if err != nil {
 		t.Fatalf("%v", err)
+	}
+	if err := schemaFault(t, file); err != nil {
+		t.Errorf("the schema refuses %.300q: %v", file, err)
 	}
 	return s
 }
@@ -27,6 +31,9 @@ func byDefault() *Settings {
 	return &Settings{
 		Listeners: []Listener{{Name: "default", Listen: "127.0.0.1:1080", Protocols: protocols().known, UserIDMax: 255}},
 		Groups:    map[string][]string{},
+		Sets:      map[string]Set{},
+		Schedules: map[string]Schedule{},
+		Limits:    map[string]Limit{},
 		Rules:     []Rule{{Name: "this machine", From: []Network{{Word: "loopback"}}, To: []Target{{Word: "any"}}}},
 		Timeouts: Timeouts{
 			Association: 5 * time.Minute,
@@ -78,6 +85,24 @@ listeners:
     protocols: [socks4, socks5, http]
     tls: {certificate: gw.pem, key: gw.pem}
     proxy_protocol: [10.0.0.0/8, "2001:db8::7", loopback, private]
+    during: opening
+sets:
+  blocked: {hosts: [ads.txt, /srv/spies.txt], prefixes: nets.txt, entries: [Ads.example., "*.spy.example", 192.0.2.0/24]}
+  none: {entries: []}
+schedules:
+  work hours: {days: mon-fri, hours: 09:00-18:00, zone: Europe/Berlin}
+  nights: {hours: [22:00-06:00, 12:00-24:00]}
+  opening:
+    - {days: [weekdays, sun], hours: 08:30-12:00, zone: UTC}
+    - {days: fri-mon}
+limits:
+  fair: {rate: 20 Mbit/s, per: user}
+  slow: {up: 64 kbit/s, down: 1.5 MiB/s, per: session}
+  daily: {quota: 5 GiB, every: day, per: group, then: deny}
+  monthly: {quota: 0.5TB, every: 30d, per: source, then: 1Mbit/s}
+  once: {quota: 1 MB, per: session}
+  few: {sessions: 200, per: listener}
+  calm: {new_sessions: 100/min, per: server}
 resolver: {servers: [192.0.2.53, "192.0.2.54:5353", "2001:db8::53", "[2001:db8::54]:5353", "::ffff:192.0.2.55"], cache: 1h}
 users: {file: users}
 groups:
@@ -86,16 +111,18 @@ groups:
   one: carol
 rules:
   - deny: nothing bad
-    to: [169.254.0.0/16, "*.Corp.example.", Host.example.COM., localhost, privat., my_host, 2001:DB8::/32, 10.1.2.3]
+    to: ["@blocked", 169.254.0.0/16, "*.Corp.example.", Host.example.COM., localhost, privat., my_host, 2001:DB8::/32, 10.1.2.3]
   - allow: staff on the web
     listeners: [lan, ":0"]
     protocols: socks4
     commands: [connect, bind, udp]
-    from: [192.168.1.0/24, "::1", "::ffff:10.0.0.0/104", private, loopback]
+    from: [192.168.1.0/24, "::1", "::ffff:10.0.0.0/104", private, loopback, "@blocked"]
     users: ["@staff", '@none', 77, any, "\x01é", !!binary /w==, !!str true]
     proof: [ident, password, certificate, key]
     to: [internet, private, loopback, any]
     ports: [80, "443", 8000-8999]
+    during: work hours
+    limits: [fair, daily]
     bind: {primary: optional, any_peer: true, wait_for_right_peer: true}
 timeouts: {association: 30s, handshake: 1s, connect: 1m30s, bind: 0.5d, ident: 1500ms, idle: 30d, half_closed: 2d12h, drain: 0}
 log: {level: error, format: json}
@@ -122,7 +149,51 @@ func wholeListeners() []Listener {
 			ProxyProtocol: []Network{
 				{Prefix: v4("10.0.0.0/8")}, {Prefix: v4("2001:db8::7/128")}, {Word: "loopback"}, {Word: "private"},
 			},
+			During: "opening",
 		},
+	}
+}
+
+// wholeSets are those of whole.
+func wholeSets() map[string]Set {
+	v4 := netip.MustParsePrefix
+	return map[string]Set{
+		"blocked": {
+			Hosts: []string{"/etc/sallyport/ads.txt", "/srv/spies.txt"}, Prefixes: []string{"/etc/sallyport/nets.txt"},
+			Entries: []Target{{Name: "ads.example"}, {Name: "spy.example", Suffix: true}, {Prefix: v4("192.0.2.0/24")}},
+		},
+		"none": {Entries: []Target{}},
+	}
+}
+
+// wholeLimits are those of whole.
+func wholeLimits() map[string]Limit {
+	return map[string]Limit{
+		"fair":    {Rate: 20_000_000, Per: "user"},
+		"slow":    {Up: 64_000, Down: 8 * 3 << 19, Per: "session"},
+		"daily":   {Quota: 5 << 30, Every: Period{Unit: "day"}, Per: "group"},
+		"monthly": {Quota: 500_000_000_000, Every: Period{Days: 30}, Then: 1_000_000, Per: "source"},
+		"once":    {Quota: 1_000_000, Per: "session"},
+		"few":     {Sessions: 200, Per: "listener"},
+		"calm":    {NewSessions: 100, NewPer: time.Minute, Per: "server"},
+	}
+}
+
+// wholeSchedules are those of whole.
+func wholeSchedules(t *testing.T) map[string]Schedule {
+	t.Helper()
+	berlin, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	daily := [7]bool{true, true, true, true, true, true, true}
+	return map[string]Schedule{
+		"work hours": {[]Span{{[7]bool{1: true, 2: true, 3: true, 4: true, 5: true}, 540, 1080}}, berlin},
+		"nights":     {[]Span{{daily, 1320, 360}, {daily, 720, 1440}}, time.Local},
+		"opening": {[]Span{
+			{[7]bool{true, true, true, true, true, true, false}, 510, 720},
+			{[7]bool{0: true, 1: true, 5: true, 6: true}, 0, 1440},
+		}, time.UTC},
 	}
 }
 
@@ -132,8 +203,12 @@ func TestWholeFile(t *testing.T) {
 		Listeners: wholeListeners(),
 		Users:     Users{File: "/etc/sallyport/users"},
 		Groups:    map[string][]string{"staff": {"alice", "bob", "1234"}, "none": {}, "one": {"carol"}},
+		Sets:      wholeSets(),
+		Schedules: wholeSchedules(t),
+		Limits:    wholeLimits(),
 		Rules: []Rule{
 			{Name: "nothing bad", Deny: true, To: []Target{
+				{Set: "blocked"},
 				{Prefix: v4("169.254.0.0/16")},
 				{Name: "corp.example", Suffix: true},
 				{Name: "host.example.com"},
@@ -151,12 +226,14 @@ func TestWholeFile(t *testing.T) {
 					{Prefix: v4("10.0.0.0/8")},
 					{Word: "private"},
 					{Word: "loopback"},
+					{Set: "blocked"},
 				},
-				Users: []string{"@staff", "@none", "77", "any", "\x01é", "\xff", "true"},
-				Proof: []string{"ident", "password", "certificate", "key"},
-				To:    []Target{{Word: "internet"}, {Word: "private"}, {Word: "loopback"}, {Word: "any"}},
-				Ports: []PortRange{{80, 80}, {443, 443}, {8000, 8999}},
-				Bind:  Bind{PrimaryOptional: true, AnyPeer: true, WaitForRightPeer: true},
+				Users:  []string{"@staff", "@none", "77", "any", "\x01é", "\xff", "true"},
+				Proof:  []string{"ident", "password", "certificate", "key"},
+				To:     []Target{{Word: "internet"}, {Word: "private"}, {Word: "loopback"}, {Word: "any"}},
+				Ports:  []PortRange{{80, 80}, {443, 443}, {8000, 8999}},
+				During: "work hours", Limits: []string{"fair", "daily"},
+				Bind: Bind{PrimaryOptional: true, AnyPeer: true, WaitForRightPeer: true},
 			},
 		},
 		Timeouts: Timeouts{
@@ -175,6 +252,7 @@ func TestWholeFile(t *testing.T) {
 		Log:   Log{Level: "error", Format: "json"},
 		Admin: Admin{Off: true},
 	}
+	parse(t, whole)
 	for _, file := range []string{whole, strings.ReplaceAll(whole, "\n", "\r\n"), "---\n" + whole + "...\n"} {
 		s, err := Parse("/etc/sallyport/sallyport.yaml", []byte(file), Override{})
 		if err != nil || !reflect.DeepEqual(s, want) {

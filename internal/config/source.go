@@ -49,7 +49,7 @@ func (s *source) fault(start, end int, problem, hint string) *Error {
 	return &Error{
 		File: s.file, Line: number, Column: 1 + utf8.RuneCountInString(s.text[first:start]),
 		Text: veil(text), Problem: problem, Hint: hint,
-		width: utf8.RuneCountInString(s.text[start:max(start, end)]),
+		Width: utf8.RuneCountInString(s.text[start:max(start, end)]),
 	}
 }
 

@@ -18,6 +18,7 @@ const (
 
 // node is one value of the document, and where it stands.
 type node struct {
+	src   *source
 	kind  kind
 	at    span   // what the caret points at
 	from  int    // where it starts: its anchor or tag, if it has one
@@ -89,7 +90,7 @@ func (t *treeMaker) scalar(n ast.Node) *node {
 	tk := n.GetToken()
 	t.used[tk] = true
 	at := t.layout.at[tk]
-	made := &node{kind: scalar, at: at, from: at.start, text: tk.Value}
+	made := &node{src: t.src, kind: scalar, at: at, from: at.start, text: tk.Value}
 	made.plain = !isQuoted(tk)
 	if n.Type() == ast.NullType {
 		made.kind = empty
@@ -99,7 +100,7 @@ func (t *treeMaker) scalar(n ast.Node) *node {
 
 func (t *treeMaker) list(n *ast.SequenceNode) (*node, *Error) {
 	at := t.layout.at[n.Start]
-	made := &node{kind: list, at: at, from: at.start}
+	made := &node{src: t.src, kind: list, at: at, from: at.start}
 	for i, value := range n.Values {
 		item, fault := t.node(value)
 		if fault != nil {
@@ -122,7 +123,7 @@ func (t *treeMaker) list(n *ast.SequenceNode) (*node, *Error) {
 
 func (t *treeMaker) mapping(start *token.Token, flow bool, values []*ast.MappingValueNode) (*node, *Error) {
 	at := t.layout.at[start]
-	made := &node{kind: mapping, at: at, from: at.start}
+	made := &node{src: t.src, kind: mapping, at: at, from: at.start}
 	for i, v := range values {
 		key, fault := t.node(v.Key)
 		if fault != nil {

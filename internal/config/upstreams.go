@@ -34,13 +34,13 @@ func (d *decoder) upstream(key *node, name string, n *node) {
 	d.mapping(n, fields{
 		"proxies": func(v *node) { u.Proxies = d.proxies(v) },
 		"choose": func(v *node) {
-			if word, ok := d.word(v, words{what: "a way to choose", known: []string{"first alive", "round robin", "random", "by client"}}); ok {
+			if word, ok := d.word(v, choices()); ok {
 				u.Choose = word
 			}
 		},
 		"proxy_protocol": func(v *node) {
-			word, _ := d.word(v, words{what: "a version of the PROXY protocol", known: []string{"v1", "v2"}})
-			u.ProxyProtocol = slices.Index([]string{"v1", "v2"}, word) + 1
+			word, _ := d.word(v, proxyVersions())
+			u.ProxyProtocol = slices.Index(proxyVersions().known, word) + 1
 		},
 		"check": func(v *node) {
 			if value, ok := d.duration(v, time.Second); ok {
@@ -56,6 +56,14 @@ func (d *decoder) upstream(key *node, name string, n *node) {
 		d.takesLogin(login, u.Proxies)
 	}
 	d.settings.Upstreams = append(d.settings.Upstreams, u)
+}
+
+func choices() words {
+	return words{what: "a way to choose", known: []string{"first alive", "round robin", "random", "by client"}}
+}
+
+func proxyVersions() words {
+	return words{what: "a version of the PROXY protocol", known: []string{"v1", "v2"}}
 }
 
 func (d *decoder) loginFile(n *node) (file string) {
@@ -124,7 +132,7 @@ type firstProxy struct {
 }
 
 // upstreamReferences checks what upstreams have to do with other sections.
-func (d *decoder) upstreamReferences(exposed bool) {
+func (d *decoder) upstreamReferences() {
 	var names []string
 	for _, u := range d.settings.Upstreams {
 		names = append(names, u.Name)
@@ -140,7 +148,7 @@ func (d *decoder) upstreamReferences(exposed bool) {
 		}
 	}
 	for _, n := range d.secrets {
-		if exposed {
+		if d.disk.exposed(n.src.file) {
 			d.fail(n, "there is a password in this URL, and others than the owner and the group can read the settings", "chmod 640, or move it out: `login: {file: FILE}`")
 		}
 	}

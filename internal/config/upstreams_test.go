@@ -20,8 +20,8 @@ upstreams:
     check: 2m
   web: {proxies: https://proxy.example}
 rules:
-  - {allow: a, via: hq, outgoing: 203.0.113.9}
-  - {allow: b, via: web}
+  - {allow: a, ports: 1, via: hq, outgoing: 203.0.113.9}
+  - {allow: b, ports: 2, via: web}
   - {allow: c, outgoing: "::ffff:192.0.2.1"}
 `), Override{})
 	if err != nil {
@@ -68,8 +68,8 @@ func TestUpstreamMistakes(t *testing.T) {
 			"1:92 the proxy URL must begin with socks4://, socks4a://, socks5://, socks5h://, http:// or https:// | " + hint,
 		}},
 		{"twice", "upstreams: {hq: {proxies: ['http://gw', 'http://gw']}}", []string{"1:41 the same proxy stands here twice | keep one of them"}},
-		{"dangling", "upstreams: {headquarters: {proxies: 'http://gw'}}\nrules:\n  - {allow: a, via: headquarter}\n  - {allow: b, via: other}", []string{
-			`3:21 no upstream is called "headquarter" | did you mean "headquarters"?`,
+		{"dangling", "upstreams: {headquarters: {proxies: 'http://gw'}}\nrules:\n  - {allow: a, ports: 1, via: headquarter}\n  - {allow: b, via: other}", []string{
+			`3:31 no upstream is called "headquarter" | did you mean "headquarters"?`,
 			`4:21 no upstream is called "other" | `,
 		}},
 		{"of a rule that denies", "rules: {deny: a, outgoing: 192.0.2.1}", []string{`1:18 a rule that denies lets nothing out, by whatever way | leave "outgoing" out`}},

@@ -35,7 +35,10 @@ func buildRules(s *config.Settings, before *inForce, log *slog.Logger) (*rules, 
 	} else {
 		r.resolver = buildResolver(s.Resolver)
 	}
-	r.policy = buildPolicy(s, ways, r.resolver)
+	if r.lists, err = buildLists(s, log); err != nil {
+		return nil, err
+	}
+	r.policy = buildPolicy(s, r)
 	if s.Users.File == "" {
 		return r, nil
 	}
@@ -49,7 +52,7 @@ func buildRules(s *config.Settings, before *inForce, log *slog.Logger) (*rules, 
 	}
 	switch {
 	case err != nil:
-		return nil, err
+		return nil, placed(s.Users.File, err)
 	case before != nil && before.rules.passwords != nil:
 		r.passwords = before.rules.passwords.Renewed(r.policy, r.file)
 	default:
@@ -69,14 +72,18 @@ func buildTimeouts(t config.Timeouts) server.Timeouts {
 	}
 }
 
-func buildPolicy(s *config.Settings, ways waysOut, resolver access.Resolver) *access.Policy {
-	var rules []access.Rule
+func buildPolicy(s *config.Settings, by *rules) *access.Policy {
+	var all []access.Rule
 	for _, r := range s.Rules {
-		rule := buildRule(r, s.Groups)
-		rule.Way, rule.SendNames = ways.of(r)
-		rules = append(rules, rule)
+		rule := buildRule(r, by.lists)
+		rule.Way, rule.SendNames = by.ways.of(r)
+		all = append(all, rule)
 	}
-	return access.NewPolicy(rules, access.Options{Resolver: resolver, Ident: access.Ident{Timeout: s.Timeouts.Ident}})
+	return access.NewPolicy(all, access.Options{
+		Resolver:      by.resolver,
+		Ident:         access.Ident{Timeout: s.Timeouts.Ident},
+		ListenerHours: by.lists.hours(s.Listeners),
+	})
 }
 
 func buildResolver(r config.Resolver) access.Resolver {
@@ -86,13 +93,15 @@ func buildResolver(r config.Resolver) access.Resolver {
 	return access.NewCache(net.DefaultResolver, r.Cache)
 }
 
-func buildRule(r config.Rule, groups map[string][]string) access.Rule {
+func buildRule(r config.Rule, by lists) access.Rule {
 	rule := access.Rule{
 		Name:      r.Name,
 		Deny:      r.Deny,
 		Listeners: r.Listeners,
 		Protocols: words[server.Protocol](r.Protocols),
 		Proofs:    words[server.Proof](r.Proof),
+		During:    by.schedules[r.During],
+		Limits:    r.Limits,
 		Bind: server.BindOptions{
 			PrimaryOptional:  r.Bind.PrimaryOptional,
 			AnyPeer:          r.Bind.AnyPeer,
@@ -103,16 +112,24 @@ func buildRule(r config.Rule, groups map[string][]string) access.Rule {
 		rule.Commands = append(rule.Commands, commands[command])
 	}
 	for _, n := range r.From {
-		rule.From = append(rule.From, network(n.Word, n.Prefix))
+		if n.Set != "" {
+			rule.FromSets = append(rule.FromSets, by.sets[n.Set])
+		} else {
+			rule.From = append(rule.From, network(n.Word, n.Prefix))
+		}
 	}
 	for _, t := range r.To {
-		rule.To = append(rule.To, access.Destination{Network: network(t.Word, t.Prefix), Name: t.Name, Suffix: t.Suffix})
+		if t.Set != "" {
+			rule.ToSets = append(rule.ToSets, by.sets[t.Set])
+		} else {
+			rule.To = append(rule.To, destination(t))
+		}
 	}
 	for _, p := range r.Ports {
 		rule.Ports = append(rule.Ports, server.PortRange(p))
 	}
 	if len(r.Users) > 0 {
-		rule.Users = users(r.Users, groups)
+		rule.Users = users(r.Users, by.groups)
 	}
 	return rule
 }
@@ -134,6 +151,10 @@ func words[T ~string](from []string) []T {
 
 func network(word string, prefix netip.Prefix) access.Network {
 	return access.Network{Class: access.Class(word), Prefix: prefix}
+}
+
+func destination(t config.Target) access.Destination {
+	return access.Destination{Network: network(t.Word, t.Prefix), Name: t.Name, Suffix: t.Suffix}
 }
 
 // users puts the members in the place of each group.

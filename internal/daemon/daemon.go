@@ -54,6 +54,7 @@ func Open(ctx context.Context, src Source, w io.Writer) (*Daemon, error) {
 	}
 	d := &Daemon{source: src, started: time.Now()}
 	d.log, d.setLog, d.endLog = newLogger(w, s.Log)
+	warnOfLimits(s, d.log)
 	if err := d.open(ctx, s); err != nil {
 		d.Close()
 		return nil, err

@@ -103,8 +103,9 @@ func (d *Daemon) putInForce(next *inForce) {
 	d.server.Review(next.rules.still)
 }
 
-// usersChanged ends the sessions of users who are gone, or have another password.
-func (d *Daemon) usersChanged() {
+// review ends the sessions whose right is gone: of users who are gone or have
+// another password, or to what has come into a set, or is no longer in it.
+func (d *Daemon) review() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.server.Review(d.inForce.rules.still)

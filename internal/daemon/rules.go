@@ -18,6 +18,7 @@ type rules struct {
 	passwords *access.Passwords // nil: there are no users
 	file      *access.UsersFile // what passwords reads; nil likewise
 	ways      waysOut
+	lists     lists
 	resolver  access.Resolver // the policy's
 }
 

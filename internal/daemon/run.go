@@ -60,7 +60,10 @@ func (d *Daemon) newRunning(serve context.Context) *running {
 	run.watch = func(r *rules) context.CancelFunc {
 		ctx, cancel := context.WithCancel(serve)
 		if r.file != nil {
-			run.all.Go(func() { r.file.Watch(ctx, d.usersChanged) })
+			run.all.Go(func() { r.file.Watch(ctx, d.review) })
+		}
+		for _, set := range r.lists.sets {
+			run.all.Go(func() { set.Watch(ctx, d.review) })
 		}
 		run.all.Go(func() { r.ways.watch(ctx) })
 		return cancel
@@ -80,8 +83,8 @@ func (d *Daemon) start(run *running) {
 }
 
 // watchRules watches what these rules rest on (nil: nothing), in the place of
-// the last: the users file, and the proxies that they send sessions to. Callers
-// hold the daemon's mutex.
+// the last: the users file, the files of sets, and the proxies that they send
+// sessions to. Callers hold the daemon's mutex.
 func (run *running) watchRules(r *rules) {
 	if run.unwatch != nil {
 		run.unwatch()

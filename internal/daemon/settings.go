@@ -1,6 +1,10 @@
 package daemon
 
 import (
+	"errors"
+	"io"
+	"log/slog"
+
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/config"
 )
@@ -33,13 +37,48 @@ func Check(file string) error {
 	if _, err := buildWays(s, nil, nil); err != nil {
 		return err
 	}
-	if s.Users.File == "" {
-		return nil
+	_, err = openSets(s.Sets, slog.New(slog.DiscardHandler))
+	if s.Users.File != "" {
+		err = errors.Join(err, usersFault(s.Users.File, access.CheckUsersFile(s.Users.File)))
 	}
-	if err := access.CheckUsersFile(s.Users.File); err != nil {
+	if err != nil {
 		return &SettingsError{err}
 	}
 	return nil
+}
+
+// usersFault shows what is wrong with a users file, if anything is.
+func usersFault(file string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return placed(file, err)
+}
+
+// placed shows the faults in the lines of a file as those of the settings are
+// shown.
+func placed(file string, err error) error {
+	lines, ok := errors.AsType[access.LineFaults](err)
+	if !ok {
+		return err
+	}
+	var faults config.Errors
+	for _, f := range lines {
+		faults = append(faults, &config.Error{
+			File: file, Line: f.Line, Column: f.Column, Width: f.Width, Text: f.Text, Problem: f.Problem, Hint: f.Hint,
+		})
+	}
+	return faults
+}
+
+// WriteSchema writes the JSON Schema of the settings file.
+func WriteSchema(w io.Writer) error {
+	text, err := config.Schema()
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(text)
+	return err
 }
 
 func (s Source) load() (*config.Settings, error) {

@@ -27,7 +27,7 @@ var mayImport = map[string][]string{
 	"server":             {"socks", "internal/relay"},
 	"client":             {"socks", "server", "internal/relay"},
 	"internal/access":    {"socks", "server", "github.com/gaissmai/bart"},
-	"internal/config":    {"socks", "server", "client", "github.com/goccy/go-yaml"},
+	"internal/config":    {"socks", "server", "client", "github.com/goccy/go-yaml", "github.com/google/jsonschema-go"},
 	"internal/upstream":  {"socks", "server", "client"},
 	"internal/admin":     {},
 	"internal/daemon":    {"socks", "server", "client", "internal/access", "internal/config", "internal/admin", "internal/upstream"},

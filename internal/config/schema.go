@@ -1,0 +1,271 @@
+package config
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/google/jsonschema-go/jsonschema"
+)
+
+// The schema is for editors: it says which keys there are, what they mean, and
+// what a value looks like. It takes whatever the decoder takes, and a little
+// more: names that lead nowhere, numbers that are too large, rules that can never
+// match. The words and units are the decoder's own; a test compares the keys.
+
+// Schema returns the JSON Schema (2020-12) of the settings file, indented, with
+// a newline at its end.
+func Schema() ([]byte, error) {
+	text, err := json.MarshalIndent(settingsSchema(), "", "  ")
+	return append(text, '\n'), err
+}
+
+func settingsSchema() *jsonschema.Schema {
+	s := object("", properties{
+		"listeners":         oneOrMany("where clients come to; default: 127.0.0.1:1080", listenerSchema()),
+		"users":             object("who can sign in", properties{"file": text("a file with a line NAME:HASH for each user, as `sallyport user add` writes it")}, "file"),
+		"groups":            named("users by the name of a group; a rule writes it with an @", oneOrNone("", text("the name of a user"))),
+		"sets":              named("lists of host names and networks; a rule writes the name with an @", setSchema()),
+		"schedules":         named("when something holds", oneOrMany("", spanSchema())),
+		"upstreams":         named("other proxies that rules can send sessions through", upstreamSchema()),
+		"limits":            named("how fast, how much, how many; not enforced in this version yet", limitSchema()),
+		"rules":             oneOrNone("the first that matches decides; where none does the request is denied", ruleSchema()),
+		"resolver":          resolverSchema(),
+		"timeouts":          timeoutsSchema(),
+		"log":               logSchema(),
+		"admin":             adminSchema(),
+		"include":           oneOrMany("more settings files: a file, a folder, or a pattern such as conf.d/*.yaml", text("")),
+		"hide_address":      truth("replies to CONNECT carry zeros instead of the outgoing address; for all listeners that do not say"),
+		"open_to_the_world": truth("listeners that do not say may serve anybody on a public address"),
+	})
+	s.Schema = "https://json-schema.org/draft/2020-12/schema"
+	s.Title = "The settings of Sallyport"
+	s.Type, s.Types = "", []string{"object", "null"} // an empty file has no value
+	return s
+}
+
+func listenerSchema() *jsonschema.Schema {
+	return object("", properties{
+		"listen":            text("host:port or :port"),
+		"name":              text("what rules and the log call it; default: the address"),
+		"protocols":         oneOrMany("what clients may speak; default: all", oneOf(protocols().known)),
+		"tls":               tlsSchema(),
+		"proxy_protocol":    oneOrMany("load balancers that say who the client is", text("")),
+		"advertise":         text("the address that BIND and UDP replies give, behind NAT"),
+		"bind_ports":        ports("the ports that BIND and UDP may use"),
+		"hide_address":      truth("replies to CONNECT carry zeros instead of the outgoing address"),
+		"userid_max":        number("the longest userid, in bytes", 1, maxUserIDMax),
+		"open_to_the_world": truth("may serve anybody on a public address"),
+		"during":            text("the schedule by which it serves; default: always"),
+	}, "listen")
+}
+
+func tlsSchema() *jsonschema.Schema {
+	return object("clients may speak TLS to the proxy itself", properties{
+		"certificate": text("a PEM file: the server's certificate, then those that lead to its root"),
+		"key":         text("a PEM file with its private key; may be the same"),
+		"client_ca":   text("a PEM file with the certificates of who signs those of clients"),
+		"tls_only":    truth("turn away clients that do not speak TLS"),
+	}, "certificate", "key")
+}
+
+func setSchema() *jsonschema.Schema {
+	s := object("", properties{
+		"hosts":    oneOrMany("files of host names, one a line", text("")),
+		"prefixes": oneOrMany("files of networks, one a line", text("")),
+		"entries":  oneOrNone("host names, *.suffixes and networks, written here", text("")),
+	})
+	s.MinProperties = jsonschema.Ptr(1)
+	return s
+}
+
+func spanSchema() *jsonschema.Schema {
+	day := "(" + strings.Join(dayNames(), "|") + ")"
+	clock := "([01][0-9]|2[0-3]):[0-5][0-9]"
+	s := object("", properties{
+		"days":  oneOrMany("mon, mon-fri, daily, weekdays, weekends; default: daily", pattern(day+"(-"+day+")?|"+strings.Join(slices.Sorted(maps.Keys(dayWords())), "|"))),
+		"hours": oneOrMany("09:00-18:00, or 22:00-06:00 for a span that ends on the next day; default: the whole day", pattern(clock+"-("+clock+"|24:00)")),
+		"zone":  text("a name of the IANA database, such as Europe/Berlin; default: this machine's own"),
+	})
+	s.AnyOf = []*jsonschema.Schema{{Required: []string{"days"}}, {Required: []string{"hours"}}}
+	return s
+}
+
+func limitSchema() *jsonschema.Schema {
+	per := oneOf(pers().known)
+	per.Description = "whose use is summed up"
+	s := object("", properties{
+		"rate":         rate("both directions together, such as 20 Mbit/s"),
+		"up":           rate("from the client to the target"),
+		"down":         rate("from the target to the client"),
+		"quota":        {Description: "both directions together, such as 5 GiB", Type: "string", Pattern: entire("[0-9]+([.][0-9]+)? ?(" + unitNames(byteUnits()) + ")")},
+		"every":        {Description: "when a quota begins anew: hour, day, week, month, or 30d", AnyOf: []*jsonschema.Schema{oneOf(periods().known), pattern("[0-9]+d")}},
+		"then":         {Description: "what comes beyond a quota: deny (the default), or a rate", AnyOf: []*jsonschema.Schema{oneOf([]string{"deny"}), rate("")}},
+		"sessions":     number("at the same time", 1, mostSessions),
+		"new_sessions": {Description: "in a time, such as 20/s", Type: "string", Pattern: entire("[0-9]+/(" + strings.Join(slices.Sorted(maps.Keys(frequencyUnits())), "|") + ")")},
+		"per":          per,
+	}, "per")
+	s.DependentRequired = map[string][]string{"every": {"quota"}, "then": {"quota"}}
+	for _, kind := range []string{"rate", "quota", "sessions", "new_sessions"} {
+		s.OneOf = append(s.OneOf, &jsonschema.Schema{Required: []string{kind}})
+	}
+	s.OneOf = append(s.OneOf, &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Required: []string{"up"}}, {Required: []string{"down"}}}})
+	return s
+}
+
+func ruleSchema() *jsonschema.Schema {
+	port := ports("")
+	port.AnyOf[0].Minimum = jsonschema.Ptr(1.0)
+	s := object("", properties{
+		"allow":     text("the name of a rule that allows"),
+		"deny":      text("the name of a rule that denies"),
+		"listeners": oneOrMany("requests to these listeners; default: all", text("")),
+		"protocols": oneOrMany("default: all", oneOf(protocols().known)),
+		"commands":  oneOrMany("default: all", oneOf(commands().known)),
+		"from":      oneOrMany("the client's address: networks, @sets, any, internet, private, loopback; default: anywhere", text("")),
+		"users":     oneOrMany("names, @groups, or any: whoever shows a name; default: anybody, known or not", text("")),
+		"proof":     oneOrMany("how the name must be shown; default of a rule that allows: all but claimed", oneOf(proofs().known)),
+		"to":        oneOrMany("the target: networks, host names, *.suffixes, @sets, any, internet, private, loopback; default: internet, of a rule that denies any", text("")),
+		"ports":     oneOrMany("the target's port; default: all", port),
+		"during":    text("the schedule by which the rule holds; default: always"),
+		"limits":    oneOrMany("limits by their names; not enforced in this version yet", text("")),
+		"via":       text("the upstream that its sessions leave through; default: straight to the target"),
+		"outgoing":  text("the address of this machine that its sessions leave by; default: any"),
+		"bind": object("the terms for BIND", properties{
+			"primary":             oneOf(primaries().known),
+			"any_peer":            truth("a BIND for 0.0.0.0 is allowed: whoever connects is the peer"),
+			"wait_for_right_peer": truth("a stranger who connects does not end the BIND"),
+		}),
+	})
+	s.OneOf = []*jsonschema.Schema{{Required: []string{"allow"}}, {Required: []string{"deny"}}}
+	return s
+}
+
+func upstreamSchema() *jsonschema.Schema {
+	choose := oneOf(choices().known)
+	choose.Description = "in which order they are asked; default: first alive"
+	return object("", properties{
+		"proxies":        oneOrMany("URLs such as socks5h://gw:1080; several with commas between are a chain", text("")),
+		"choose":         choose,
+		"check":          duration("from one check of each proxy to the next; default: 30s"),
+		"login":          object("who signs in to them", properties{"file": text("a file with one line, user:password")}, "file"),
+		"proxy_protocol": oneOf(proxyVersions().known),
+	}, "proxies")
+}
+
+func adminSchema() *jsonschema.Schema {
+	return &jsonschema.Schema{
+		Description: "how `sallyport reload` comes to the server",
+		AnyOf: []*jsonschema.Schema{
+			object("", properties{"socket": text("the path of a unix socket; default: in the folder for such files")}),
+			{Enum: []any{"off", false}},
+		},
+	}
+}
+
+func resolverSchema() *jsonschema.Schema {
+	servers := oneOrMany("name servers to ask, up to 8; default: the system's", text(""))
+	servers.AnyOf[1].MaxItems = jsonschema.Ptr(maxNameServers)
+	return object("how names are looked up", properties{
+		"servers": servers,
+		"cache":   duration("how long an answer is remembered, up to 1h; default: 30s"),
+	})
+}
+
+func timeoutsSchema() *jsonschema.Schema {
+	return object("every wait has a limit", properties{
+		"handshake":   duration("from accept to a whole request; default: 10s"),
+		"connect":     duration("deciding and connecting to the target; default: 120s"),
+		"bind":        duration("waiting for the peer of a BIND; default: 120s"),
+		"ident":       duration("one question to identd; default: 5s"),
+		"association": duration("an association of UDP in which nothing moves; default: 5m"),
+		"idle":        duration("a relay in which nothing moves; default: 24h"),
+		"half_closed": duration("the same after one side has ended; default: 10m"),
+		"drain":       duration("what open sessions get when the server stops; default: 30s"),
+	})
+}
+
+func logSchema() *jsonschema.Schema {
+	return object("what is logged, and how", properties{
+		"level":  oneOf(logLevels().known),
+		"format": oneOf(logFormats().known),
+	})
+}
+
+// properties are the keys of a mapping.
+type properties map[string]*jsonschema.Schema
+
+// object is a mapping with these keys and no others.
+func object(description string, p properties, required ...string) *jsonschema.Schema {
+	return &jsonschema.Schema{Description: description, Type: "object", Properties: p, Required: required, AdditionalProperties: nothing()}
+}
+
+// nothing takes no value.
+func nothing() *jsonschema.Schema { return &jsonschema.Schema{Not: &jsonschema.Schema{}} }
+
+// named is a mapping whose keys are names of the writer's own.
+func named(description string, value *jsonschema.Schema) *jsonschema.Schema {
+	return &jsonschema.Schema{Description: description, Type: "object", AdditionalProperties: value, PropertyNames: &jsonschema.Schema{MinLength: jsonschema.Ptr(1)}}
+}
+
+// oneOrMany is a list; a list of one may be written without brackets.
+func oneOrMany(description string, item *jsonschema.Schema) *jsonschema.Schema {
+	s := oneOrNone(description, item)
+	s.AnyOf[1].MinItems = jsonschema.Ptr(1)
+	return s
+}
+
+// oneOrNone is oneOrMany for a list that may be empty.
+func oneOrNone(description string, item *jsonschema.Schema) *jsonschema.Schema {
+	return &jsonschema.Schema{Description: description, AnyOf: []*jsonschema.Schema{item, {Type: "array", Items: item.CloneSchemas()}}}
+}
+
+// text is what the decoder takes as text: what looks like a number is text too.
+func text(description string) *jsonschema.Schema {
+	return &jsonschema.Schema{Description: description, Types: []string{"string", "number"}, MinLength: jsonschema.Ptr(1)}
+}
+
+func truth(description string) *jsonschema.Schema {
+	return &jsonschema.Schema{Description: description, Type: "boolean"}
+}
+
+func number(description string, low, high float64) *jsonschema.Schema {
+	return &jsonschema.Schema{Description: description, Type: "integer", Minimum: &low, Maximum: &high}
+}
+
+func oneOf(words []string) *jsonschema.Schema {
+	s := &jsonschema.Schema{}
+	for _, w := range words {
+		s.Enum = append(s.Enum, w)
+	}
+	return s
+}
+
+// pattern is text that matches the expression as a whole.
+func pattern(expression string) *jsonschema.Schema {
+	return &jsonschema.Schema{Type: "string", Pattern: entire(expression)}
+}
+
+func entire(expression string) string { return "^(" + expression + ")$" }
+
+func ports(description string) *jsonschema.Schema {
+	return &jsonschema.Schema{Description: description, AnyOf: []*jsonschema.Schema{number("", lowestBindPort, 65535), pattern("[0-9]+(-[0-9]+)?")}}
+}
+
+func duration(description string) *jsonschema.Schema {
+	return &jsonschema.Schema{Description: description, AnyOf: []*jsonschema.Schema{pattern("[-+]?([0-9.]+(d|h|m|s|ms|us|µs|μs|ns))+|[-+]?0"), number("", 0, 0)}}
+}
+
+func rate(description string) *jsonschema.Schema {
+	return &jsonschema.Schema{Description: description, Type: "string", Pattern: entire("[0-9]+([.][0-9]+)? ?(" + unitNames(rateUnits()) + ")")}
+}
+
+// unitNames are the names of units, for an expression.
+func unitNames(units []unit) string {
+	var list []string
+	for _, u := range units {
+		list = append(list, u.name)
+	}
+	return strings.Join(list, "|")
+}
