@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"sync"
 	"syscall"
@@ -258,7 +259,10 @@ func opened(b []byte) (id uint32, size int) {
 func (s *http2Client) await(n int) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for min(s.room, s.connRoom) <= 0 {
+	for s.closed || min(s.room, s.connRoom) <= 0 {
+		if s.closed {
+			return 0, net.ErrClosed
+		}
 		if s.over == nil {
 			s.changed.Wait()
 			continue
@@ -318,6 +322,7 @@ func (s *http2Client) Close() error {
 	s.mu.Lock()
 	id, abort, done := s.id, s.abort, s.closed
 	s.closed = true
+	s.changed.Broadcast()
 	s.mu.Unlock()
 	if id != 0 && !done {
 		if abort {
