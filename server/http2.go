@@ -36,7 +36,7 @@ type http2Conn struct {
 	decoder *hpack.Decoder
 	serve   func(*exchange)
 	served  sync.WaitGroup // the streams
-	first   func()         // is called at the first request
+	queue   func() func()  // makes the connection count as a handshake, until what it returns is called
 
 	mu       sync.Mutex
 	streams  map[uint32]*http2Stream // until their goroutine ends
@@ -44,6 +44,8 @@ type http2Conn struct {
 	refusing bool                    // GOAWAY was said: no new streams
 	why      error                   // what ended the reading, where it was us
 	timer    *time.Timer             // ends the reading
+	leave    func()                  // the connection counts as a handshake; nil: it does not
+	granted  bool                    // a request of this client was granted
 	allowed  allowance
 	window   int     // what the client may still send
 	owed     int     // was read, and is to be added to window
@@ -72,8 +74,7 @@ func serveHTTP2(handshakes, sessions context.Context, x *exchange) error {
 		c.lingers = closeWrite(c.conn) && c.lingers
 	}()
 	defer c.served.Wait()
-	stop := c.awaitFirst(handshakes)
-	defer stop()
+	c.awaitFirst(handshakes)
 	defer context.AfterFunc(handshakes, c.drain)()
 
 	err := c.read()
@@ -112,19 +113,31 @@ const (
 	http2Table   = 4 << 10
 )
 
-// awaitFirst bounds the time until the first request, in which the connection
-// counts as a handshake.
-func (c *http2Conn) awaitFirst(handshakes context.Context) (stop func()) {
-	handshakes, leave := c.server.state.handshakes.enter(handshakes, c.session.Client.Addr())
-	until := c.session.Started.Add(c.server.Timeouts.withDefaults().Handshake)
-	ctx, cancel := context.WithDeadlineCause(handshakes, until, HandshakeSlow)
-	forget := context.AfterFunc(ctx, func() { c.stop(context.Cause(ctx), http2.ErrCodeNo) })
-	c.first = sync.OnceFunc(func() {
-		forget()
-		cancel()
-		leave()
-	})
-	return c.first
+// awaitFirst bounds the time until the first request.
+func (c *http2Conn) awaitFirst(handshakes context.Context) {
+	source, until := c.session.Client.Addr(), c.session.Started.Add(c.server.timeouts().Handshake)
+	c.queue = func() func() {
+		ctx, leave := c.server.state.handshakes.enter(handshakes, source)
+		ctx, cancel := context.WithCancel(ctx)
+		forget := context.AfterFunc(ctx, func() { c.stop(context.Cause(ctx), http2.ErrCodeNo) })
+		return func() {
+			forget()
+			cancel()
+			leave()
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.leave = c.queue()
+	c.expect(max(time.Until(until), time.Nanosecond), HandshakeSlow)
+}
+
+// leaveQueue ends the time in which the connection counts as a handshake.
+func (c *http2Conn) leaveQueue() {
+	if c.leave != nil {
+		c.leave()
+		c.leave = nil
+	}
 }
 
 // over ends what the end of the reading ends, and says what it was, for a
@@ -133,6 +146,7 @@ func (c *http2Conn) over(err error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.expect(0, nil)
+	c.leaveQueue()
 	reason := c.why
 	if code, ok := errors.AsType[http2.ConnectionError](err); ok && reason == nil {
 		c.goAway(http2.ErrCode(code))
@@ -287,7 +301,8 @@ func (c *http2Conn) drain() {
 	c.idle()
 }
 
-// idle bounds the time without a request.
+// idle bounds the time without a request. A client to which nothing was granted
+// so far waits as one whose handshake is not over, as in HTTP/1.1.
 func (c *http2Conn) idle() {
 	if len(c.streams) > 0 {
 		return
@@ -295,6 +310,9 @@ func (c *http2Conn) idle() {
 	if c.refusing {
 		_ = c.conn.SetReadDeadline(time.Unix(1, 0)) // as in stop
 		return
+	}
+	if !c.granted && c.leave == nil {
+		c.leave = c.queue()
 	}
 	c.expect(min(httpIdle, c.server.Timeouts.withDefaults().Idle), Idle)
 }

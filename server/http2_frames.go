@@ -244,9 +244,9 @@ func (c *http2Conn) section(f *http2.HeadersFrame) (section []hpack.HeaderField,
 			section = append(section, f)
 		}
 	})
-	if !f.HeadersEnded() {
-		c.setLimit(c.server.Timeouts.withDefaults().Handshake)
-		defer c.setLimit(0)
+	if !f.HeadersEnded() { // a limit of its own: the one that holds meanwhile goes on
+		slow := time.AfterFunc(c.server.timeouts().Handshake, func() { c.stop(HandshakeSlow, http2.ErrCodeNo) })
+		defer slow.Stop()
 	}
 	block, ended, read := f.HeaderBlockFragment(), f.HeadersEnded(), 0
 	for pieces := 1; ; pieces++ {
@@ -273,10 +273,4 @@ func (c *http2Conn) section(f *http2.HeadersFrame) (section []hpack.HeaderField,
 		return nil, 0, errHTTP2Blocks
 	}
 	return section, size, nil
-}
-
-func (c *http2Conn) setLimit(limit time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.expect(limit, HandshakeSlow)
 }

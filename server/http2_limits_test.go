@@ -262,7 +262,7 @@ func TestHTTP2RapidReset(t *testing.T) {
 	}
 	close(release)
 	for range http2Streams {
-		r.next(ClientReset)
+		<-r.ends // by the reset or by the policy, whichever was noticed first
 	}
 	if n := len(entered); n > 0 {
 		t.Errorf("%d requests more than are allowed were served at once", n)
@@ -324,6 +324,12 @@ func TestHTTP2Waits(t *testing.T) {
 		"half a head": {func(f *framed) {
 			f.must(f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: proxytest.Section("x", "y")}))
 		}, 10 * time.Second, HandshakeSlow},
+		"another request, with the rest of an old one": {func(f *framed) {
+			f.asks(1, true, ":method", "OPTIONS", ":scheme", "http", ":authority", "h", ":path", "*", "max-forwards", "0")
+			f.answered("200")
+			f.must(f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: proxytest.Section("x", "y")}))
+			f.must(f.WriteContinuation(1, true, nil))
+		}, 2 * time.Minute, Closed},
 		"another request": {func(f *framed) {
 			f.asks(1, true, ":method", "OPTIONS", ":scheme", "http", ":authority", "h", ":path", "*", "max-forwards", "0")
 			f.answered("200")
@@ -345,6 +351,70 @@ func TestHTTP2Waits(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestHTTP2NothingGranted: a client that was granted nothing keeps nobody out
+// while it says nothing; one that was granted something may rest.
+func TestHTTP2NothingGranted(t *testing.T) {
+	for name, granted := range map[string]bool{"nothing": false, "something": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ca := newAuthority(t)
+				policy := refusing(Denied)
+				if granted {
+					policy = deciding(anything)
+				}
+				r := inMemory(t, &Server{Policy: policy, Limits: Limits{Handshakes: 1}}, Listener{TLS: ca.server(t)})
+				target := r.network.MustListen(targetAt.String())
+				f := r.frames(ca)
+				f.asks(1, true, ":method", "GET", ":scheme", "http", ":authority", targetAt.String(), ":path", "/")
+				if granted {
+					proxytest.Say(t, r.next4(target), []byte("HTTP/1.1 204 No Content\r\n\r\n"))
+					f.answered("204")
+				} else {
+					f.answered("403")
+				}
+				<-r.ends
+				synctest.Wait()
+				begun := time.Now()
+				other := r.client() // takes the only place
+				f.goesAway(http2.ErrCodeNo)
+				if rested := time.Since(begun) > 0; rested != granted {
+					t.Errorf("it was sent away after %v", time.Since(begun))
+				}
+				f.plain.Close()
+				other.Close()
+				<-r.ends
+			})
+		})
+	}
+}
+
+// TestHTTP2Review: a stream is a session like others when its right ends, with
+// its listener as it is called now.
+func TestHTTP2Review(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := newAuthority(t)
+		terms := ca.server(t)
+		r := inMemory(t, &Server{Policy: deciding(anything)}, Listener{Name: "old", TLS: terms})
+		target := r.network.MustListen(targetAt.String())
+		f := r.frames(ca)
+		f.connects(1, targetAt.String())
+		r.next4(target)
+		f.answered("200")
+		r.door.Change(Listener{Name: "new", TLS: terms})
+		r.server.Review(func(h Held) (time.Time, error) {
+			if h.Request.Listener != "new" {
+				t.Errorf("the listener is called %q", h.Request.Listener)
+			}
+			return time.Time{}, Revoked
+		})
+		if s := nextFrame[*http2.RSTStreamFrame](f); s.StreamID != 1 {
+			t.Errorf("%v was reset", s)
+		}
+		r.next(Revoked)
+		f.plain.Close()
+	})
 }
 
 // TestHTTP2Shutdown: what is open may end, and nothing new begins.

@@ -15,7 +15,7 @@ func (c *http2Conn) open(id uint32, section []hpack.HeaderField, size int, ends 
 		return c.waste() // the client learns from GOAWAY that it was not served
 	}
 	c.last = id
-	c.first()
+	c.leaveQueue()
 	c.expect(0, nil)
 	s := &http2Stream{conn: c, id: id, window: http2StreamWindow, room: c.initial, inEnded: ends}
 	s.changed.L = &c.mu
@@ -58,7 +58,8 @@ func (s *http2Stream) read(section []hpack.HeaderField, size int) {
 // session that began with the connection.
 func (c *http2Conn) streamExchange(s *http2Stream) *exchange {
 	x := &exchange{
-		server: c.server, conn: s, listener: c.listener, relayed: c.relayed, certificate: c.certificate, session: c.session,
+		server: c.server, conn: s, listener: c.listener, serving: c.serving,
+		relayed: c.relayed, certificate: c.certificate, session: c.session,
 	}
 	c.session = nil
 	if x.session == nil {
@@ -82,7 +83,21 @@ func (c *http2Conn) serveStream(handshakes, sessions context.Context, x *exchang
 	h := &httpConn{exchange: x, in: inflow{conn: x.conn}, kept: c.takeKept()}
 	defer func() { c.keep(h.kept) }()
 	_, reason := h.serve(handshakes, sessions)
+	if !h.session.grantEnds().IsZero() { // and with it what was reached by it
+		h.kept.close()
+		h.kept = nil
+	}
+	if h.served || h.session.Address.IsValid() {
+		c.wasGranted()
+	}
 	h.closed(reason)
+}
+
+// wasGranted notes that a request of this client was granted.
+func (c *http2Conn) wasGranted() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.granted = true
 }
 
 // takeKept returns the connection that an earlier request left.
