@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/netip"
@@ -22,11 +23,20 @@ import (
 
 // overHTTP2 starts a server, and returns a client connection to it that speaks
 // HTTP/2: one of somebody else's make.
-func overHTTP2(t *testing.T, s *Server) (*rig, *http2.ClientConn) {
+func overHTTP2(t *testing.T, s *Server) (*rig, *http.ClientConn) {
 	t.Helper()
 	ca := newAuthority(t)
 	r := onLoopback(t, s, Listener{TLS: ca.server(t)})
-	c, err := (&http2.Transport{DisableCompression: true}).NewClientConn(dialTLS(t, r.address, ca.client()))
+	secure := dialTLS(t, r.address, ca.client())
+	transport := &http.Transport{
+		DisableCompression: true,
+		Protocols:          new(http.Protocols),
+		DialContext: func(context.Context, string, string) (net.Conn, error) {
+			return secure, nil
+		},
+	}
+	transport.Protocols.SetUnencryptedHTTP2(true) // as far as it knows
+	c, err := transport.NewClientConn(t.Context(), "http", r.address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,7 +45,7 @@ func overHTTP2(t *testing.T, s *Server) (*rig, *http2.ClientConn) {
 }
 
 // roundTrip asks for a target's /, and reads the whole answer.
-func roundTrip(t *testing.T, c *http2.ClientConn, method, target string, body io.Reader, change func(*http.Request)) (*http.Response, string) {
+func roundTrip(t *testing.T, c *http.ClientConn, method, target string, body io.Reader, change func(*http.Request)) (answer, string) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), method, "http://"+target+"/", body)
 	if err != nil {
@@ -53,7 +63,7 @@ func roundTrip(t *testing.T, c *http2.ClientConn, method, target string, body io
 	if err != nil {
 		t.Fatalf("%s: after %d bytes: %v", method, len(text), err)
 	}
-	return response, string(text)
+	return answer{response}, string(text)
 }
 
 // TestForwardHTTP2: a request and its answer pass on through the code that
@@ -96,7 +106,7 @@ func TestForwardHTTP2(t *testing.T) {
 	if text != sum+" over" || !continued {
 		t.Errorf("a body of any length: %q, 100: %v", text, continued)
 	}
-	if response, text := roundTrip(t, c, "HEAD", at, nil, nil); text != "" || response.StatusCode != 200 {
+	if response, text := roundTrip(t, c, "HEAD", at, nil, nil); text != "" || response.StatusCode != http.StatusOK {
 		t.Errorf("HEAD: %v %q", response, text)
 	}
 	for range 3 {
@@ -146,7 +156,7 @@ func TestHTTP2Truncated(t *testing.T) {
 	r, c := overHTTP2(t, &Server{Policy: deciding(anything)})
 	for _, head := range []string{"Content-Length: 5\r\n\r\nhalf", "Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n"} {
 		target := proxytest.NewTarget(t, "127.0.0.1")
-		request, _ := http.NewRequestWithContext(t.Context(), "GET", "http://"+target.Addr().String()+"/", nil)
+		request, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+target.Addr().String()+"/", nil)
 		answered := make(chan error, 1)
 		go func() {
 			response, err := c.RoundTrip(request)

@@ -32,7 +32,7 @@ func (c *http2Conn) open(id uint32, section []hpack.HeaderField, size int, ends 
 	c.served.Go(func() {
 		defer c.server.state.gate.leave()
 		defer c.remove(s)
-		defer s.Close()
+		defer func() { _ = s.Close() }() // it is open
 		defer x.contain()
 		c.serve(x)
 	})
@@ -81,12 +81,14 @@ func (c *http2Conn) enterGate() bool {
 // serveStream answers the stream's request.
 func (c *http2Conn) serveStream(handshakes, sessions context.Context, x *exchange) {
 	h := &httpConn{exchange: x, in: inflow{conn: x.conn}, kept: c.takeKept()}
-	defer func() { c.keep(h.kept) }()
+	defer func() { h.kept.close() }() // of a fault
 	_, reason := h.serve(handshakes, sessions)
 	if !h.session.grantEnds().IsZero() { // and with it what was reached by it
 		h.kept.close()
 		h.kept = nil
 	}
+	c.keep(h.kept)
+	h.kept = nil
 	if h.served || h.session.Address.IsValid() {
 		c.wasGranted()
 	}
@@ -109,7 +111,7 @@ func (c *http2Conn) takeKept() *origin {
 	return kept
 }
 
-// keep holds a connection for a later request, or closes it.
+// keep holds a connection for a later request.
 func (c *http2Conn) keep(o *origin) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
