@@ -5,10 +5,11 @@ TOOL       = $(GO) tool -modfile=tools/go.mod
 FUZZTIME  ?= 10m
 BENCH     ?= .
 COUNT     ?= 6
+PEERS     ?=
 # The systems that the binary is vetted for besides the one it is built on.
 SYSTEMS    = darwin freebsd windows
 
-.PHONY: help build test test-fast check check-format check-vet check-staticcheck check-lint check-dead check-tidy fmt fuzz bench
+.PHONY: help build test test-fast check check-format check-vet check-staticcheck check-lint check-dead check-tidy fmt fuzz bench bench-peers
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,3 +60,7 @@ fuzz: ## every fuzz target, one after the other, FUZZTIME each (10m)
 
 bench: ## the benchmarks, COUNT times each, in the form that benchstat reads
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) ./...
+
+bench-peers: ## this proxy beside others, on loopback; takes long (PEERS='-only plain -rounds 3': fewer, PEERS=-help: how)
+	tools/packages haproxy
+	$(GO) run ./bench/peers $(PEERS)

@@ -32,6 +32,9 @@ var mayImport = map[string][]string{
 	"internal/admin":     {},
 	"internal/daemon":    {"socks", "server", "client", "internal/access", "internal/config", "internal/admin", "internal/upstream"},
 	"internal/proxytest": {"socks", "server", "client"},
+	"bench/load":         {},
+	"bench/peers":        {"bench/load"},
+	"bench/plain":        {},
 	"cmd/sallyport":      {"socks", "server", "client", "internal/daemon", "github.com/spf13/cobra"},
 }
 

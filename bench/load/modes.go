@@ -1,0 +1,222 @@
+//go:build linux
+
+package load
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"sync/atomic"
+	"time"
+)
+
+// Direction is which way bulk goes.
+type Direction string
+
+// The directions, seen from the client.
+const (
+	Down Direction = "down"
+	Up   Direction = "up"
+	Both Direction = "both"
+)
+
+// Bulk moves as much as it can over streams at once for the time d. The unit is a GiB, both ways added up.
+func Bulk(ctx context.Context, p *Proxy, t *Target, way Direction, streams int, d time.Duration) (Cost, error) {
+	conns, err := dialAll(ctx, p, t, streams)
+	defer closeAll(conns)
+	if err != nil {
+		return Cost{}, err
+	}
+	order := map[Direction]byte{Down: source, Up: sink, Both: both}[way]
+	var g gang
+	for _, conn := range conns {
+		if _, err := conn.Write([]byte{order}); err != nil {
+			return Cost{}, err
+		}
+	}
+	for _, conn := range conns {
+		if order != sink {
+			g.run(func() error { drain(conn, &t.took); return nil })
+		}
+		if order != source {
+			g.run(func() error { pour(conn); return nil })
+		}
+	}
+	cost, err := turn(ctx, p, d, &t.took)
+	for _, conn := range conns {
+		_ = conn.SetLinger(0)
+	}
+	closeAll(conns)
+	_ = g.wait() // they end by our own doing
+	cost.CPU *= 1 << 30
+	cost.Rate /= 1 << 30
+	return cost, err
+}
+
+// Sessions opens sessions, one after the other in each of workers, for the time d: connect, handshake, one byte each way,
+// close.
+func Sessions(ctx context.Context, p *Proxy, t *Target, workers int, d time.Duration) (Cost, error) {
+	var count atomic.Int64
+	var setUp times
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	var g gang
+	for range workers {
+		g.run(func() error {
+			var took []time.Duration
+			defer func() { setUp.add(took) }()
+			for ctx.Err() == nil {
+				began := time.Now()
+				conn, err := p.dial(ctx, t.Address())
+				if ctx.Err() != nil && err != nil {
+					return nil
+				}
+				if err != nil {
+					stop()
+					return err
+				}
+				took = append(took, time.Since(began))
+				err = bounce(conn, []byte{echo})
+				conn.Close()
+				if err != nil {
+					stop()
+					return err
+				}
+				count.Add(1)
+			}
+			return nil
+		})
+	}
+	cost, err := turn(ctx, p, d, &count)
+	stop()
+	if fault := g.wait(); fault != nil {
+		return Cost{}, fault
+	}
+	cost.Worst = setUp.worst()
+	return cost, err
+}
+
+// PingPong sends 64 bytes there and back, in each of relays for the time d.
+func PingPong(ctx context.Context, p *Proxy, t *Target, relays int, d time.Duration) (Cost, error) {
+	conns, err := dialAll(ctx, p, t, relays)
+	defer closeAll(conns)
+	if err != nil {
+		return Cost{}, err
+	}
+	var count atomic.Int64
+	var trips times
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	var g gang
+	for _, conn := range conns {
+		g.run(func() error {
+			ball := make([]byte, 64)
+			ball[0] = echo
+			var took []time.Duration
+			defer func() { trips.add(took) }()
+			for ctx.Err() == nil {
+				began := time.Now()
+				if err := bounce(conn, ball); err != nil {
+					stop()
+					return err
+				}
+				took = append(took, time.Since(began))
+				count.Add(1)
+			}
+			return nil
+		})
+	}
+	cost, err := turn(ctx, p, d, &count)
+	stop()
+	if fault := g.wait(); fault != nil {
+		return Cost{}, fault
+	}
+	cost.Worst = trips.worst()
+	return cost, err
+}
+
+// Idle is what relays in which nothing moves hold, each.
+type Idle struct {
+	Own         float64 // bytes of the proxy's resident memory
+	Kernel      float64 // bytes of the kernel's slabs; whatever else runs on the machine is in it
+	Descriptors float64
+	close       func()
+}
+
+// Close ends the relays.
+func (i *Idle) Close() { i.close() }
+
+// HoldIdle opens relays, lets one byte go each way in each, and leaves them to rest until Close. In Kernel are the ends
+// that are not the proxy's too: what it says of a proxy is the difference to a [Proxy] that leads directly to the target.
+func HoldIdle(ctx context.Context, p *Proxy, t *Target, relays int) (*Idle, error) {
+	before, err := p.Process.memory()
+	if err != nil {
+		return nil, err
+	}
+	conns, err := dialAll(ctx, p, t, relays)
+	idle := &Idle{close: func() { closeAll(conns) }}
+	for _, conn := range conns {
+		if err == nil {
+			err = bounce(conn, []byte{echo})
+		}
+	}
+	if err == nil {
+		err = wait(ctx, time.Second) // what is freed a moment later is not held
+	}
+	if err != nil {
+		idle.Close()
+		return nil, err
+	}
+	after, err := p.Process.memory()
+	if err != nil {
+		idle.Close()
+		return nil, err
+	}
+	each := func(before, after int64) float64 { return float64(after-before) / float64(relays) }
+	idle.Own = each(before.own, after.own)
+	idle.Kernel = each(before.kernel, after.kernel)
+	idle.Descriptors = each(before.descriptors, after.descriptors)
+	return idle, nil
+}
+
+// Settle waits until the target has no connection left: what one turn leaves behind is not to burden the next.
+func (t *Target) Settle(ctx context.Context) error {
+	for range 2000 {
+		if t.open() == 0 {
+			return nil
+		}
+		if err := wait(ctx, 10*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("%d connections to the target are left", t.open())
+}
+
+// bounce sends p to a target that echoes, and takes it back.
+func bounce(conn net.Conn, p []byte) error {
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	if _, err := conn.Write(p); err != nil {
+		return err
+	}
+	_, err := io.ReadFull(conn, p)
+	return err
+}
+
+// dialAll returns the connections that it made on a fault, too.
+func dialAll(ctx context.Context, p *Proxy, t *Target, count int) (conns []*net.TCPConn, err error) {
+	for range count {
+		conn, err := p.dial(ctx, t.Address())
+		if err != nil {
+			return conns, err
+		}
+		conns = append(conns, conn)
+	}
+	return conns, nil
+}
+
+func closeAll(conns []*net.TCPConn) {
+	for _, conn := range conns {
+		conn.Close()
+	}
+}

@@ -1,0 +1,207 @@
+//go:build linux
+
+// Peers measures this proxy beside others, on loopback: the same work for each, one after the other, again and again, so
+// that whatever else the machine does hits all alike. What holds on a noisy machine is the CPU time of the proxy and the
+// ratios within a round; both are printed as medians, with the smallest and the largest.
+//
+// It is run from the root of the project, by `make bench-peers`. It is not part of what is shipped.
+package main
+
+import (
+	"cmp"
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/sallyport/sallyport/bench/load"
+)
+
+// options are what the command line says.
+type options struct {
+	rounds int
+	turn   time.Duration
+	idle   int
+	only   string
+	rows   string
+	also   string
+	user   string
+	hog    bool
+}
+
+func main() {
+	if len(os.Args) == 2 && os.Args[1] == hogCommand {
+		hog()
+		return
+	}
+	var o options
+	flag.IntVar(&o.rounds, "rounds", 7, "how often each row is measured")
+	flag.DurationVar(&o.turn, "turn", time.Second, "how long a proxy is under load each time")
+	flag.IntVar(&o.idle, "idle", 4000, "how many idle relays")
+	flag.StringVar(&o.only, "only", "", "the proxies, `A,B`; none: all")
+	flag.StringVar(&o.rows, "rows", "", "only the rows whose name this `PATTERN` matches")
+	flag.StringVar(&o.also, "also", "", "further builds of this proxy, `NAME=BINARY,...`")
+	flag.StringVar(&o.user, "user", "", "the proxies run as this `USER`; those that cannot are left out")
+	flag.BoolVar(&o.hog, "hog", false, "that user's pipe budget is used up")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, o, os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "peers:", err)
+		stop()
+		os.Exit(1)
+	}
+}
+
+// run starts the proxies, measures, and prints.
+func run(ctx context.Context, o options, out, progress io.Writer) error {
+	wanted, err := regexp.Compile(o.rows)
+	if err != nil {
+		return err
+	}
+	target, err := load.Listen(ctx)
+	if err != nil {
+		return err
+	}
+	defer target.Close()
+	yard, err := newYard(o.user)
+	if err != nil {
+		return err
+	}
+	defer yard.clear()
+	if o.hog {
+		if err := yard.hog(ctx); err != nil {
+			return err
+		}
+	}
+	runners, err := yard.start(ctx, o, target.Address(), progress)
+	if err != nil {
+		return err
+	}
+	rows := slices.DeleteFunc(allRows(o), func(r row) bool { return !wanted.MatchString(r.name) })
+	results := table{}
+	for round := range o.rounds {
+		for _, r := range rows {
+			fmt.Fprintf(progress, "round %d of %d: %s\n", round+1, o.rounds, r.name)
+			if err := results.take(ctx, r, round, yard, runners, target, progress); err != nil {
+				return err
+			}
+		}
+	}
+	for _, r := range rows {
+		results.print(out, r, runners)
+	}
+	return nil
+}
+
+// take measures one row with each proxy once. The one that comes first changes from round to round.
+func (t table) take(ctx context.Context, r row, round int, y *yard, runners []*runner, target *load.Target, progress io.Writer) error {
+	for i := range runners {
+		rn := runners[(i+round)%len(runners)]
+		if !r.suits(rn) {
+			continue
+		}
+		got, err := r.measure(ctx, y, rn, target)
+		if err != nil {
+			fmt.Fprintf(progress, "%s, %s: %v\n", r.name, rn.name, err)
+		}
+		t.note(r, rn, round, got, err)
+		if err := target.Settle(ctx); err != nil {
+			return fmt.Errorf("after %s of %s: %w", r.name, rn.name, err)
+		}
+	}
+	return nil
+}
+
+// row is one kind of work.
+type row struct {
+	name     string
+	unit     string
+	scale    float64       // of CPU seconds, for printing in unit
+	protocol load.Protocol // of those that speak several; empty: whichever
+	fresh    bool          // it wants a proxy that has done nothing yet
+	work     func(context.Context, *load.Proxy, *load.Target) (load.Cost, error)
+}
+
+// suits reports whether rn can do this work. Fixed forwarders do the work of every protocol, without speaking it.
+func (r row) suits(rn *runner) bool {
+	return r.protocol == "" || rn.protocols[0] == load.Fixed || slices.Contains(rn.protocols, r.protocol)
+}
+
+func (r row) measure(ctx context.Context, y *yard, rn *runner, target *load.Target) (load.Cost, error) {
+	if r.fresh {
+		if err := y.restart(ctx, rn); err != nil {
+			return load.Cost{}, err
+		}
+	}
+	p := &load.Proxy{Address: rn.address, Protocol: rn.protocols[0], Process: rn.process}
+	if p.Protocol != load.Fixed {
+		p.Protocol = cmp.Or(r.protocol, p.Protocol)
+	}
+	return r.work(ctx, p, target)
+}
+
+// crowd is how many idle relays are there while the rows "crowded" move bulk.
+const crowd = 1500
+
+func allRows(o options) (rows []row) {
+	for _, way := range []load.Direction{load.Down, load.Up, load.Both} {
+		for _, streams := range []int{1, 8, 64} {
+			rows = append(rows, row{
+				name: fmt.Sprintf("bulk %s, %d streams", way, streams), unit: "s/GiB", scale: 1,
+				work: func(ctx context.Context, p *load.Proxy, t *load.Target) (load.Cost, error) {
+					return load.Bulk(ctx, p, t, way, streams, o.turn)
+				},
+			})
+		}
+	}
+	rows = append(rows, row{
+		name: fmt.Sprintf("crowded: bulk down, 8 streams, among %d idle relays", crowd), unit: "s/GiB", scale: 1,
+		work: func(ctx context.Context, p *load.Proxy, t *load.Target) (load.Cost, error) {
+			idle, err := load.HoldIdle(ctx, p, t, crowd)
+			if err != nil {
+				return load.Cost{}, err
+			}
+			defer idle.Close()
+			return load.Bulk(ctx, p, t, load.Down, 8, o.turn)
+		},
+	})
+	for _, protocol := range []load.Protocol{load.Socks4, load.Socks5, load.HTTP} {
+		for _, workers := range []int{16, 256} {
+			rows = append(rows, row{
+				name: fmt.Sprintf("sessions %s, %d workers", protocol, workers), unit: "µs", scale: 1e6, protocol: protocol,
+				work: func(ctx context.Context, p *load.Proxy, t *load.Target) (load.Cost, error) {
+					return load.Sessions(ctx, p, t, workers, o.turn)
+				},
+			})
+		}
+	}
+	for _, relays := range []int{1, 64} {
+		rows = append(rows, row{
+			name: fmt.Sprintf("pingpong, %d relays", relays), unit: "µs", scale: 1e6,
+			work: func(ctx context.Context, p *load.Proxy, t *load.Target) (load.Cost, error) {
+				return load.PingPong(ctx, p, t, relays, o.turn)
+			},
+		})
+	}
+	return append(rows, row{
+		name: fmt.Sprintf("idle, %d relays", o.idle), fresh: true,
+		work: func(ctx context.Context, p *load.Proxy, t *load.Target) (load.Cost, error) {
+			idle, err := load.HoldIdle(ctx, p, t, o.idle)
+			if err != nil {
+				return load.Cost{}, err
+			}
+			defer idle.Close()
+			return load.Cost{CPU: idle.Own, Rate: idle.Kernel, Worst: idle.Descriptors}, nil
+		},
+	})
+}
+
+func isIdle(r row) bool { return strings.HasPrefix(r.name, "idle") }
