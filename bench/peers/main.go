@@ -10,6 +10,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -90,15 +91,16 @@ func run(ctx context.Context, o options, out, progress io.Writer) error {
 	for round := range o.rounds {
 		for _, r := range rows {
 			fmt.Fprintf(progress, "round %d of %d: %s\n", round+1, o.rounds, r.name)
-			if err := results.take(ctx, r, round, yard, runners, target, progress); err != nil {
+			err := results.take(ctx, r, round, yard, runners, target, progress)
+			if ctx.Err() != nil { // interrupted: what there is is worth to be seen
+				return errors.Join(results.print(out, rows, runners), ctx.Err())
+			}
+			if err != nil {
 				return err
 			}
 		}
 	}
-	for _, r := range rows {
-		results.print(out, r, runners)
-	}
-	return nil
+	return results.print(out, rows, runners)
 }
 
 // take measures one row with each proxy once. The one that comes first changes from round to round.
@@ -109,6 +111,9 @@ func (t table) take(ctx context.Context, r row, round int, y *yard, runners []*r
 			continue
 		}
 		got, err := r.measure(ctx, y, rn, target)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		if err != nil {
 			fmt.Fprintf(progress, "%s, %s: %v\n", r.name, rn.name, err)
 		}

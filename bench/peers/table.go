@@ -55,8 +55,18 @@ func columnsOf(r row) []column {
 	return columns
 }
 
-// print prints a table of one row: every proxy's figures, and how many times as much is the first proxy's figure is.
-func (t table) print(out io.Writer, r row, runners []*runner) {
+// print prints a table for each row.
+func (t table) print(out io.Writer, rows []row, runners []*runner) error {
+	for _, r := range rows {
+		if _, err := io.WriteString(out, t.text(r, runners)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// text returns the table of one row: every proxy's figures, and how many times as much is the first proxy's figure is.
+func (t table) text(r row, runners []*runner) string {
 	first := t[[2]string{r.name, runners[0].name}]
 	columns := columnsOf(r)
 	head, rule := "| "+r.name, "| ---"
@@ -68,7 +78,7 @@ func (t table) print(out io.Writer, r row, runners []*runner) {
 			rule += " | ---"
 		}
 	}
-	fmt.Fprintf(out, "\n%s |\n%s |\n", head, rule)
+	text := fmt.Sprintf("\n%s |\n%s |\n", head, rule)
 	for _, rn := range runners {
 		this := t[[2]string{r.name, rn.name}]
 		if this == nil {
@@ -81,8 +91,9 @@ func (t table) print(out io.Writer, r row, runners []*runner) {
 				line += " | " + spread(ratios(first, this, c), 2)
 			}
 		}
-		fmt.Fprintf(out, "%s |\n", line)
+		text += line + " |\n"
 	}
+	return text
 }
 
 func (r *result) values(c column) (values []float64) {
