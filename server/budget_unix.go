@@ -2,11 +2,15 @@
 
 package server
 
-import "syscall"
+import (
+	"syscall"
+
+	"github.com/sallyport/sallyport/internal/relay"
+)
 
 // connectionBudget returns how many client connections the process has
 // descriptors for: two each (the client's and the target's, or BIND's socket),
-// and a reserve for listeners, logs, IDENT and look-ups.
+// a reserve for listeners, logs, IDENT and look-ups, and what relays take besides.
 func connectionBudget() int {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
@@ -14,5 +18,5 @@ func connectionBudget() int {
 	}
 	files := int(min(uint64(limit.Cur), 2*unlimitedConnections))
 	reserve := min(128, 16+files/16)
-	return max(1, (files-reserve)/2)
+	return max(1, (files-reserve-relay.Descriptors())/2)
 }

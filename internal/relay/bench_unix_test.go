@@ -17,10 +17,16 @@ var ways = []struct {
 	name string
 	run  func(client, target net.Conn)
 }{
-	{"relay", func(client, target net.Conn) {
-		_ = Run(context.Background(), Side{Conn: client}, Side{Conn: target}, new(Meter), Limits{Idle: time.Hour})
-	}},
+	{"streams", relayBy(streams)},
+	{"sockets", relayBy(sockets)},
+	{"spliced", relayBy(spliced)},
 	{"iocopy", copyBoth},
+}
+
+func relayBy(best means) func(client, target net.Conn) {
+	return func(client, target net.Conn) {
+		_ = run(context.Background(), Side{Conn: client}, Side{Conn: target}, new(Meter), Limits{Idle: time.Hour}, best)
+	}
 }
 
 func copyBoth(client, target net.Conn) {

@@ -49,7 +49,7 @@ func (d *direction) run() {
 // relay returns nil after a FIN that was passed on.
 func (d *direction) relay() error {
 	defer d.buf.giveBack()
-	if err := d.send(d.head); err != nil {
+	if err := d.send(cargo{mem: d.head}); err != nil {
 		return err
 	}
 	d.head = nil
@@ -69,15 +69,15 @@ func (d *direction) relay() error {
 	}
 }
 
-// send writes all of p.
-func (d *direction) send(p []byte) error {
-	if len(p) == 0 {
+// send writes all of c.
+func (d *direction) send(c cargo) error {
+	if c.left() == 0 {
 		return nil
 	}
 	d.session.touch() // what was read counts, too, lest a limit fires between a read and its write
 	d.session.watch(d)
 	defer d.deaf.Store(false)
-	if err := d.to.port.write(p, d); err != nil {
+	if err := d.to.port.write(c, d); err != nil {
 		return d.to.fault(err)
 	}
 	return nil

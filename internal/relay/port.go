@@ -4,18 +4,20 @@ import "net"
 
 // port is how the relay reads and writes one connection. One goroutine at a time may read, and another one write.
 type port interface {
-	// read waits for bytes and reads them into what b.take returns. While it waits it holds no memory, if that can be
+	// read waits for bytes and reads them into what it takes from b. While it waits it holds no memory, if that can be
 	// had. Like an io.Reader it may return bytes and an error.
 	read(b *buffer) (int, error)
 
-	// write writes all of p, and tells d of each part that was written when it was.
-	write(p []byte, d *direction) error
+	// write writes all of c, and tells d of each part that was written when it was.
+	write(c cargo, d *direction) error
 }
 
-// newPort returns the best port for conn.
-func newPort(conn net.Conn) port {
-	if s := newSocket(conn); s != nil {
-		return s
+// newPort returns the best port for conn, up to a bound.
+func newPort(conn net.Conn, best means) port {
+	if best >= sockets {
+		if s := newSocket(conn); s != nil {
+			return s
+		}
 	}
 	return stream{conn}
 }
@@ -30,7 +32,8 @@ const streamPiece = 64 << 10
 
 func (s stream) read(b *buffer) (int, error) { return s.conn.Read(b.take()) }
 
-func (s stream) write(p []byte, d *direction) error {
+func (s stream) write(c cargo, d *direction) error {
+	p := c.mem // a pipe is for two sockets only
 	for len(p) > 0 {
 		n, err := s.conn.Write(p[:min(len(p), streamPiece)])
 		d.moved(n)

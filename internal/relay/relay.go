@@ -76,7 +76,21 @@ type Limits struct {
 // If one side says FIN and the other has no CloseWrite, the FIN cannot be passed on. The other direction then still goes
 // on, so that an answer under way arrives; it is for Limits to bound that.
 func Run(ctx context.Context, client, target Side, m *Meter, l Limits) error {
-	s := newSession(client, target, m, l)
+	return run(ctx, client, target, m, l, spliced)
+}
+
+// means are how bytes may be moved. Each needs more of the two connections than the one before, and costs less.
+type means int
+
+const (
+	streams means = iota // by Read and Write
+	sockets              // beneath the Conn, and without memory while it waits
+	spliced              // and bulk through pipes
+)
+
+// run is Run with the best that the connections allow, up to a bound.
+func run(ctx context.Context, client, target Side, m *Meter, l Limits, best means) error {
+	s := newSession(client, target, m, l, best)
 	defer context.AfterFunc(ctx, func() { s.fail(context.Cause(ctx)) })()
 	s.look()
 

@@ -337,7 +337,7 @@ func TestNothingHappensAfterTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		first := errors.New("first")
-		s := newSession(Side{Conn: r.nearClient}, Side{Conn: r.nearTarget}, &r.meter, Limits{Idle: time.Second})
+		s := newSession(Side{Conn: r.nearClient}, Side{Conn: r.nearTarget}, &r.meter, Limits{Idle: time.Second}, spliced)
 		s.look()
 		s.fail(first)
 		s.fail(errors.New("second"))
@@ -359,7 +359,7 @@ func TestNothingHappensAfterTheEnd(t *testing.T) {
 func TestIdleRelayCostsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		s := newSession(Side{Conn: r.nearClient}, Side{Conn: r.nearTarget}, &r.meter, Limits{Idle: time.Hour})
+		s := newSession(Side{Conn: r.nearClient}, Side{Conn: r.nearTarget}, &r.meter, Limits{Idle: time.Hour}, spliced)
 		var wg sync.WaitGroup
 		wg.Go(s.up.run)
 		wg.Go(s.down.run)

@@ -35,12 +35,14 @@ type session struct {
 	due   time.Duration // when timer fires, since start
 }
 
-func newSession(client, target Side, m *Meter, l Limits) *session {
+func newSession(client, target Side, m *Meter, l Limits, best means) *session {
 	s := &session{limits: l, start: time.Now(), due: never}
-	c := &endpoint{conn: client.Conn, port: newPort(client.Conn), reset: ErrClientReset}
-	t := &endpoint{conn: target.Conn, port: newPort(target.Conn), reset: ErrTargetReset}
+	c := &endpoint{conn: client.Conn, port: newPort(client.Conn, best), reset: ErrClientReset}
+	t := &endpoint{conn: target.Conn, port: newPort(target.Conn, best), reset: ErrTargetReset}
 	s.up = &direction{session: s, from: c, to: t, head: client.Head, meter: &m.up}
 	s.down = &direction{session: s, from: t, to: c, head: target.Head, meter: &m.down}
+	piped := best >= spliced && canSplice(c.port) && canSplice(t.port)
+	s.up.buf.piped, s.down.buf.piped = piped, piped
 	for _, conn := range []net.Conn{client.Conn, target.Conn} {
 		_ = conn.SetDeadline(time.Time{}) // if this fails, so does the first read
 	}

@@ -3,6 +3,7 @@
 package relay
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -24,7 +25,7 @@ type socket struct {
 	n       int
 	readErr error
 
-	out      []byte // what is still to be written
+	out      cargo // what is still to be written
 	mover    *direction
 	writeErr error
 }
@@ -59,11 +60,11 @@ func (s *socket) read(b *buffer) (int, error) {
 // readNow reads what is there, or returns false to be called again when there is something.
 func (s *socket) readNow(fd uintptr) bool {
 	for {
-		n, err := unix.Read(int(fd), s.in.take())
+		n, err := receive(int(fd), s.in)
 		switch {
-		case err == unix.EINTR:
+		case errors.Is(err, unix.EINTR):
 			continue
-		case err == unix.EAGAIN:
+		case errors.Is(err, unix.EAGAIN):
 			s.in.giveBack()
 			return false
 		case err != nil:
@@ -77,10 +78,10 @@ func (s *socket) readNow(fd uintptr) bool {
 	}
 }
 
-func (s *socket) write(p []byte, d *direction) error {
-	s.out, s.mover, s.writeErr = p, d, nil
+func (s *socket) write(c cargo, d *direction) error {
+	s.out, s.mover, s.writeErr = c, d, nil
 	err := s.raw.Write(s.tryWrite)
-	s.out = nil // even an empty slice would keep a whole buffer alive
+	s.out = cargo{} // even an empty slice would keep a whole buffer alive
 	if err != nil {
 		return err
 	}
@@ -89,21 +90,27 @@ func (s *socket) write(p []byte, d *direction) error {
 
 // writeNow writes what there is room for, and returns false to be called again while something is left.
 func (s *socket) writeNow(fd uintptr) bool {
-	for len(s.out) > 0 {
-		n, err := unix.Write(int(fd), s.out)
+	for s.out.left() > 0 {
+		n, err := transmit(int(fd), &s.out)
 		switch {
-		case err == unix.EINTR:
+		case errors.Is(err, unix.EINTR):
 			continue
-		case err == unix.EAGAIN:
+		case errors.Is(err, unix.EAGAIN):
 			return false
 		case err != nil:
 			s.writeErr = os.NewSyscallError("write", err)
 			return true
 		}
-		s.out = s.out[n:]
 		s.mover.moved(n)
 	}
 	return true
+}
+
+// transmitMemory writes what there is room for of the bytes in memory.
+func transmitMemory(fd int, c *cargo) (int, error) {
+	n, err := unix.Write(fd, c.mem)
+	c.mem = c.mem[max(0, n):]
+	return n, err
 }
 
 // pendingError returns the error that the next read of conn would meet behind what is still unread, if it has come. It

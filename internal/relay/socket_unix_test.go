@@ -62,12 +62,16 @@ type socketRig struct {
 	client, target         socketConn
 	nearClient, nearTarget socketConn
 	meter                  Meter
+	best                   means
 	cancel                 context.CancelCauseFunc
 	ended                  chan error
 }
 
-func newSocketRig(tb testing.TB, ln net.Listener) *socketRig {
-	r := &socketRig{ended: make(chan error, 1)}
+// everyMeans is what the suite runs over.
+var everyMeans = map[string]means{"streams": streams, "sockets": sockets, "spliced": spliced}
+
+func newSocketRig(tb testing.TB, ln net.Listener, best means) *socketRig {
+	r := &socketRig{best: best, ended: make(chan error, 1)}
 	r.client, r.nearClient = socketPair(tb, ln)
 	r.target, r.nearTarget = socketPair(tb, ln)
 	return r
@@ -76,7 +80,7 @@ func newSocketRig(tb testing.TB, ln net.Listener) *socketRig {
 func (r *socketRig) run(ctx context.Context, head string, l Limits) *socketRig {
 	ctx, r.cancel = context.WithCancelCause(ctx)
 	go func() {
-		err := Run(ctx, Side{Conn: r.nearClient, Head: []byte(head)}, Side{Conn: r.nearTarget}, &r.meter, l)
+		err := run(ctx, Side{Conn: r.nearClient, Head: []byte(head)}, Side{Conn: r.nearTarget}, &r.meter, l, r.best)
 		r.nearClient.Close()
 		r.nearTarget.Close()
 		r.cancel(nil)
@@ -165,17 +169,22 @@ func tighten(tight bool, conns ...socketConn) {
 // TestShapes relays sessions of random sizes, pieces, heads and orders of FINs, and compares what was sent with what
 // arrived.
 func TestShapes(t *testing.T) {
-	for _, network := range []string{"tcp", "unix"} {
-		t.Run(network, func(t *testing.T) {
-			ln := listen(t, network)
-			for seed := range uint64(300) {
-				testShape(t, ln, seed)
+	count := uint64(1000)
+	if testing.Short() {
+		count = 100
+	}
+	for name, best := range everyMeans {
+		t.Run(name, func(t *testing.T) {
+			listeners := []net.Listener{listen(t, "tcp"), listen(t, "unix")}
+			for seed := range count {
+				testShape(t, listeners[seed%2], seed, best)
 			}
 		})
 	}
 }
 
-func testShape(t *testing.T, ln net.Listener, seed uint64) {
+func testShape(t *testing.T, ln net.Listener, seed uint64, best means) {
+	t.Helper()
 	rnd := rand.New(rand.NewPCG(seed, 4))
 	client, target := randomShape(rnd), randomShape(rnd)
 	client.Last = seed%3 == 1
@@ -183,7 +192,7 @@ func testShape(t *testing.T, ln net.Listener, seed uint64) {
 	head := make([]byte, rnd.IntN(1<<rnd.IntN(16)))
 	name := fmt.Sprintf("seed %d: client %+v, target %+v, head %d", seed, client, target, len(head))
 
-	r := newSocketRig(t, ln).run(t.Context(), string(head), Limits{Idle: time.Minute})
+	r := newSocketRig(t, ln, best).run(t.Context(), string(head), Limits{Idle: time.Minute})
 	tighten(client.Tight, r.client, r.nearClient)
 	tighten(target.Tight, r.target, r.nearTarget)
 	var wg sync.WaitGroup
@@ -253,15 +262,17 @@ func TestResetArrivesAsReset(t *testing.T) {
 			fill(t, other)
 		},
 	} {
-		for _, byClient := range []bool{true, false} {
-			t.Run(fmt.Sprintf("%s/by client %v", name, byClient), func(t *testing.T) {
-				t.Parallel()
-				r := newSocketRig(t, listen(t, "tcp")).run(t.Context(), "", Limits{Idle: time.Hour, HalfClosed: time.Hour})
-				one, other, fault := r.sides(byClient)
-				prepare(t, one, other)
-				reset(one)
-				r.wantReset(t, fault, other)
-			})
+		for layer, best := range everyMeans {
+			for _, byClient := range []bool{true, false} {
+				t.Run(fmt.Sprintf("%s/%s/by client %v", layer, name, byClient), func(t *testing.T) {
+					t.Parallel()
+					r := newSocketRig(t, listen(t, "tcp"), best).run(t.Context(), "", Limits{Idle: time.Hour, HalfClosed: time.Hour})
+					one, other, fault := r.sides(byClient)
+					prepare(t, one, other)
+					reset(one)
+					r.wantReset(t, fault, other)
+				})
+			}
 		}
 	}
 }
@@ -272,7 +283,7 @@ func TestResetAfterFIN(t *testing.T) {
 	for _, byClient := range []bool{true, false} {
 		t.Run(fmt.Sprintf("by client %v", byClient), func(t *testing.T) {
 			t.Parallel()
-			r := newSocketRig(t, listen(t, "tcp")).run(t.Context(), "", Limits{Idle: time.Hour, HalfClosed: time.Hour})
+			r := newSocketRig(t, listen(t, "tcp"), spliced).run(t.Context(), "", Limits{Idle: time.Hour, HalfClosed: time.Hour})
 			one, other, fault := r.sides(byClient)
 			_ = one.CloseWrite()
 			hearEOF(t, other)
@@ -350,7 +361,7 @@ func TestEndsThatAreNoCompletionReset(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newSocketRig(t, listen(t, "tcp")).run(t.Context(), "", test.limits)
+			r := newSocketRig(t, listen(t, "tcp"), spliced).run(t.Context(), "", test.limits)
 			say(t, r.client, "x")
 			hear(t, r.target, "x")
 			test.act(r)
@@ -366,7 +377,7 @@ func TestIdleRelaysHoldNoBuffers(t *testing.T) {
 	before := heapInUse()
 	var rigs []*socketRig
 	for range relays {
-		r := newSocketRig(t, ln).run(t.Context(), "", Limits{Idle: time.Hour})
+		r := newSocketRig(t, ln, spliced).run(t.Context(), "", Limits{Idle: time.Hour})
 		rigs = append(rigs, r)
 		for _, c := range [][2]socketConn{{r.client, r.target}, {r.target, r.client}} {
 			go c[0].Write(make([]byte, 300<<10))
@@ -412,7 +423,7 @@ func TestNothingIsLeft(t *testing.T) {
 		func(r *socketRig) { r.cancel(nil) },
 	}
 	for i := range 100 {
-		r := newSocketRig(t, ln).run(t.Context(), "", Limits{Idle: time.Hour})
+		r := newSocketRig(t, ln, spliced).run(t.Context(), "", Limits{Idle: time.Hour})
 		say(t, r.client, "x")
 		hear(t, r.target, "x")
 		ends[i%len(ends)](r)

@@ -1,0 +1,155 @@
+package relay
+
+import (
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A pipe moves bulk from one socket to another without copying it. It is borrowed while bytes are in it and given back
+// when it is empty: a user may have only so many pages in pipes (16,384, which is what 64 pipes of a mebibyte hold), and
+// a pipe for each direction for life, which is what io.Copy takes, uses them up with 32 relays. Every further pipe is
+// then of 8 KiB, and slower than memory.
+const (
+	// pipeSize is how much a pipe is to hold, in bytes. 256 KiB costs more CPU time, and of a mebibyte there could be
+	// only half as many.
+	pipeSize = 512 << 10
+
+	// pipeUseful is the size below which a pipe is worth less than a buffer of 256 KiB.
+	pipeUseful = 64 << 10
+
+	// maxPipes bounds the pipes of the process, in use or in the pool, to half of such a user's pages. A direction
+	// that finds none uses memory.
+	maxPipes = 64
+
+	// pipesPause is for how long nobody asks the system again after it has refused a useful pipe.
+	pipesPause = time.Second
+)
+
+// pipes are those of the process. What lies in the pool is closed when the garbage collector finds it unused.
+var pipes struct {
+	pool  sync.Pool    // of *pipe
+	count atomic.Int64 // of all, in use or not
+	again atomic.Int64 // when the system may be asked again, in nanoseconds since the epoch; 0: at any time
+}
+
+// pipe is one of them, which one direction has for itself.
+type pipe struct {
+	pipeEnds
+	held    int // bytes that are in it
+	cleanup runtime.Cleanup
+}
+
+// pipeEnds are its descriptors.
+type pipeEnds struct{ out, in int }
+
+func (e pipeEnds) close() {
+	_ = unix.Close(e.out)
+	_ = unix.Close(e.in)
+	pipes.count.Add(-1)
+}
+
+// Descriptors returns how many descriptors relays may hold besides those of their connections.
+func Descriptors() int { return 2 * pipeLimit() }
+
+// pipeLimit is maxPipes, or less where the process may not have many descriptors.
+var pipeLimit = sync.OnceValue(func() int {
+	var files syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
+		return 0
+	}
+	return int(min(files.Cur/64, maxPipes)) // 2 of 64 descriptors
+})
+
+// borrowPipe returns an empty pipe that its borrower gives back, or nil when there is none to be had.
+func borrowPipe() *pipe {
+	if p, ok := pipes.pool.Get().(*pipe); ok {
+		return p
+	}
+	if pipes.again.Load() > time.Now().UnixNano() {
+		return nil
+	}
+	if pipes.count.Add(1) > int64(pipeLimit()) {
+		pipes.count.Add(-1)
+		return nil
+	}
+	p := newPipe()
+	if p == nil {
+		pipes.again.Store(time.Now().Add(pipesPause).UnixNano())
+	}
+	return p
+}
+
+// newPipe returns nil where the system has no descriptors left, or only a small pipe.
+func newPipe() *pipe {
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_NONBLOCK|unix.O_CLOEXEC); err != nil {
+		pipes.count.Add(-1)
+		return nil
+	}
+	p := &pipe{pipeEnds: pipeEnds{out: fds[0], in: fds[1]}}
+	_, _ = unix.FcntlInt(uintptr(p.in), unix.F_SETPIPE_SZ, pipeSize) // what came of it is asked next
+	if size, err := unix.FcntlInt(uintptr(p.in), unix.F_GETPIPE_SZ, 0); err != nil || size < pipeUseful {
+		p.close()
+		return nil
+	}
+	p.cleanup = runtime.AddCleanup(p, pipeEnds.close, p.pipeEnds)
+	return p
+}
+
+// giveBack ends the borrowing. A pipe with bytes left in it, which somebody else would get, is closed.
+func (p *pipe) giveBack() {
+	if p.held == 0 {
+		pipes.pool.Put(p)
+		return
+	}
+	p.cleanup.Stop()
+	p.close()
+}
+
+// spliceFlags: neither the pipe nor the socket is waited for.
+const spliceFlags = unix.SPLICE_F_NONBLOCK | unix.SPLICE_F_MOVE
+
+// fill moves what is there from the socket into the empty pipe.
+func (p *pipe) fill(socket int) (int, error) {
+	n, err := unix.Splice(socket, nil, p.in, nil, pipeSize, spliceFlags)
+	p.held += max(0, int(n))
+	return int(n), err
+}
+
+// drain moves what there is room for from the pipe into the socket.
+func (p *pipe) drain(socket int) (int, error) {
+	n, err := unix.Splice(p.out, nil, socket, nil, p.held, spliceFlags)
+	p.held -= max(0, int(n))
+	if n == 0 && err == nil && p.held > 0 {
+		err = os.ErrClosed // never seen; but a loop must end
+	}
+	return int(n), err
+}
+
+// canSplice reports whether a pipe can be filled from p, and drained into it.
+func canSplice(p port) bool {
+	_, ok := p.(*socket)
+	return ok
+}
+
+// receive reads what is there, into what it takes from b.
+func receive(fd int, b *buffer) (int, error) {
+	if p := b.takePipe(); p != nil {
+		return p.fill(fd)
+	}
+	return unix.Read(fd, b.take())
+}
+
+// transmit writes what there is room for.
+func transmit(fd int, c *cargo) (int, error) {
+	if c.pipe != nil {
+		return c.pipe.drain(fd)
+	}
+	return transmitMemory(fd, c)
+}
