@@ -41,8 +41,14 @@ func paperBasic(user, password string) string {
 	return "Proxy-Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
 }
 
-// paperHTTPAnswer reads an answer and its body.
-func (c *paperConn) answeredHTTP() *http.Response {
+// paperVerdict is what an answer of HTTP says.
+type paperVerdict struct {
+	code   int
+	reason string // in the field Sallyport-Reason
+}
+
+// answeredHTTP reads an answer and its body.
+func (c *paperConn) answeredHTTP() paperVerdict {
 	c.t.Helper()
 	r, err := http.ReadResponse(bufio.NewReader(c), &http.Request{Method: http.MethodGet})
 	if err != nil {
@@ -52,7 +58,7 @@ func (c *paperConn) answeredHTTP() *http.Response {
 	if _, err := io.Copy(io.Discard, r.Body); err != nil {
 		c.t.Fatalf("the answer's body: %v", err)
 	}
-	return r
+	return paperVerdict{r.StatusCode, r.Header.Get("Sallyport-Reason")}
 }
 
 // TestPaperHTTPGuard is TestPaperGuard for both ways in which HTTP names a
@@ -74,9 +80,8 @@ rules: {allow: the internet, from: loopback}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := s.ask(t, request).answeredHTTP()
-			reason := r.Header.Get("Sallyport-Reason")
-			if r.StatusCode < 400 || !slices.Contains([]string{"denied", "bad-request", "no-name"}, reason) {
-				t.Errorf("%s with the reason %q: want that nothing was tried", r.Status, reason)
+			if r.code < 400 || !slices.Contains([]string{"denied", "bad-request", "no-name"}, r.reason) {
+				t.Errorf("%+v: want that nothing was tried", r)
 			}
 		})
 	}
@@ -124,8 +129,8 @@ open_to_the_world: true
 				client := w.gateway.dial(t, "127.0.0.1", paperAt("127.0.0.1", 1080))
 				client.sends(request(own.host, own.port))
 				r := client.answeredHTTP()
-				if reason := r.Header.Get("Sallyport-Reason"); r.StatusCode != http.StatusForbidden || reason != "loop" {
-					t.Errorf("%s with the reason %q, want 403 and loop", r.Status, reason)
+				if r != (paperVerdict{http.StatusForbidden, "loop"}) {
+					t.Errorf("%+v, want 403 and loop", r)
 				}
 				s.ended(t, client, "loop")
 			})
@@ -343,8 +348,8 @@ func TestPaperHTTPLimits(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			client := s.ask(t, []byte(opening))
-			if r := client.answeredHTTP(); r.StatusCode != http.StatusRequestTimeout {
-				t.Errorf("%s, want 408", r.Status)
+			if r := client.answeredHTTP(); r.code != http.StatusRequestTimeout {
+				t.Errorf("%+v, want 408", r)
 			}
 			client.isClosed()
 			s.ended(t, client, "handshake-slow")
@@ -359,8 +364,8 @@ func TestPaperHTTPLimits(t *testing.T) {
 			t.Parallel()
 			client := s.ask(t, request)
 			r := client.answeredHTTP()
-			if reason := r.Header.Get("Sallyport-Reason"); r.StatusCode != http.StatusGatewayTimeout || reason != "timed-out" {
-				t.Errorf("%s with the reason %q, want 504 and timed-out", r.Status, reason)
+			if r != (paperVerdict{http.StatusGatewayTimeout, "timed-out"}) {
+				t.Errorf("%+v, want 504 and timed-out", r)
 			}
 			s.ended(t, client, "timed-out")
 		})

@@ -92,7 +92,7 @@ func Serve(ctx context.Context, socket net.Listener, d Daemon, log *slog.Logger)
 	if s.Shutdown(end) != nil {
 		_ = s.Close() // nothing is left to be said
 	}
-	_ = <-served // that it is closed, or what the log has
+	<-served // that it is closed, or what the log has
 }
 
 func handler(d Daemon) http.Handler {

@@ -208,8 +208,7 @@ func TestWholeFile(t *testing.T) {
 		Limits:    wholeLimits(),
 		Rules: []Rule{
 			{Name: "nothing bad", Deny: true, To: []Target{
-				{Set: "blocked"},
-				{Prefix: v4("169.254.0.0/16")},
+				{Set: "blocked"}, {Prefix: v4("169.254.0.0/16")},
 				{Name: "corp.example", Suffix: true},
 				{Name: "host.example.com"},
 				{Name: "localhost"},
