@@ -200,15 +200,15 @@ func wholeSchedules(t *testing.T) map[string]Schedule {
 func TestWholeFile(t *testing.T) {
 	v4 := netip.MustParsePrefix
 	want := &Settings{
-		Listeners: wholeListeners(),
-		Users:     Users{File: "/etc/sallyport/users"},
+		Listeners: wholeListeners(), Users: Users{File: "/etc/sallyport/users"},
 		Groups:    map[string][]string{"staff": {"alice", "bob", "1234"}, "none": {}, "one": {"carol"}},
 		Sets:      wholeSets(),
 		Schedules: wholeSchedules(t),
 		Limits:    wholeLimits(),
 		Rules: []Rule{
 			{Name: "nothing bad", Deny: true, To: []Target{
-				{Set: "blocked"}, {Prefix: v4("169.254.0.0/16")},
+				{Set: "blocked"},
+				{Prefix: v4("169.254.0.0/16")},
 				{Name: "corp.example", Suffix: true},
 				{Name: "host.example.com"},
 				{Name: "localhost"},

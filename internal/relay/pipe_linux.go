@@ -2,7 +2,7 @@ package relay
 
 import (
 	"os"
-	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -29,28 +29,31 @@ const (
 
 	// pipesPause is for how long nobody asks the system again after it has refused a useful pipe.
 	pipesPause = time.Second
+
+	// pipesRest is for how long a pipe stays open that nobody wants, twice that at the most.
+	pipesRest = time.Second
 )
 
-// pipes are those of the process. What lies in the pool is closed when the garbage collector finds it unused.
+// pipes are those of the process.
 var pipes struct {
-	pool  sync.Pool    // of *pipe
-	count atomic.Int64 // of all, in use or not
+	count atomic.Int64 // of all, lent or idle
 	again atomic.Int64 // when the system may be asked again, in nanoseconds since the epoch; 0: at any time
+
+	mu       sync.Mutex
+	idle     []*pipe // given back; the last one first is lent again
+	needless int     // how many of idle were so ever since the last sweep
+	sweeping bool    // sweep is called again
 }
 
 // pipe is one of them, which one direction has for itself.
 type pipe struct {
-	pipeEnds
+	out, in int // descriptors
 	held    int // bytes that are in it
-	cleanup runtime.Cleanup
 }
 
-// pipeEnds are its descriptors.
-type pipeEnds struct{ out, in int }
-
-func (e pipeEnds) close() {
-	_ = unix.Close(e.out)
-	_ = unix.Close(e.in)
+func (p *pipe) close() {
+	_ = unix.Close(p.out)
+	_ = unix.Close(p.in)
 	pipes.count.Add(-1)
 }
 
@@ -68,7 +71,7 @@ var pipeLimit = sync.OnceValue(func() int {
 
 // borrowPipe returns an empty pipe that its borrower gives back, or nil when there is none to be had.
 func borrowPipe() *pipe {
-	if p, ok := pipes.pool.Get().(*pipe); ok {
+	if p := idlePipe(); p != nil {
 		return p
 	}
 	if pipes.again.Load() > time.Now().UnixNano() {
@@ -85,6 +88,21 @@ func borrowPipe() *pipe {
 	return p
 }
 
+// idlePipe returns one that was given back, or nil.
+func idlePipe() *pipe {
+	pipes.mu.Lock()
+	defer pipes.mu.Unlock()
+	last := len(pipes.idle) - 1
+	if last < 0 {
+		return nil
+	}
+	p := pipes.idle[last]
+	pipes.idle[last] = nil
+	pipes.idle = pipes.idle[:last]
+	pipes.needless = min(pipes.needless, last)
+	return p
+}
+
 // newPipe returns nil where the system has no descriptors left, or only a small pipe.
 func newPipe() *pipe {
 	var fds [2]int
@@ -92,24 +110,42 @@ func newPipe() *pipe {
 		pipes.count.Add(-1)
 		return nil
 	}
-	p := &pipe{pipeEnds: pipeEnds{out: fds[0], in: fds[1]}}
+	p := &pipe{out: fds[0], in: fds[1]}
 	_, _ = unix.FcntlInt(uintptr(p.in), unix.F_SETPIPE_SZ, pipeSize) // what came of it is asked next
 	if size, err := unix.FcntlInt(uintptr(p.in), unix.F_GETPIPE_SZ, 0); err != nil || size < pipeUseful {
 		p.close()
 		return nil
 	}
-	p.cleanup = runtime.AddCleanup(p, pipeEnds.close, p.pipeEnds)
 	return p
 }
 
 // giveBack ends the borrowing. A pipe with bytes left in it, which somebody else would get, is closed.
 func (p *pipe) giveBack() {
-	if p.held == 0 {
-		pipes.pool.Put(p)
+	if p.held > 0 {
+		p.close()
 		return
 	}
-	p.cleanup.Stop()
-	p.close()
+	pipes.mu.Lock()
+	defer pipes.mu.Unlock()
+	pipes.idle = append(pipes.idle, p)
+	if !pipes.sweeping {
+		pipes.sweeping, pipes.needless = true, 0
+		time.AfterFunc(pipesRest, sweepPipes)
+	}
+}
+
+// sweepPipes closes the pipes that nobody wanted since it was last called.
+func sweepPipes() {
+	pipes.mu.Lock()
+	defer pipes.mu.Unlock()
+	for _, p := range pipes.idle[:pipes.needless] {
+		p.close()
+	}
+	pipes.idle = slices.Delete(pipes.idle, 0, pipes.needless)
+	pipes.needless = len(pipes.idle)
+	if pipes.sweeping = len(pipes.idle) > 0; pipes.sweeping {
+		time.AfterFunc(pipesRest, sweepPipes)
+	}
 }
 
 // spliceFlags: neither the pipe nor the socket is waited for.
