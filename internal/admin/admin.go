@@ -79,20 +79,23 @@ func Serve(ctx context.Context, socket net.Listener, d Daemon, log *slog.Logger)
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
-	served := make(chan error, 1)
-	go func() { served <- s.Serve(socket) }()
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		if err := s.Serve(socket); !errors.Is(err, http.ErrServerClosed) {
+			log.Error("the admin socket failed; `sallyport reload` cannot reach the server any more, HUP can", "error", err)
+		}
+	}()
 	select {
 	case <-ctx.Done():
-	case err := <-served:
-		log.Error("the admin socket failed; `sallyport reload` cannot reach the server any more, HUP can", "error", err)
-		served <- err
+	case <-served:
 	}
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
 	defer cancel()
 	if s.Shutdown(end) != nil {
 		_ = s.Close() // nothing is left to be said
 	}
-	<-served // that it is closed, or what the log has
+	<-served
 }
 
 func handler(d Daemon) http.Handler {
