@@ -110,7 +110,8 @@ func (d *decoder) proxies(n *node) []string {
 		chain, err := client.Proxies(text)
 		switch {
 		case err != nil:
-			d.fail(item, strings.TrimPrefix(err.Error(), "client: "), "write a URL such as socks5h://gw:1080; several with commas between are a chain")
+			problem := err.Error()
+			d.fail(item, strings.TrimPrefix(problem, "client: "), "write a URL such as socks5h://gw:1080; several with commas between are a chain")
 			return
 		case slices.Contains(list, text):
 			d.fail(item, "the same proxy stands here twice", "keep one of them")

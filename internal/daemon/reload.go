@@ -55,7 +55,8 @@ func faults(err error) []string {
 		}
 		return texts
 	}
-	return strings.Split(err.Error(), "\n")
+	text := err.Error()
+	return strings.Split(text, "\n")
 }
 
 // prepare makes of the settings what is to be in force, and touches nothing that
