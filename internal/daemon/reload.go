@@ -3,11 +3,9 @@ package daemon
 import (
 	"context"
 	"errors"
-	"strings"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/admin"
-	"github.com/sallyport/sallyport/internal/config"
 )
 
 // Hangup is what HUP does: it reads the settings anew. How that went is in the
@@ -46,17 +44,21 @@ func (d *Daemon) Reload(ctx context.Context) error {
 	return nil
 }
 
+// several are errors that were joined.
+type several interface {
+	error
+	Unwrap() []error
+}
+
 // faults takes apart what was joined.
-func faults(err error) []string {
-	if all, ok := errors.AsType[config.Errors](err); ok {
-		var texts []string
-		for _, one := range all {
-			texts = append(texts, one.Error())
+func faults(err error) (texts []string) {
+	if joined, ok := errors.AsType[several](err); ok {
+		for _, one := range joined.Unwrap() {
+			texts = append(texts, faults(one)...)
 		}
 		return texts
 	}
-	text := err.Error()
-	return strings.Split(text, "\n")
+	return []string{err.Error()}
 }
 
 // prepare makes of the settings what is to be in force, and touches nothing that

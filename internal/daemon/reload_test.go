@@ -229,6 +229,12 @@ func TestReloadFaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.refuses(good+"users: {file: users}\n", "the password is not hashed")
+	for _, name := range []string{"one", "two"} {
+		if err := os.WriteFile(filepath.Join(s.dir, name), []byte("not a host in "+name+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.refuses(good+"sets: {a: {hosts: one}, b: {hosts: two}}\n", "two:1:1:")
 	s.says("rulez: 1\nlistenerz: 2\n")
 	check, reload := Check(s.file()), s.Reload(t.Context())
 	if reload == nil || check.Error() != reload.Error() {
@@ -236,7 +242,8 @@ func TestReloadFaults(t *testing.T) {
 	}
 	proxytest.Eventually(t, "a line for each fault", func() bool {
 		said := s.said.String()
-		return strings.Contains(said, `unknown key \"rulez\"`) && strings.Contains(said, `unknown key \"listenerz\"`)
+		return strings.Contains(said, `unknown key \"rulez\"`) && strings.Contains(said, `unknown key \"listenerz\"`) &&
+			strings.Contains(said, "one:1:1:") && strings.Contains(said, "two:1:1:")
 	})
 	s.reloads(good)
 	lives(t, "in the end", bob)
