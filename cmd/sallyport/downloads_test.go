@@ -16,19 +16,45 @@ import (
 	"time"
 )
 
-// serveFiles runs a web server outside that serves the folder, plain and over
-// TLS, and can serve a part of a file. It counts the parts that it was asked for.
-func (o *office) serveFiles(t *testing.T, root string) (parts *atomic.Int32) {
+// serveFiles runs a web server outside that serves the folder, plain and over TLS.
+func (o *office) serveFiles(t *testing.T, root string) {
 	t.Helper()
-	parts = new(atomic.Int32)
-	files := http.FileServer(http.Dir(root))
-	o.serveWeb(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Range") != "" {
-			parts.Add(1)
+	o.serveWeb(t, http.FileServer(http.Dir(root)))
+}
+
+// meeting serves files, and a part of a file too, but ends no answer before three
+// parts were asked for: else a fast first connection would have it all.
+type meeting struct {
+	files http.Handler
+	parts atomic.Int32
+	met   chan struct{} // closed when three parts were asked for
+}
+
+func (m *meeting) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Header.Get("Range") != "" && m.parts.Add(1) == 3 {
+		close(m.met)
+	}
+	m.files.ServeHTTP(&held{ResponseWriter: w, until: m.met, gone: r.Context().Done()}, r)
+}
+
+// held is an answer that stops in its midst until it may go on.
+type held struct {
+	http.ResponseWriter
+	until, gone <-chan struct{}
+	written     int
+}
+
+func (h *held) Write(b []byte) (int, error) {
+	if h.written > 64<<10 {
+		select {
+		case <-h.until:
+		case <-h.gone:
+		case <-time.After(paperPatience):
 		}
-		files.ServeHTTP(w, r)
-	}))
-	return parts
+	}
+	n, err := h.ResponseWriter.Write(b)
+	h.written += n
+	return n, err
 }
 
 // TestParallelDownload has aria2 fetch one file over four connections at once,
@@ -45,7 +71,8 @@ func TestParallelDownload(t *testing.T) {
 				if err := os.WriteFile(filepath.Join(root, "file"), content, 0o644); err != nil {
 					t.Fatal(err)
 				}
-				parts := o.serveFiles(t, root)
+				server := &meeting{files: http.FileServer(http.Dir(root)), met: make(chan struct{})}
+				o.serveWeb(t, server)
 				proxy, user := "http://"+officeProxy, ""
 				if login {
 					proxy, user = "http://"+officeLogin+"@"+officeProxy, officeUser
@@ -59,7 +86,7 @@ func TestParallelDownload(t *testing.T) {
 					t.Fatal(err)
 				}
 				sameBytes(t, "fetched", got, content)
-				if n := parts.Load(); n < 3 { // the first connection may ask for all
+				if n := server.parts.Load(); n < 3 { // the first connection may ask for all
 					t.Errorf("the file was fetched in %d parts more", n)
 				}
 				port := map[string]string{"http": ":80", "https": ":443"}[scheme]
