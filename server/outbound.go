@@ -83,7 +83,7 @@ func (o ownAddress) DialContext(ctx context.Context, network, to string) (net.Co
 		return nil, err
 	}
 	d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(o.ip, 0))}
-	return d.DialContext(ctx, network, to)
+	return dialTCP(ctx, d, network, to)
 }
 
 func (o ownAddress) Listen(ctx context.Context, network, to string) (net.Listener, error) {

@@ -336,9 +336,10 @@ func (s *Server) logger() *slog.Logger {
 }
 
 // direct is the Outbound of the operating system's own network.
-type direct struct {
-	net.Dialer
-	net.ListenConfig
+type direct struct{ net.ListenConfig }
+
+func (direct) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	return dialTCP(ctx, net.Dialer{}, network, address)
 }
 
 func (s *Server) outbound() Outbound {

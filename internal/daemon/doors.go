@@ -78,7 +78,7 @@ func (d *door) changed(ctx context.Context, s *server.Server, l config.Listener,
 		}
 		return next, nil
 	}
-	var lc net.ListenConfig
+	lc := listenConfig()
 	next.socket, err = lc.Listen(ctx, networkOf(l.Listen), l.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("the listener %q cannot open its address: %w", l.Name, err)
