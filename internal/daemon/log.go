@@ -1,10 +1,12 @@
 package daemon
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 
@@ -51,51 +53,55 @@ func (sessionLog) Opened(*server.Session) {}
 
 // Closed writes the line.
 func (l sessionLog) Closed(s *server.Session, reason error) {
-	line := []any{"id", s.ID, "listener", s.Listener, "client", s.Client.String()}
+	ctx := context.Background() // a line waits for nothing
+	if !l.log.Enabled(ctx, slog.LevelInfo) {
+		return
+	}
+	line := make([]slog.Attr, 0, 24)
+	line = append(line, slog.Uint64("id", s.ID), slog.String("listener", s.Listener), slog.String("client", s.Client.String()))
 	if s.Through.IsValid() {
-		line = append(line, "through", s.Through.String())
+		line = append(line, slog.String("through", s.Through.String()))
 	}
 	if s.TLS {
-		line = append(line, "tls", true)
+		line = append(line, slog.Bool("tls", true))
 	}
 	if s.Protocol != "" {
-		line = append(line, "protocol", string(s.Protocol))
+		line = append(line, slog.String("protocol", string(s.Protocol)))
 	}
 	if s.HTTP2 {
-		line = append(line, "http", 2)
+		line = append(line, slog.Int("http", 2))
 	}
 	if s.Command != 0 || s.Target != (socks.Addr{}) {
-		line = append(line, request(s)...)
+		line = appendRequest(line, s)
 	}
 	line = append(line,
-		"up", s.Up(), "down", s.Down(),
-		"took", fmt.Sprintf("%.3fs", time.Since(s.Started).Seconds()),
-		"reason", string(server.ReasonOf(reason)))
+		slog.Int64("up", s.Up()), slog.Int64("down", s.Down()),
+		slog.String("took", strconv.FormatFloat(time.Since(s.Started).Seconds(), 'f', 3, 64)+"s"),
+		slog.String("reason", string(server.ReasonOf(reason))))
 	if detail := detailOf(reason); detail != "" {
-		line = append(line, "detail", detail)
+		line = append(line, slog.String("detail", detail))
 	}
-	l.log.Info("session", line...)
+	l.log.LogAttrs(ctx, slog.LevelInfo, "session", line...)
 }
 
-// request is what is known once the client has said what it wants.
-func request(s *server.Session) []any {
-	line := []any{
-		"user", access.Escape(s.Identity.Name), "proof", proof(s.Identity.Proof),
-		"command", command(s.Command), "target", s.Target.String(),
-	}
+// appendRequest appends what is known once the client has said what it wants.
+func appendRequest(line []slog.Attr, s *server.Session) []slog.Attr {
+	line = append(line,
+		slog.String("user", access.Escape(s.Identity.Name)), slog.String("proof", proof(s.Identity.Proof)),
+		slog.String("command", command(s.Command)), slog.String("target", s.Target.String()))
 	switch s.Command {
 	case socks.Bind:
-		line = append(line, "primary", s.Primary)
+		line = append(line, slog.String("primary", s.Primary))
 	case socks.Associate:
-		line = append(line, "dropped", s.Dropped())
+		line = append(line, slog.Int64("dropped", s.Dropped()))
 	}
 	if s.Via != "" {
-		line = append(line, "via", s.Via)
+		line = append(line, slog.String("via", s.Via))
 	}
 	if s.Proxy != "" {
-		line = append(line, "proxy", s.Proxy)
+		line = append(line, slog.String("proxy", s.Proxy))
 	}
-	return append(line, "address", address(s.Address), "bound", address(s.Bound), "rule", s.Rule)
+	return append(line, slog.String("address", address(s.Address)), slog.String("bound", address(s.Bound)), slog.String("rule", s.Rule))
 }
 
 func proof(p server.Proof) string {

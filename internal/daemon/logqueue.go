@@ -12,9 +12,10 @@ import (
 // pager, a journal that hangs) must not hold up sessions. What does not fit is
 // lost, and said to be.
 type logQueue struct {
-	lines chan []byte
-	lost  atomic.Int64
-	ended chan struct{}
+	lines  chan []byte
+	lost   atomic.Int64
+	ending chan struct{} // closed with lines: nobody pauses any more
+	ended  chan struct{}
 
 	mu     sync.Mutex
 	closed bool // lines is closed
@@ -23,18 +24,24 @@ type logQueue struct {
 // Bounds of a log whose reader is slow.
 const (
 	logQueueLines = 8192
-	logQueueBatch = 32 << 10        // bytes in one write
-	logQueueEnd   = 2 * time.Second // what it gets to take the last lines
+	logQueueBatch = 32 << 10              // bytes in one write
+	logQueuePause = 10 * time.Millisecond // between two writes: a busy log is written in few
+	logQueueEnd   = 2 * time.Second       // what it gets to take the last lines
 )
 
 // newLogQueue starts handing lines to w. sayLost writes to w, at once, that so
 // many lines were lost. close must be called.
 func newLogQueue(w io.Writer, sayLost func(lines int64)) *logQueue {
-	q := &logQueue{lines: make(chan []byte, logQueueLines), ended: make(chan struct{})}
+	q := &logQueue{lines: make(chan []byte, logQueueLines), ending: make(chan struct{}), ended: make(chan struct{})}
 	go func() {
 		defer close(q.ended)
+		var next time.Time // when to write again
 		for line := range q.lines {
+			q.pause(time.Until(next))
 			lines, count := q.more(line)
+			if next = time.Now().Add(logQueuePause); len(lines) >= logQueueBatch {
+				next = time.Time{} // there is more
+			}
 			if _, err := w.Write(lines); err != nil {
 				q.lost.Add(count) // a full disk; it may be mended
 				continue
@@ -45,6 +52,19 @@ func newLogQueue(w io.Writer, sayLost func(lines int64)) *logQueue {
 		}
 	}()
 	return q
+}
+
+// pause lets lines gather.
+func (q *logQueue) pause(d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-q.ending:
+	}
 }
 
 // more puts the lines that wait already behind line, up to logQueueBatch, so
@@ -85,6 +105,7 @@ func (q *logQueue) close() {
 	q.mu.Lock()
 	q.closed = true
 	close(q.lines)
+	close(q.ending)
 	q.mu.Unlock()
 	timer := time.NewTimer(logQueueEnd)
 	defer timer.Stop()

@@ -77,7 +77,8 @@ func TestLogOnAFullDisk(t *testing.T) {
 		log, _, end := newLogger(w, config.Log{Format: "text"})
 		for range 5 {
 			log.Info("line")
-			synctest.Wait() // or they would be one write
+			time.Sleep(logQueuePause) // or they would be one write
+			synctest.Wait()
 		}
 		end()
 		if said := w.String(); strings.Count(said, "msg=line") != 2 || !strings.Contains(said, "lines=3") {
@@ -104,7 +105,7 @@ func TestLogInBatches(t *testing.T) {
 		w := &writes{stalling: stalling{goOn: make(chan struct{})}}
 		log, _, end := newLogger(w, config.Log{Format: "text"})
 		log.Info("first")
-		synctest.Wait()
+		synctest.Wait() // it is not held back
 		for range 100 {
 			log.Info("line")
 		}

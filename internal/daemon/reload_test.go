@@ -197,9 +197,7 @@ func TestReloadRules(t *testing.T) {
 	s.reloads(oneListener + "rules: {allow: all, to: any}\nlog: {format: json, level: debug}\ntimeouts: {handshake: 11s}")
 	proxytest.Granted4(t, s.connects(s.at("lan"), "bob", other))
 	lives(t, "what a rule allows", bob)
-	if said := s.said.String(); !strings.Contains(said, `"msg":"the settings were read anew`) {
-		t.Errorf("the log has not changed its format: %s", said)
-	}
+	proxytest.Eventually(t, "the log changes its format", func() bool { return strings.Contains(s.said.String(), `"msg":"the settings were read anew`) })
 }
 
 // TestReloadFaults: whatever is wrong, all stays as it was.
