@@ -247,6 +247,7 @@ rules: {allow: everything, from: loopback, to: any}
 `})
 	echo := paperEcho(t, nil, "127.0.0.1:0")
 	before := s.descriptors(t)
+	openings := []string{"\x04\x01\x00", "", "\x05\x02\x00", "\x05\x01\x00\x05\x01", "GET http://x/ HTT", "CONNECT x:1 HTTP/1.1\r\nHost: x"}
 	for _, c := range []struct {
 		name    string
 		sources int
@@ -260,13 +261,25 @@ rules: {allow: everything, from: loopback, to: any}
 			half := make([]*paperConn, 500)
 			for i := range half {
 				half[i] = s.dial(t, fmt.Sprintf("127.0.7.%d", 1+i%c.sources))
-				half[i].sends([]byte{4, 1, 0})
+				half[i].says(openings[i%len(openings)])
 			}
-			good := s.dial(t, c.from)
-			good.sends(paperAsk(paperCONNECT, echo, "bob"))
-			good.granted()
-			good.echoes()
-			good.leaves()
+			for _, request := range []func(*paperConn){
+				func(c *paperConn) { c.sends(paperAsk(paperCONNECT, echo, "bob")); c.granted() },
+				func(c *paperConn) {
+					c.sends(paper5Open(paper5Ask(paperCONNECT, echo)))
+					c.hears(paper5ChoseNone)
+					c.granted5()
+				},
+				func(c *paperConn) {
+					c.sends(paperHTTPTunnel(echo.Addr().String(), echo.Port()))
+					c.hears("HTTP/1.1 200 Connection established\r\n\r\n")
+				},
+			} {
+				good := s.dial(t, c.from)
+				request(good)
+				good.echoes()
+				good.leaves()
+			}
 			for _, c := range half {
 				c.leaves()
 			}
