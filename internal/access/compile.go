@@ -1,7 +1,9 @@
 package access
 
 import (
+	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -18,6 +20,7 @@ type Policy struct {
 	rules    []compiled
 	resolver Resolver
 	ident    Ident
+	identd   func(ctx context.Context, local, client netip.AddrPort) (string, error) // nil: ident
 	hours    map[string]*Schedule
 	clock    func() time.Time
 	index    index
@@ -29,6 +32,9 @@ type Policy struct {
 type Options struct {
 	Resolver Resolver // nil: the operating system's
 	Ident    Ident
+	// Identd answers in the place of the client's identd, as [Ident.Ask] does; nil:
+	// Ident asks.
+	Identd func(ctx context.Context, local, client netip.AddrPort) (string, error)
 	// ListenerHours are the hours of listeners by their names: outside of them
 	// every request is refused. A listener that is not in it is always open.
 	ListenerHours map[string]*Schedule
@@ -74,7 +80,7 @@ type setIndex struct {
 // NewPolicy returns the policy with these rules, of which it keeps a copy: the
 // slices in them must not be changed any more.
 func NewPolicy(rules []Rule, o Options) *Policy {
-	p := &Policy{resolver: o.Resolver, ident: o.Ident, hours: o.ListenerHours, clock: o.Now}
+	p := &Policy{resolver: o.Resolver, ident: o.Ident, identd: o.Identd, hours: o.ListenerHours, clock: o.Now}
 	x := &p.index
 	n := len(rules)
 	x.all = newBits(n)

@@ -2,6 +2,7 @@ package access
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -9,6 +10,11 @@ import (
 
 // maxField is the longest text from outside that a log line carries, in bytes.
 const maxField = 255
+
+const (
+	cutMark  = "..."
+	maxPiece = 4 * utf8.UTFMax // what one character can become
+)
 
 // Escape makes text from outside fit to stand in a log: what is not printable
 // becomes \xNN, so that nothing a client sends can form a line of its own or
@@ -30,10 +36,43 @@ func Escape(s string) string {
 			}
 		}
 		if b.Len()+len(piece) > maxField {
-			b.WriteString("...")
+			b.WriteString(cutMark)
 			break
 		}
 		b.WriteString(piece)
 	}
 	return b.String()
+}
+
+// Unescape returns the text of which [Escape] has made s. It fails where s was
+// made by nothing of the kind, or may have been cut: then what is missing is lost.
+func Unescape(s string) (text string, ok bool) {
+	if len(s) > maxField-maxPiece && strings.HasSuffix(s, cutMark) {
+		return "", false
+	}
+	var b strings.Builder
+	for s != "" {
+		plain, rest, found := strings.Cut(s, `\`)
+		b.WriteString(plain)
+		if !found {
+			break
+		}
+		var c uint64
+		var err error
+		switch {
+		case strings.HasPrefix(rest, `\`):
+			c, rest = '\\', rest[1:]
+		case len(rest) >= 3 && rest[0] == 'x':
+			c, err = strconv.ParseUint(rest[1:3], 16, 8)
+			rest = rest[3:]
+		default:
+			err = strconv.ErrSyntax
+		}
+		if err != nil {
+			return "", false
+		}
+		b.WriteByte(byte(c))
+		s = rest
+	}
+	return b.String(), true
 }

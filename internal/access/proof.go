@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/sallyport/sallyport/server"
 )
@@ -96,7 +97,7 @@ func (d *decision) confirm(ctx context.Context) error {
 		d.proofErr = fmt.Errorf("%w: %w", server.NoIdentd, errRelayed)
 		return d.proofErr
 	}
-	name, err := d.policy.ident.Ask(ctx, d.request.Local, d.request.Client)
+	name, err := d.policy.askIdentd(ctx, d.request.Local, d.request.Client)
 	switch {
 	case err != nil:
 		d.proofErr = err
@@ -107,6 +108,13 @@ func (d *decision) confirm(ctx context.Context) error {
 		d.list(name)
 	}
 	return d.proofErr
+}
+
+func (p *Policy) askIdentd(ctx context.Context, local, client netip.AddrPort) (string, error) {
+	if p.identd != nil {
+		return p.identd(ctx, local, client)
+	}
+	return p.ident.Ask(ctx, local, client)
 }
 
 var errNotAskedAgain = errors.New("the client's identd was not asked when the session began")

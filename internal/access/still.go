@@ -45,6 +45,20 @@ func (d *decision) again(reached bool) (server.Grant, error) {
 	return d.decide(ctx)
 }
 
+// Foretell returns the identity that the right password of a user would prove. It
+// fails, wrapping [server.BadLogin], for a user who is not there. A nil Passwords
+// knows none.
+func (p *Passwords) Foretell(name string) (server.Identity, error) {
+	if p == nil {
+		return server.Identity{}, fmt.Errorf("%w: %w", server.BadLogin, errNoUsers)
+	}
+	mark, known := p.file.now.Load().accounts.marks[name]
+	if !known {
+		return server.Identity{}, errWrongLogin
+	}
+	return server.Identity{Name: name, Proof: server.Password, Mark: mark}, nil
+}
+
 // Still says whether a login that was right is so by the users file of now: the
 // user is there, with the same password. An identity that rests on no password is
 // none of its affair. A nil Passwords knows no user.
