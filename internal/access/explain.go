@@ -80,6 +80,9 @@ func (p *Policy) Explain(ctx context.Context, r *server.Request) Explanation {
 		if miss == "" && e.Err == nil {
 			e.Limits = rule.Limits
 		}
+		if miss == "" && e.Err != nil && e.Grant.Rule == "" {
+			e.Steps[len(e.Steps)-1].Text = "the target's name has to be looked up for it, and that failed"
+		}
 	}
 	return e
 }

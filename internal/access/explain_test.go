@@ -2,6 +2,7 @@ package access
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -212,6 +213,23 @@ func TestStill(t *testing.T) {
 		_, err := newPolicy(resolver, test.rules...).Still(held)
 		if server.ReasonOf(err) != test.want || resolver.asked.Load() > 0 {
 			t.Errorf("%s: %v, want %v; %d names looked up", test.name, err, test.want, resolver.asked.Load())
+		}
+	}
+}
+
+// TestExplainIdentd: what is said in the place of identd is taken as what it says.
+func TestExplainIdentd(t *testing.T) {
+	rules := []Rule{{Name: "by identd", Users: &Users{Any: true}, Proofs: []server.Proof{server.Ident}}}
+	q := newRequest(t, "8.8.8.8:80", "fred")
+	for says, want := range map[string]server.Reason{"fred": server.Closed, "bob": server.OtherUser, "": server.NoIdentd} {
+		p := NewPolicy(rules, Options{Identd: func(_ context.Context, local, client netip.AddrPort) (string, error) {
+			if says == "" || local != q.Local || client != q.Client {
+				return "", server.NoIdentd
+			}
+			return says, nil
+		}})
+		if e := p.Explain(t.Context(), q); server.ReasonOf(e.Err) != want {
+			t.Errorf("identd says %q: %v, want %s", says, e.Err, want)
 		}
 	}
 }

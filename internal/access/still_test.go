@@ -146,7 +146,15 @@ func TestLoginThatIsStillGood(t *testing.T) {
 	const eve = "eve:$2y$04$QwK.BLnEkcjlnwN3jl7NouSvBEFx.2cB4c1G8lSsB3Ecmdj3R3cYq\n"
 	u := newUsersAt(t, bob)
 	p := NewPasswords(&Policy{}, u.UsersFile, nil)
-	id := server.Identity{Name: "bob", Proof: server.Password, Mark: u.now.Load().accounts.marks["bob"]}
+	id, err := p.Foretell("bob")
+	if want := (server.Identity{Name: "bob", Proof: server.Password, Mark: u.now.Load().accounts.marks["bob"]}); id != want || err != nil {
+		t.Errorf("bob's password would prove %+v, %v; want %+v", id, err, want)
+	}
+	for _, p := range []*Passwords{p, nil} {
+		if id, err := p.Foretell("eve"); !errors.Is(err, server.BadLogin) || id != (server.Identity{}) {
+			t.Errorf("the password of nobody would prove %+v, %v", id, err)
+		}
+	}
 	for _, step := range []struct {
 		lines string
 		want  string
