@@ -183,7 +183,7 @@ func TestAssociate(t *testing.T) {
 	if e.Up() != 4 || e.Down() != 16 || e.Dropped() != 0 {
 		t.Errorf("%d up, %d down, %d dropped; want 4, 16, 0", e.Up(), e.Down(), e.Dropped())
 	}
-	if e.Command != socks.Associate || e.Address != local(target) || e.Bound != a.relay || e.Rule != "anything" {
+	if e.Command != socks.Associate || e.Address != local(target) || e.Bound != a.relay || e.Rule != "anything" || e.To != socks.FromIP(local(target)) {
 		t.Errorf("session %+v", e.Session)
 	}
 	proxytest.Ends(t, a.control)
@@ -390,8 +390,8 @@ func TestAssociateNames(t *testing.T) {
 	a.hears(echo, "by name")
 	a.talks(echo)
 	a.control.Close() // also ends the decisions
-	if e := r.next(Closed); e.Rule != "names" {
-		t.Errorf("rule %q, want that of the first grant", e.Rule)
+	if e := r.next(Closed); e.Rule != "names" || e.To != (socks.Addr{Name: "echo.test", Port: echo.Port()}) {
+		t.Errorf("rule %q to %s, want those of the first grant", e.Rule, e.To)
 	}
 }
 
@@ -445,8 +445,8 @@ func TestAssociateDenied(t *testing.T) {
 	a.send(wrapped(0, local(target), "x"))
 	r.dropped(1)
 	a.control.Close()
-	if e := r.next(Denied); e.Rule != "not there" || e.Up() != 0 {
-		t.Errorf("rule %q, %d up", e.Rule, e.Up())
+	if e := r.next(Denied); e.Rule != "not there" || e.Up() != 0 || e.To != socks.FromIP(local(target)) {
+		t.Errorf("rule %q, to %s, %d up", e.Rule, e.To, e.Up())
 	}
 	a = r.associate(noAddress)
 	a.send(wrapped(0, local(target), "x"))

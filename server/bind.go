@@ -108,7 +108,9 @@ func (x *exchange) mayBind(ctx context.Context) (Grant, error) {
 	if err != nil {
 		return grant, err
 	}
-	anybody := x.anyPeer()
+	if err := Foresee(x.request, grant); err != nil {
+		return grant, err
+	}
 	name := ""
 	if grant.ByName {
 		name = x.request.Target.Name
@@ -118,11 +120,7 @@ func (x *exchange) mayBind(ctx context.Context) (Grant, error) {
 		x.session.note(func(r *Record) { r.Proxy = proxy }) // it is the one to ask: it knows the client's connection
 	}
 	switch {
-	case !anybody && !grant.ByName && !slices.ContainsFunc(grant.Addrs, isHost):
-		return grant, fmt.Errorf("%w: %s is no host's address", BadRequest, x.request.Target.Host())
-	case anybody && !grant.Bind.AnyPeer:
-		return grant, fmt.Errorf("%w: BIND for any peer (DSTIP 0.0.0.0), and the rule does not say any_peer", Denied)
-	case grant.Bind.PrimaryOptional || anybody:
+	case grant.Bind.PrimaryOptional || x.anyPeer():
 		x.leansOn("optional")
 	case held:
 		x.leansOn("held")

@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 )
@@ -58,8 +57,8 @@ func (x *exchange) unresolved() string {
 
 // judge decides, and returns where may be dialled.
 func (x *exchange) judge(ctx context.Context) (passage, error) {
-	if x.request.Target.Port == 0 {
-		return passage{}, fmt.Errorf("%w: port 0", BadRequest)
+	if err := aims(x.request); err != nil {
+		return passage{}, err
 	}
 	grant, err := x.decide(ctx)
 	if err != nil {

@@ -39,6 +39,7 @@ type Record struct {
 	Rule     string         // the rule that decided; empty: none matched, or none was asked
 	Via      string         // the granted Way's; empty: none
 	Proxy    string         // of that way, which proxy it went through; empty: none
+	To       socks.Addr     // of an association, what the first datagrams that were granted were for, or else the first that were not; zero: there were none
 	Primary  string         // of BIND: "held", "missing", or "optional" where the rule does not ask
 }
 

@@ -306,7 +306,7 @@ func (a *association) judge(life context.Context, d *destination) (at netip.Addr
 		at, err = a.choose(ctx, grant.Addrs, d, by)
 	}
 	if life.Err() == nil { // else it was the end that cut the decision short
-		a.note(grant, at, by, err)
+		a.note(grant, d.target, at, by, err)
 	}
 	return at, by, err
 }
@@ -351,7 +351,7 @@ func (a *association) unfit(h netip.AddrPort, by *exit) error {
 }
 
 // note tells the session what was decided: the first grant stands for all.
-func (a *association) note(grant Grant, at netip.AddrPort, by *exit, err error) {
+func (a *association) note(grant Grant, target socks.Addr, at netip.AddrPort, by *exit, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.granted {
@@ -369,7 +369,7 @@ func (a *association) note(grant Grant, at netip.AddrPort, by *exit, err error) 
 			r.Identity = grant.Identity
 		}
 		if err == nil || first {
-			r.Rule, r.Address = grant.Rule, at
+			r.Rule, r.To, r.Address = grant.Rule, target, at
 		}
 		if err == nil {
 			r.Via, r.Proxy = grant.Way.via(), by.proxy
