@@ -38,6 +38,9 @@ func run(args []string, in io.Reader, out, errs io.Writer) int {
 		fmt.Fprintln(errs, err)
 		return exitSettings
 	}
+	if errors.Is(err, errDiffers) {
+		return exitFailed
+	}
 	fmt.Fprintln(errs, "sallyport:", err)
 	if _, ok := errors.AsType[usageError](err); ok {
 		fmt.Fprintln(errs, "See 'sallyport --help'.")
@@ -62,7 +65,7 @@ func newRoot() *cobra.Command {
 	serve := newServe()
 	root.Args, root.RunE = serve.Args, serve.RunE
 	root.Flags().AddFlagSet(serve.Flags())
-	root.AddCommand(serve, newCheck(), newConnect(), newListen(), newUser(), newReload(), newSchema(), newVersion())
+	root.AddCommand(serve, newCheck(), newExplain(), newConnect(), newListen(), newUser(), newReload(), newSchema(), newVersion())
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	return root

@@ -38,7 +38,7 @@ func buildRules(s *config.Settings, before *inForce, log *slog.Logger) (*rules, 
 	if r.lists, err = buildLists(s, log); err != nil {
 		return nil, err
 	}
-	r.policy = buildPolicy(s, r)
+	r.policy = buildPolicy(s, r, access.Options{Resolver: r.resolver})
 	if s.Users.File == "" {
 		return r, nil
 	}
@@ -72,18 +72,17 @@ func buildTimeouts(t config.Timeouts) server.Timeouts {
 	}
 }
 
-func buildPolicy(s *config.Settings, by *rules) *access.Policy {
+// buildPolicy fills in what the settings say of o.
+func buildPolicy(s *config.Settings, by *rules, o access.Options) *access.Policy {
 	var all []access.Rule
 	for _, r := range s.Rules {
 		rule := buildRule(r, by.lists)
 		rule.Way, rule.SendNames = by.ways.of(r)
 		all = append(all, rule)
 	}
-	return access.NewPolicy(all, access.Options{
-		Resolver:      by.resolver,
-		Ident:         access.Ident{Timeout: s.Timeouts.Ident},
-		ListenerHours: by.lists.hours(s.Listeners),
-	})
+	o.Ident = access.Ident{Timeout: s.Timeouts.Ident}
+	o.ListenerHours = by.lists.hours(s.Listeners)
+	return access.NewPolicy(all, o)
 }
 
 func buildResolver(r config.Resolver) access.Resolver {

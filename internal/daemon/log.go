@@ -93,6 +93,9 @@ func appendRequest(line []slog.Attr, s *server.Session) []slog.Attr {
 	case socks.Bind:
 		line = append(line, slog.String("primary", s.Primary))
 	case socks.Associate:
+		if s.To != (socks.Addr{}) {
+			line = append(line, slog.String("to", s.To.String()))
+		}
 		line = append(line, slog.Int64("dropped", s.Dropped()))
 	}
 	if s.Via != "" {

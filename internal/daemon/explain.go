@@ -1,0 +1,268 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/config"
+	"github.com/sallyport/sallyport/server"
+	"github.com/sallyport/sallyport/socks"
+)
+
+// Question is a request to be explained.
+type Question struct {
+	From     netip.Addr      // where the client is
+	User     string          // who it says it is; empty: it does not say
+	Proof    server.Proof    // how that is shown; empty: as the protocol has it
+	Target   socks.Addr      // where it wants to go
+	Command  socks.Command   // zero: connect
+	Protocol server.Protocol // empty: what the rest asks for, else socks5
+	Listener string          // its name; empty: the only one
+	At       time.Time       // zero: now
+}
+
+// QuestionError says that a [Question] makes no sense, and why.
+type QuestionError struct{ text string }
+
+// Error returns the text.
+func (e *QuestionError) Error() string { return e.text }
+
+func badQuestion(format string, args ...any) error {
+	return &QuestionError{fmt.Sprintf(format, args...)}
+}
+
+// Explanation tells how a request fares by the settings, and why.
+type Explanation struct {
+	Allowed bool   `json:"allowed"`
+	Reason  string `json:"reason,omitempty"` // the log's word, where it is not allowed
+	Detail  string `json:"detail,omitempty"` // what there is to say beyond the word
+	Rule    string `json:"rule,omitempty"`   // the rule that decided
+
+	Listener string    `json:"listener"`
+	Protocol string    `json:"protocol"`
+	Command  string    `json:"command"`
+	From     string    `json:"from"`
+	User     string    `json:"user,omitempty"` // who the client turns out to be
+	Proof    string    `json:"proof,omitempty"`
+	Target   string    `json:"target"`
+	At       time.Time `json:"at"`
+
+	Addresses []string  `json:"addresses,omitempty"` // what the target's name resolved to
+	Granted   []string  `json:"granted,omitempty"`   // those of them that may be reached
+	ByName    bool      `json:"by_name,omitempty"`   // an upstream looks the name up
+	Via       string    `json:"via,omitempty"`       // the upstream
+	Outgoing  string    `json:"outgoing,omitempty"`  // the address to leave by
+	Until     time.Time `json:"until,omitzero"`      // when the session would be ended
+	Limits    []string  `json:"limits,omitempty"`
+	Steps     []Step    `json:"steps,omitempty"` // the rules in their order, up to the one that decided
+	Notes     []string  `json:"notes,omitempty"` // what is left to say
+}
+
+// Step is a rule on the way of a request.
+type Step struct {
+	Rule  string   `json:"rule"`
+	Deny  bool     `json:"deny"`
+	Miss  string   `json:"miss,omitempty"`  // the setting that did not match; empty: the rule decided
+	Text  string   `json:"text"`            // the same for a person
+	Wants []string `json:"wants,omitempty"` // where that is the proof: what would have been believed
+}
+
+// Explain decides as [Daemon.Run] would by the same settings, and tells how it came
+// to that. It opens no listening socket and asks no identd; it looks the target's
+// name up where a rule needs it, and blocks as long. Bad settings are a
+// [*SettingsError], a bad question is a [*QuestionError].
+func Explain(ctx context.Context, src Source, ask Question) (*Explanation, error) {
+	r, err := newRehearsal(src)
+	if err != nil {
+		return nil, err
+	}
+	l, err := r.chooseListener(ask.Listener)
+	if err != nil {
+		return nil, err
+	}
+	if err := ask.complete(); err != nil {
+		return nil, err
+	}
+	r.at, r.identd = ask.At, ask.identd
+	q := ask.request(l)
+	o := r.ask(ctx, l, q)
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	var after []access.Step
+	if len(o.Steps) == 0 && isAboutLogins(o.Err, q.Command) {
+		after = r.rules.policy.Explain(ctx, &q).Steps // what would have helped
+	}
+	return r.tell(ask, q, o, after), nil
+}
+
+// isAboutLogins reports whether it is worth it to look at the rules, though the
+// server had not come to them.
+func isAboutLogins(err error, c socks.Command) bool {
+	return server.ReasonOf(err) == server.BadLogin || err != nil && c == socks.Associate
+}
+
+func (r *rehearsal) chooseListener(name string) (config.Listener, error) {
+	var names []string
+	for _, l := range r.settings.Listeners {
+		names = append(names, fmt.Sprintf("%q", nameOf(l)))
+	}
+	if name == "" && len(names) == 1 {
+		return r.settings.Listeners[0], nil
+	}
+	if name == "" {
+		return config.Listener{}, badQuestion("there are several listeners: say with --listener which one of %s", strings.Join(names, ", "))
+	}
+	l, ok := r.listener(name)
+	if !ok {
+		return l, badQuestion("there is no listener %q; there is %s", name, strings.Join(names, ", "))
+	}
+	return l, nil
+}
+
+// complete fills in what was left out, and refuses what no client can ask.
+func (ask *Question) complete() error {
+	if ask.Command == 0 {
+		ask.Command = socks.Connect
+	}
+	if ask.At.IsZero() {
+		ask.At = time.Now()
+	}
+	ask.From = ask.From.Unmap()
+	if ask.Protocol == "" {
+		ask.Protocol = server.SOCKS5
+		if ask.Proof == server.Claimed {
+			ask.Protocol = server.SOCKS4a
+		}
+	}
+	four := isSOCKS4(ask.Protocol)
+	if ask.User != "" && ask.Proof == server.NoProof {
+		ask.Proof = server.Password
+		if four {
+			ask.Proof = server.Claimed
+		}
+	}
+	switch {
+	case ask.User == "" && ask.Proof != server.NoProof:
+		return badQuestion("the proof %s is of a name: say with --user whose", ask.Proof)
+	case ask.Proof == server.Claimed && !four:
+		return badQuestion("a bare claim is possible in SOCKS 4 only: %s has passwords", ask.Protocol)
+	case ask.Proof == server.Password && four:
+		return badQuestion("%s has no passwords: a userid is claimed, and identd may confirm it", ask.Protocol)
+	case ask.Protocol == server.SOCKS4 && !ask.Target.IP.Is4():
+		return badQuestion("socks4 has IPv4 addresses only: its clients look names up themselves; socks4a has names")
+	case ask.Command == socks.Associate && ask.Protocol != server.SOCKS5:
+		return badQuestion("%s has no UDP: socks5 has", ask.Protocol)
+	case ask.Command == socks.Bind && ask.Protocol == server.HTTP:
+		return badQuestion("http has no BIND: SOCKS has")
+	}
+	return nil
+}
+
+var errIdentdNotAsked = fmt.Errorf("%w: identd is not asked here; --proof ident takes it that it confirms the user", server.NoIdentd)
+
+// identd is what the client's identd would say.
+func (ask *Question) identd() (string, error) {
+	if ask.Proof != server.Ident {
+		return "", errIdentdNotAsked
+	}
+	return ask.User, nil
+}
+
+// request is the request of which the server would be asked.
+func (ask *Question) request(l config.Listener) server.Request {
+	return server.Request{
+		Protocol: ask.Protocol, Command: ask.Command, Identity: shown(ask.Protocol, ask.User, ask.Proof),
+		Target: ask.Target, Client: netip.AddrPortFrom(ask.From, 0), Listener: nameOf(l),
+	}
+}
+
+// shown is what a client itself shows of who it is, where it turns out to be user
+// by that proof: what identd says it need not know.
+func shown(p server.Protocol, user string, proof server.Proof) server.Identity {
+	switch four := isSOCKS4(p); {
+	case user == "", proof == server.NoProof, proof == server.Ident && !four:
+		return server.Identity{}
+	case proof == server.Ident:
+		proof = server.Claimed
+	}
+	return server.Identity{Name: user, Proof: proof}
+}
+
+// tell makes an Explanation of what came out. The steps after are of rules that
+// the server would have come to, had it not refused before.
+func (r *rehearsal) tell(ask Question, q server.Request, o outcome, after []access.Step) *Explanation {
+	e := &Explanation{
+		Allowed: o.Err == nil, Rule: o.Grant.Rule,
+		Listener: q.Listener, Protocol: string(q.Protocol), Command: q.Command.String(), From: ask.From.String(),
+		User: access.Escape(o.Grant.Identity.Name), Proof: string(o.Grant.Identity.Proof),
+		Target: q.Target.String(), At: ask.At, Limits: o.Limits,
+	}
+	if q.Target.Name != "" {
+		e.Addresses = addresses(o.Addrs)
+	}
+	for _, s := range append(o.Steps, after...) {
+		e.Steps = append(e.Steps, Step{s.Rule, s.Deny, string(s.Miss), s.Text, spelled(s.Wants)})
+	}
+	e.Notes = r.notes(ask, o)
+	if len(after) > 0 {
+		e.Notes = append(e.Notes, "the server refuses before it looks at the target; what the rules would say is below")
+	}
+	if o.Err != nil {
+		e.Reason, e.Detail, e.Limits = string(server.ReasonOf(o.Err)), detailOf(o.Err), nil
+		return e
+	}
+	e.Granted, e.ByName, e.Until = addresses(o.Grant.Addrs), o.Grant.ByName && q.Target.Name != "", o.Grant.Until
+	for _, rule := range r.settings.Rules {
+		if rule.Name == o.Grant.Rule {
+			e.Via = rule.Via
+			e.Outgoing = strings.Join(addresses([]netip.Addr{rule.Outgoing}), "")
+		}
+	}
+	return e
+}
+
+// notes is what the verdict alone does not tell.
+func (r *rehearsal) notes(ask Question, o outcome) []string {
+	var all []string
+	if o.unread != "" {
+		all = append(all, fmt.Sprintf("nobody reads a %s on this listener: the client is nobody known", o.unread))
+	}
+	if ask.Command == socks.Bind && o.Err == nil && !o.Grant.Bind.PrimaryOptional && !ask.Target.IP.IsUnspecified() {
+		all = append(all, "the client must hold a CONNECT to the same host: else the server refuses with no-primary, for the rule does not say `bind: {primary: optional}`")
+	}
+	if ask.Command == socks.Connect && o.Err == nil && r.listensOn(ask.Target.Port) {
+		all = append(all, "a listener has that port: if the target is this proxy itself, the server refuses with loop")
+	}
+	return all
+}
+
+// listensOn reports whether a listener has the port.
+func (r *rehearsal) listensOn(port uint16) bool {
+	return slices.ContainsFunc(r.settings.Listeners, func(l config.Listener) bool {
+		return strings.HasSuffix(l.Listen, fmt.Sprintf(":%d", port))
+	})
+}
+
+func addresses(addrs []netip.Addr) []string {
+	var all []string
+	for _, a := range addrs {
+		if a.IsValid() {
+			all = append(all, a.String())
+		}
+	}
+	return all
+}
+
+func spelled[T ~string](words []T) []string {
+	var all []string
+	for _, w := range words {
+		all = append(all, string(w))
+	}
+	return all
+}
