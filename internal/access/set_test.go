@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
@@ -303,18 +304,25 @@ func TestSetIsReadAgain(t *testing.T) {
 
 func TestOpenSet(t *testing.T) {
 	dir := t.TempDir()
-	broken := filepath.Join(dir, "broken")
-	if err := os.WriteFile(broken, []byte("a.example\n?\n!\n"), 0o600); err != nil {
-		t.Fatal(err)
+	broken, good := filepath.Join(dir, "broken"), filepath.Join(dir, "good")
+	for path, text := range map[string]string{broken: "a.example\n?\n!\n", good: "a.example\n"} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for path, want := range map[string]string{
 		broken:                     broken + ":\nline 2: ",
 		dir:                        "not a regular file",
 		filepath.Join(dir, "none"): "none: no such file",
 	} {
-		if err := CheckSetFile(path); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := OpenSet("", nil, []string{path}, nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", path, err, want)
 		}
+	}
+	_, err := OpenSet("all of them", nil, []string{broken, good, dir}, nil)
+	if faults, ok := errors.AsType[SetFaults](err); !ok || len(faults) != 2 || faults[0].File != broken || faults[1].File != dir ||
+		!strings.Contains(err.Error(), "line 3: ") || !strings.Contains(err.Error(), "\nthe set's file "+dir) {
+		t.Errorf("the faults of three files: %v", err)
 	}
 	s, err := OpenSet("own", slices.Concat(to("a.example", "*.b.example", "10.0.0.0/8", "any"), []Destination{{}}), nil, nil)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/netip"
+	"strings"
 	"sync/atomic"
 )
 
@@ -29,10 +30,28 @@ type setFile struct {
 	entries *entries
 }
 
+// SetFault is a file of a set that cannot be used.
+type SetFault struct {
+	File string
+	Err  error // it names the file; a [LineFaults], where lines are bad
+}
+
+// SetFaults are the files of a set that cannot be used.
+type SetFaults []SetFault
+
+// Error returns the text of all of them.
+func (f SetFaults) Error() string {
+	var texts []string
+	for _, one := range f {
+		texts = append(texts, one.Err.Error())
+	}
+	return strings.Join(texts, "\n")
+}
+
 // OpenSet returns the set with the given entries, whose classes do not count,
-// and those of the files; parseEntries says what they look like. A file that
-// cannot be read or has faults is an error that names it, and every bad line. Later
-// on that is a line in log, and the set stays as it was.
+// and those of the files; parseEntries says what they look like. Files that
+// cannot be read or have faults are a [SetFaults]. Later on that is a line in log,
+// and the set stays as it was.
 func OpenSet(name string, own []Destination, files []string, log *slog.Logger) (*Set, error) {
 	s := &Set{name: name, log: log}
 	written := newEntries()
@@ -40,26 +59,31 @@ func OpenSet(name string, own []Destination, files []string, log *slog.Logger) (
 		written.add(d)
 	}
 	all := content{written}
+	var faults SetFaults
 	for _, path := range files {
-		f := &setFile{watched: watched{path: path, read: readSet}}
-		data, err := f.open()
+		f, err := openSetFile(path)
 		if err != nil {
-			return nil, err
-		}
-		if f.entries, err = parseSet(path, data); err != nil {
-			return nil, err
+			faults = append(faults, SetFault{path, err})
+			continue
 		}
 		s.files = append(s.files, f)
 		all = append(all, f.entries)
+	}
+	if len(faults) > 0 {
+		return nil, faults
 	}
 	s.now.Store(&all)
 	return s, nil
 }
 
-// CheckSetFile returns what [OpenSet] would find wrong with a file.
-func CheckSetFile(path string) error {
-	_, err := OpenSet("", nil, []string{path}, slog.New(slog.DiscardHandler))
-	return err
+func openSetFile(path string) (*setFile, error) {
+	f := &setFile{watched: watched{path: path, read: readSet}}
+	data, err := f.open()
+	if err != nil {
+		return nil, err
+	}
+	f.entries, err = parseSet(path, data)
+	return f, err
 }
 
 // Name returns what the settings call the set.
@@ -75,7 +99,7 @@ func (s *Set) Len() (hosts, networks int) {
 	return hosts, networks
 }
 
-// Watch looks at the files every second until ctx ends, and takes what has
+// Watch looks at the files twice a second until ctx ends, and takes what has
 // changed; then it calls changed. A decision never waits for it. It is for one
 // goroutine; a set without files needs none.
 func (s *Set) Watch(ctx context.Context, changed func()) {
@@ -92,18 +116,7 @@ func (s *Set) Watch(ctx context.Context, changed func()) {
 // refresh takes the files that have changed, and reports whether there were any.
 func (s *Set) refresh() (changed bool) {
 	for _, f := range s.files {
-		f.look(func(data []byte, err error) {
-			var e *entries
-			if err == nil {
-				e, err = parseSet(f.path, data)
-			}
-			if err != nil {
-				s.log.Error("the set stays as it was", "set", Escape(s.name), "error", Escape(err.Error()))
-				return
-			}
-			f.entries, changed = e, true
-			s.log.Info("a file of the set was read again", "set", Escape(s.name), "file", Escape(f.path), "hosts", e.hosts.count, "prefixes", e.networks.Size())
-		})
+		changed = s.look(f) || changed
 	}
 	if changed {
 		all := content{(*s.now.Load())[0]}
@@ -112,6 +125,25 @@ func (s *Set) refresh() (changed bool) {
 		}
 		s.now.Store(&all)
 	}
+	return changed
+}
+
+// look takes the file if it has changed, and reports whether it did.
+func (s *Set) look(f *setFile) (changed bool) {
+	f.checking.Lock()
+	defer f.checking.Unlock()
+	f.lookNow(func(data []byte, err error) {
+		var e *entries
+		if err == nil {
+			e, err = parseSet(f.path, data)
+		}
+		if err != nil {
+			s.log.Error("the set stays as it was", "set", Escape(s.name), "error", Escape(err.Error()))
+			return
+		}
+		f.entries, changed = e, true
+		s.log.Info("a file of the set was read again", "set", Escape(s.name), "file", Escape(f.path), "hosts", e.hosts.count, "prefixes", e.networks.Size())
+	})
 	return changed
 }
 

@@ -14,8 +14,9 @@ import (
 // changes. Open one with [OpenUsersFile]. Safe for concurrent use.
 type UsersFile struct {
 	watched
-	log *slog.Logger
-	now atomic.Pointer[users]
+	log  *slog.Logger
+	now  atomic.Pointer[users]
+	told atomic.Pointer[users] // those that whoever watches knows of
 }
 
 // users are the content of a users file, and the logins that were right by it.
@@ -40,6 +41,7 @@ func OpenUsersFile(path string, log *slog.Logger) (*UsersFile, error) {
 		return nil, err
 	}
 	f.now.Store(&users{a, newVerified()})
+	f.told.Store(f.now.Load())
 	return f, nil
 }
 
@@ -50,13 +52,12 @@ func CheckUsersFile(path string) error {
 }
 
 // Watch looks at the file twice a second until ctx ends, and calls changed when
-// other users are in force than before, whoever has read them.
+// other users are in force than before, whoever has read them, and be it between
+// two that watch.
 func (f *UsersFile) Watch(ctx context.Context, changed func()) {
-	known := f.now.Load()
 	watch(ctx, func() {
 		f.Look()
-		if now := f.now.Load(); now != known {
-			known = now
+		if now := f.now.Load(); f.told.Swap(now) != now {
 			changed()
 		}
 	})

@@ -25,40 +25,44 @@ func buildRules(s *config.Settings, before *inForce, log *slog.Logger) (*rules, 
 	if before != nil {
 		known = before.rules.ways
 	}
-	ways, err := buildWays(s, known, log)
-	if err != nil {
-		return nil, err
-	}
-	r := &rules{ways: ways}
+	r := &rules{}
+	var ofWays, ofLists error
+	r.ways, ofWays = buildWays(s, known, log)
 	if before != nil && reflect.DeepEqual(before.settings.Resolver, s.Resolver) {
 		r.resolver = before.rules.resolver
 	} else {
 		r.resolver = buildResolver(s.Resolver)
 	}
-	if r.lists, err = buildLists(s, log); err != nil {
+	r.lists, ofLists = buildLists(s, log)
+	ofUsers := r.openUsers(s, before, log)
+	if err := joinFaults(ofWays, ofLists, ofUsers); err != nil {
 		return nil, err
 	}
 	r.policy = buildPolicy(s, r, access.Options{Resolver: r.resolver})
-	if s.Users.File == "" {
-		return r, nil
-	}
-	if before != nil && before.rules.file != nil && before.settings.Users == s.Users {
-		if err = access.CheckUsersFile(s.Users.File); err == nil {
-			r.file = before.rules.file
-			r.file.Look()
-		}
-	} else {
-		r.file, err = access.OpenUsersFile(s.Users.File, log)
-	}
 	switch {
-	case err != nil:
-		return nil, placed(s.Users.File, err)
+	case r.file == nil:
 	case before != nil && before.rules.passwords != nil:
 		r.passwords = before.rules.passwords.Renewed(r.policy, r.file)
 	default:
 		r.passwords = access.NewPasswords(r.policy, r.file, log)
 	}
 	return r, nil
+}
+
+// openUsers reads the users file, if there is to be one.
+func (r *rules) openUsers(s *config.Settings, before *inForce, log *slog.Logger) (err error) {
+	switch {
+	case s.Users.File == "":
+		return nil
+	case before != nil && before.rules.file != nil && before.settings.Users == s.Users:
+		if err = access.CheckUsersFile(s.Users.File); err == nil {
+			r.file = before.rules.file
+			r.file.Look()
+		}
+	default:
+		r.file, err = access.OpenUsersFile(s.Users.File, log)
+	}
+	return placed(s.Users.File, err)
 }
 
 func buildTimeouts(t config.Timeouts) server.Timeouts {

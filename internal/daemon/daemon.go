@@ -32,8 +32,10 @@ type Daemon struct {
 	control net.Listener // the admin socket; nil: there is none
 	started time.Time
 
-	mu      sync.Mutex // held through a reload
-	inForce *inForce
+	reloading sync.Mutex // held through a reload, and taken before mu
+
+	mu      sync.Mutex
+	inForce *inForce // changed by who holds reloading, too
 	run     *running // nil before Run, and again once it takes no new clients
 	last    *admin.Reload
 }

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -40,7 +39,7 @@ func openDoors(ctx context.Context, s *server.Server, wanted []config.Listener, 
 	}
 	if len(faults) > 0 {
 		closeDoors(opened)
-		return nil, errors.Join(faults...)
+		return nil, joinFaults(faults...)
 	}
 	return doors, nil
 }
@@ -91,6 +90,11 @@ func closeDoors(doors []*door) {
 	for _, d := range doors {
 		d.socket.Close()
 	}
+}
+
+// newDoors returns those of doors whose sockets others have not.
+func newDoors(doors, others []*door) []*door {
+	return slices.DeleteFunc(slices.Clone(doors), func(d *door) bool { return has(others, d.socket) })
 }
 
 // has reports whether one of the doors has the socket.

@@ -36,6 +36,7 @@ func buildLists(s *config.Settings, log *slog.Logger) (lists, error) {
 func openSets(written map[string]config.Set, log *slog.Logger) (map[string]*access.Set, error) {
 	sets := map[string]*access.Set{}
 	var faults []error
+	told := map[string]bool{}
 	for _, name := range slices.Sorted(maps.Keys(written)) {
 		w := written[name]
 		var entries []access.Destination
@@ -44,22 +45,16 @@ func openSets(written map[string]config.Set, log *slog.Logger) (map[string]*acce
 		}
 		files := slices.Concat(w.Hosts, w.Prefixes)
 		set, err := access.OpenSet(name, entries, files, log)
-		if err != nil {
-			faults = append(faults, setFaults(files)...)
+		found, _ := errors.AsType[access.SetFaults](err)
+		for _, f := range found {
+			if !told[f.File] { // another set has it, too
+				faults = append(faults, placed(f.File, f.Err))
+			}
+			told[f.File] = true
 		}
 		sets[name] = set
 	}
-	return sets, errors.Join(faults...)
-}
-
-// setFaults returns what is wrong with each file of a set.
-func setFaults(files []string) (faults []error) {
-	for _, file := range files {
-		if err := access.CheckSetFile(file); err != nil {
-			faults = append(faults, placed(file, err))
-		}
-	}
-	return faults
+	return sets, joinFaults(faults...)
 }
 
 // hours are the schedules of the listeners that have one.

@@ -23,20 +23,27 @@ var errNotRunning = errors.New("the server is starting or stopping")
 // they have a fault, or a new listener cannot open its address, those before stay
 // as they are, and it returns an [*admin.Faults]. Sessions whose right is gone by
 // the new settings are ended. It blocks until that is done, and may be called from
-// many goroutines at once.
+// many goroutines at once. Reading may take its time (long lists): meanwhile
+// sessions are revoked, and the server stops, as ever.
 func (d *Daemon) Reload(ctx context.Context) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.run == nil {
+	d.reloading.Lock()
+	defer d.reloading.Unlock()
+	if !d.isRunning() {
 		return errNotRunning
 	}
 	next, err := d.prepare(ctx)
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if err != nil {
 		d.last = &admin.Reload{At: time.Now(), Faults: err.Error()}
 		for _, fault := range faults(err) {
-			d.log.Error("the settings cannot be used: those before stay in force", "fault", fault)
+			d.log.Error("the settings cannot be used: those before stay in force", "fault", fault.Error())
 		}
 		return &admin.Faults{Text: err.Error()}
+	}
+	if d.run == nil {
+		closeDoors(newDoors(next.doors, d.inForce.doors))
+		return errNotRunning
 	}
 	d.putInForce(next)
 	d.last = &admin.Reload{At: time.Now()}
@@ -44,25 +51,14 @@ func (d *Daemon) Reload(ctx context.Context) error {
 	return nil
 }
 
-// several are errors that were joined.
-type several interface {
-	error
-	Unwrap() []error
-}
-
-// faults takes apart what was joined.
-func faults(err error) (texts []string) {
-	if joined, ok := errors.AsType[several](err); ok {
-		for _, one := range joined.Unwrap() {
-			texts = append(texts, faults(one)...)
-		}
-		return texts
-	}
-	return []string{err.Error()}
+func (d *Daemon) isRunning() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.run != nil
 }
 
 // prepare makes of the settings what is to be in force, and touches nothing that
-// is. Callers hold mu.
+// is. Callers hold reloading.
 func (d *Daemon) prepare(ctx context.Context) (*inForce, error) {
 	s, err := d.source.load()
 	if err != nil {
@@ -85,6 +81,7 @@ func (d *Daemon) putInForce(next *inForce) {
 	before := d.inForce
 	d.inForce = next
 	d.setLog(next.settings.Log)
+	warnOfLimits(next.settings, d.log)
 	d.server.SetTimeouts(buildTimeouts(next.settings.Timeouts))
 	d.ruling.now.Store(next.rules) // before anybody comes by a new door
 	for _, one := range next.doors {
@@ -94,11 +91,7 @@ func (d *Daemon) putInForce(next *inForce) {
 			d.run.serve(one)
 		}
 	}
-	for _, one := range before.doors {
-		if !has(next.doors, one.socket) {
-			one.socket.Close() // its sessions are judged like all others
-		}
-	}
+	closeDoors(newDoors(before.doors, next.doors)) // their sessions are judged like all others
 	d.run.watchRules(next.rules)
 	if next.settings.Admin != before.settings.Admin {
 		d.log.Warn("another admin socket is used only after a restart")

@@ -34,29 +34,55 @@ func Check(file string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := buildWays(s, nil, nil); err != nil {
-		return err
-	}
-	_, err = openSets(s.Sets, slog.New(slog.DiscardHandler))
+	_, ofWays := buildWays(s, nil, nil)
+	_, ofSets := openSets(s.Sets, slog.New(slog.DiscardHandler))
+	var ofUsers error
 	if s.Users.File != "" {
-		err = errors.Join(err, usersFault(s.Users.File, access.CheckUsersFile(s.Users.File)))
+		ofUsers = placed(s.Users.File, access.CheckUsersFile(s.Users.File))
 	}
-	if err != nil {
+	if err := joinFaults(ofWays, ofSets, ofUsers); err != nil {
 		return &SettingsError{err}
 	}
 	return nil
 }
 
-// usersFault shows what is wrong with a users file, if anything is.
-func usersFault(file string, err error) error {
-	if err == nil {
+// faultList are the faults of several files, each with its place.
+type faultList []error
+
+// Error returns the text of all of them.
+func (l faultList) Error() string { return errors.Join(l...).Error() }
+
+// joinFaults returns all faults as one error, nil where there are none.
+func joinFaults(errs ...error) error {
+	var all faultList
+	for _, err := range errs {
+		if err != nil {
+			all = append(all, faults(err)...)
+		}
+	}
+	if len(all) == 0 {
 		return nil
 	}
-	return placed(file, err)
+	return all
+}
+
+// faults takes apart what is several faults.
+func faults(err error) []error {
+	if all, ok := errors.AsType[faultList](err); ok {
+		return all
+	}
+	if placed, ok := errors.AsType[config.Errors](err); ok {
+		var all []error
+		for _, one := range placed {
+			all = append(all, one)
+		}
+		return all
+	}
+	return []error{err}
 }
 
 // placed shows the faults in the lines of a file as those of the settings are
-// shown.
+// shown. No fault is none.
 func placed(file string, err error) error {
 	lines, ok := errors.AsType[access.LineFaults](err)
 	if !ok {
