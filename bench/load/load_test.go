@@ -4,7 +4,10 @@ package load
 
 import (
 	"context"
+	"net"
 	"os"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -34,6 +37,45 @@ func TestModes(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestRefusals: what is granted is a fault of the measurement, and so is what is no answer.
+func TestRefusals(t *testing.T) {
+	for _, c := range []struct {
+		protocol Protocol
+		answer   string
+		wrong    string
+	}{
+		{Socks4, "\x00\x5b\x00\x00\x00\x00\x00\x00", ""},
+		{Socks4, "\x00\x5a\x00\x00\x00\x00\x00\x00", "the proxy grants 10.0.0.1:443"},
+		{Socks4, "", "the proxy's answer"},
+		{HTTP, "HTTP/1.1 403 Forbidden\r\n\r\na page", ""},
+		{HTTP, "HTTP/1.1 200 Ok\r\n\r\n", "the proxy grants 10.0.0.1:443"},
+	} {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all sync.WaitGroup
+		all.Go(func() {
+			for {
+				conn, err := ln.Accept()
+				if err != nil {
+					return
+				}
+				_, _ = conn.Read(make([]byte, 512))
+				_, _ = conn.Write([]byte(c.answer))
+				conn.Close()
+			}
+		})
+		p := &Proxy{Address: ln.Addr().(*net.TCPAddr).AddrPort(), Protocol: c.protocol, Process: &Process{PID: os.Getpid()}}
+		cost, err := Refusals(t.Context(), p, "10.0.0.1:443", 2, 50*time.Millisecond)
+		if c.wrong == "" && (err != nil || cost.CPU <= 0) || c.wrong != "" && (err == nil || !strings.Contains(err.Error(), c.wrong)) {
+			t.Errorf("%s %q: %+v, %v; want %q", c.protocol, c.answer, cost, err, c.wrong)
+		}
+		ln.Close()
+		all.Wait()
 	}
 }
 

@@ -4,9 +4,11 @@ package load
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"sync/atomic"
 	"time"
 )
@@ -95,6 +97,67 @@ func Sessions(ctx context.Context, p *Proxy, t *Target, workers int, d time.Dura
 	}
 	cost.Worst = setUp.worst()
 	return cost, err
+}
+
+// Refusals asks for what the proxy must refuse, one time after the other in each of workers, for the time d: connect,
+// handshake, refusal, close. The target is host:port, by HTTP with any host, else with an IPv4 address.
+func Refusals(ctx context.Context, p *Proxy, target string, workers int, d time.Duration) (Cost, error) {
+	var count atomic.Int64
+	var answers times
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	var g gang
+	for range workers {
+		g.run(func() error {
+			var took []time.Duration
+			defer func() { answers.add(took) }()
+			for ctx.Err() == nil {
+				began := time.Now()
+				if err := p.refuses(ctx, target); err != nil {
+					if ctx.Err() != nil {
+						return nil
+					}
+					stop()
+					return err
+				}
+				took = append(took, time.Since(began))
+				count.Add(1)
+			}
+			return nil
+		})
+	}
+	cost, err := turn(ctx, p, d, &count)
+	stop()
+	if fault := g.wait(); fault != nil {
+		return Cost{}, fault
+	}
+	cost.Worst = answers.worst()
+	return cost, err
+}
+
+// refuses returns an error unless the proxy refuses what it is asked for.
+func (p *Proxy) refuses(ctx context.Context, target string) error {
+	conn, err := connect(ctx, p.Address)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if p.Protocol == HTTP {
+		_ = conn.SetDeadline(time.Now().Add(patience))
+		err = openHTTP(conn, target)
+	} else {
+		var address netip.AddrPort
+		if address, err = netip.ParseAddrPort(target); err == nil {
+			err = p.Protocol.open(conn, address)
+		}
+	}
+	switch {
+	case err == nil:
+		return fmt.Errorf("the proxy grants %s", target)
+	case errors.Is(err, errRefused):
+		return nil
+	}
+	return err
 }
 
 // PingPong sends 64 bytes there and back, in each of relays for the time d.

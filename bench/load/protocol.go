@@ -5,6 +5,7 @@ package load
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -22,6 +23,9 @@ const (
 	Socks5 Protocol = "socks5"
 	HTTP   Protocol = "http"
 )
+
+// errRefused is a proper answer by which a proxy refuses.
+var errRefused = errors.New("the proxy refuses")
 
 // open asks for target, and returns when it stands. It reads no byte too many.
 func (p Protocol) open(conn net.Conn, target netip.AddrPort) error {
@@ -43,7 +47,7 @@ func (p Protocol) open(conn net.Conn, target netip.AddrPort) error {
 		ask := append(append([]byte{5, 1, 0, 1}, ip[:]...), port...)
 		return exchange(conn, ask, 10, func(answer []byte) bool { return answer[1] == 0 && answer[3] == 1 })
 	case HTTP:
-		return openHTTP(conn, target)
+		return openHTTP(conn, target.String())
 	}
 	return fmt.Errorf("unknown protocol %q", p)
 }
@@ -58,18 +62,18 @@ func exchange(conn net.Conn, ask []byte, size int, good func([]byte) bool) error
 		return fmt.Errorf("the proxy's answer: %w", err)
 	}
 	if !good(answer) {
-		return fmt.Errorf("the proxy refuses: % x", answer)
+		return fmt.Errorf("%w: % x", errRefused, answer)
 	}
 	return nil
 }
 
 // openHTTP relies on a target that says nothing before it is spoken to: the answer's head is all that comes.
-func openHTTP(conn net.Conn, target netip.AddrPort) error {
+func openHTTP(conn net.Conn, target string) error {
 	if _, err := fmt.Fprintf(conn, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n", target, target); err != nil {
 		return err
 	}
 	head := make([]byte, 0, 4<<10)
-	for !bytes.HasSuffix(head, []byte("\r\n\r\n")) {
+	for !bytes.Contains(head, []byte("\r\n\r\n")) { // a page may follow
 		n, err := conn.Read(head[len(head):cap(head)])
 		if err != nil {
 			return fmt.Errorf("the proxy's answer: %w", err)
@@ -77,7 +81,7 @@ func openHTTP(conn net.Conn, target netip.AddrPort) error {
 		head = head[:len(head)+n]
 	}
 	if _, rest, _ := bytes.Cut(head, []byte(" ")); !bytes.HasPrefix(rest, []byte("200")) {
-		return fmt.Errorf("the proxy refuses: %.60q", head)
+		return fmt.Errorf("%w: %.60q", errRefused, head)
 	}
 	return nil
 }

@@ -35,6 +35,7 @@ type options struct {
 	also   string
 	user   string
 	hog    bool
+	lists  int
 }
 
 func main() {
@@ -51,6 +52,7 @@ func main() {
 	flag.StringVar(&o.also, "also", "", "further builds of this proxy, `NAME=BINARY,...`")
 	flag.StringVar(&o.user, "user", "", "the proxies run as this `USER`; those that cannot are left out")
 	flag.BoolVar(&o.hog, "hog", false, "that user's pipe budget is used up")
+	flag.IntVar(&o.lists, "lists", 0, "other rows: deciding, with so many networks and as many host names that are denied; by proxies that can")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -157,6 +159,9 @@ func (r row) measure(ctx context.Context, y *yard, rn *runner, target *load.Targ
 const crowd = 1500
 
 func allRows(o options) (rows []row) {
+	if o.lists > 0 {
+		return listRows(o)
+	}
 	for _, way := range []load.Direction{load.Down, load.Up, load.Both} {
 		for _, streams := range []int{1, 8, 64} {
 			rows = append(rows, row{
