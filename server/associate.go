@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // AssociatePolicy is a [Policy] that can say of a client, before it has named a
@@ -16,9 +17,11 @@ import (
 type AssociatePolicy interface {
 	Policy
 	// MayAssociate returns nil, or an error that wraps a [Reason]. The request's
-	// Target is where the client says it will send from, and no destination. It
-	// may block, must honour ctx, and is called from many goroutines at once.
-	MayAssociate(ctx context.Context, r *Request) error
+	// Target is where the client says it will send from, and no destination. An
+	// association without a granted destination is ended at until, with the reason
+	// [Schedule]; zero: it is not. It may block, must honour ctx, and is called from
+	// many goroutines at once.
+	MayAssociate(ctx context.Context, r *Request) (until time.Time, err error)
 }
 
 // PacketOutbound is an [Outbound] that can send datagrams. Through one that is
@@ -66,9 +69,11 @@ func (x *exchange) prepare(ctx context.Context, a *association) (netip.AddrPort,
 	t := x.server.timeouts()
 	ctx, end := x.await(ctx, t.Connect, true)
 	defer end()
-	if err := x.mayAssociate(ctx); err != nil {
+	until, err := x.mayAssociate(ctx)
+	if err != nil {
 		return netip.AddrPort{}, err
 	}
+	a.endsAt(until)
 	a.idle = t.Association
 	if home := x.clientPort(); home.IsValid() {
 		a.home.Store(net.UDPAddrFromAddrPort(home))
@@ -89,19 +94,19 @@ func (x *exchange) prepare(ctx context.Context, a *association) (netip.AddrPort,
 	return udpAddrPort(client.LocalAddr()), nil
 }
 
-func (x *exchange) mayAssociate(ctx context.Context) error {
+func (x *exchange) mayAssociate(ctx context.Context) (until time.Time, err error) {
 	if x.server.Policy == nil {
-		return fmt.Errorf("%w: the server has no policy", Denied)
+		return time.Time{}, fmt.Errorf("%w: the server has no policy", Denied)
 	}
 	p, ok := x.server.Policy.(AssociatePolicy)
 	if !ok {
-		return nil
+		return time.Time{}, nil
 	}
-	err := p.MayAssociate(ctx, x.request)
+	until, err = p.MayAssociate(ctx, x.request)
 	if err != nil && ctx.Err() != nil {
-		return context.Cause(ctx)
+		err = context.Cause(ctx)
 	}
-	return err
+	return until, err
 }
 
 // clientPort returns where the client says it will send from. It is invalid

@@ -502,7 +502,9 @@ type foreseeing struct {
 	may error
 }
 
-func (f foreseeing) MayAssociate(context.Context, *Request) error { return f.may }
+func (f foreseeing) MayAssociate(context.Context, *Request) (time.Time, error) {
+	return time.Time{}, f.may
+}
 
 // narrow is an Outbound without datagrams.
 type narrow struct{ Outbound }

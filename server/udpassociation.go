@@ -55,12 +55,12 @@ type association struct {
 	mu       sync.Mutex // guards what follows
 	known    destinations
 	exits    map[*Way]*exit // all others
-	ended    bool           // no exit may be opened any more
+	ended    bool           // no exit may be opened any more, and no alarm set
 	deciding int            // deciders that run
 	waiting  []*destination // for a decider
 	granted  bool           // a destination was
-	over     bool           // run has ended
 	alarm    *alarm         // at the end of the first grant that ends; nil: none does
+	until    time.Time      // when it ends while no destination is granted; zero: not by itself
 	refusal  error          // of the first destination that was not
 }
 
@@ -81,11 +81,10 @@ func (a *association) run(ctx context.Context, control net.Conn) error {
 	a.close()
 	a.readers.Wait() // only the client's reader starts deciders
 	a.deciders.Wait()
-	a.silenceAlarm()
 	return a.verdict(err)
 }
 
-// close gives the sockets up. It may be called again.
+// close gives the sockets and the alarm up. It may be called again.
 func (a *association) close() {
 	if a.client != nil {
 		_ = a.client.Close() // nobody is left to tell
@@ -94,6 +93,7 @@ func (a *association) close() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.ended = true
+	a.alarm.stop()
 	for _, e := range a.exits {
 		e.close()
 	}

@@ -27,7 +27,7 @@ func (a *association) review(judge *Judge) {
 		left++
 	}
 	if left == 0 && (reason == nil || pending) {
-		_, reason = (*judge)(a.session.life.held(&a.request, Grant{}, netip.AddrPort{}))
+		a.until, reason = (*judge)(a.session.life.held(&a.request, Grant{}, netip.AddrPort{}))
 	}
 	if left == 0 && reason != nil {
 		a.session.End(reason)
@@ -42,15 +42,26 @@ func (a *association) held(d *destination) Held {
 	return h
 }
 
-// setAlarm sees to it that the next grant that ends is noticed. Callers hold mu.
+// endsAt says when the association ends while no destination is granted.
+func (a *association) endsAt(until time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.until = until
+	a.setAlarm()
+}
+
+// setAlarm sees to it that the next grant that ends is noticed, and where there is
+// none, the end of the hours in which there could be one. Callers hold mu.
 func (a *association) setAlarm() {
 	a.alarm.stop()
 	a.alarm = nil
-	if a.over {
+	if a.ended {
 		return
 	}
 	var next time.Time
+	bare := true
 	for _, d := range a.known.byTarget {
+		bare = bare && !d.pending && !d.at.IsValid()
 		if d.pending || !d.at.IsValid() || d.grant.Until.IsZero() {
 			continue
 		}
@@ -58,24 +69,20 @@ func (a *association) setAlarm() {
 			next = ends
 		}
 	}
+	if bare {
+		next = a.until
+	}
 	if !next.IsZero() {
 		a.alarm = newAlarm(next, a.expire)
 	}
 }
 
-func (a *association) silenceAlarm() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.over = true
-	a.alarm.stop()
-}
-
 // expire withdraws the destinations whose grant has ended. The association ends
-// with the last of them.
+// with the last of them, and where there is none when its hours do.
 func (a *association) expire() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	left, over := 0, false
+	left, over := 0, isOver(a.until, time.Now())
 	for _, d := range a.known.byTarget {
 		switch {
 		case d.pending:

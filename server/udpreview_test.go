@@ -66,6 +66,50 @@ func TestAssociationLosesRights(t *testing.T) {
 	}
 }
 
+// TestAssociationWithoutDestinations ends when its hours do; one that has a
+// destination by then ends with that.
+func TestAssociationWithoutDestinations(t *testing.T) {
+	one, two := netip.MustParseAddrPort("192.0.2.1:53"), netip.MustParseAddrPort("192.0.2.2:53")
+	policy := deciding(func(_ context.Context, q *Request) (Grant, error) {
+		if q.Target.IP != one.Addr() {
+			return Grant{}, Denied
+		}
+		return Grant{Addrs: []netip.Addr{q.Target.IP}, Until: m0.Add(2 * time.Hour)}, nil
+	})
+	for name, test := range map[string]struct {
+		sends netip.AddrPort // invalid: nothing
+		ends  time.Duration
+		later bool // by a review
+	}{
+		"none":           {netip.AddrPort{}, time.Hour, false},
+		"one is refused": {two, time.Hour, false},
+		"one is granted": {one, 2 * time.Hour, false},
+		"other hours":    {netip.AddrPort{}, 90 * time.Minute, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := associateInMemory(t, policy, 24*time.Hour)
+				m.endsAt(m0.Add(time.Hour))
+				if test.sends.IsValid() {
+					m.sends(wrapped(0, test.sends, "x"))
+				}
+				if test.later {
+					m.server.Review(func(Held) (time.Time, error) { return m0.Add(test.ends), nil })
+				}
+				time.Sleep(test.ends - time.Nanosecond)
+				synctest.Wait()
+				select {
+				case err := <-m.ended:
+					t.Fatalf("it has ended too early, with %v", err)
+				default:
+				}
+				time.Sleep(time.Nanosecond)
+				m.ends(Schedule)
+			})
+		})
+	}
+}
+
 // m0 is when a bubble's clock begins.
 var m0 = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 

@@ -74,6 +74,7 @@ type paperSetup struct {
 	hosts    string    // its own /etc/hosts
 	dns      string    // the only name server it knows
 	files    int       // how many descriptors it may have
+	zone     string    // the file that says how far its clocks are from UTC
 }
 
 // paperServer is the program, serving.
@@ -163,6 +164,9 @@ func (setup paperSetup) script(t *testing.T) string {
 	}
 	if setup.dns != "" {
 		bind("nameserver "+setup.dns+"\noptions timeout:1 attempts:1\n", "/etc/resolv.conf")
+	}
+	if setup.zone != "" {
+		fmt.Fprintf(&script, "export TZ=%q; ", setup.zone)
 	}
 	if setup.files > 0 {
 		fmt.Fprintf(&script, "ulimit -n %d || exit 99; ", setup.files)

@@ -3,6 +3,7 @@ package access
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/sallyport/sallyport/server"
 	"github.com/sallyport/sallyport/socks"
@@ -29,13 +30,54 @@ func TestMayAssociate(t *testing.T) {
 		{"a rule for another proof", Rule{Users: alice, Proofs: []server.Proof{server.Certificate}}, server.Denied},
 	} {
 		p := NewPolicy([]Rule{test.rule}, Options{})
-		err := p.MayAssociate(t.Context(), &server.Request{
+		_, err := p.MayAssociate(t.Context(), &server.Request{
 			Protocol: server.SOCKS5, Command: socks.Associate,
 			Identity: server.Identity{Name: "alice", Proof: server.Password},
 			Client:   netip.MustParseAddrPort("127.0.0.1:40000"),
 		})
 		if got := server.ReasonOf(err); got != test.want {
 			t.Errorf("%s: %v, want %v", test.name, err, test.want)
+		}
+	}
+}
+
+// TestMayAssociateUntil: with the last rule that could grant a destination, without
+// asking anybody for its sake.
+func TestMayAssociateUntil(t *testing.T) {
+	evening := NewSchedule([]Span{daily(600, 1200)}, time.UTC)
+	five, eight := at(17, 0)(), at(20, 0)()
+	office, late := Rule{Name: "office", During: hours}, Rule{Name: "late", During: evening}
+	only := func(r Rule, names ...string) Rule {
+		r.Users, r.Proofs = &Users{Names: names}, []server.Proof{server.Password}
+		return r
+	}
+	always := Rule{Name: "always"}
+	for _, test := range []struct {
+		name  string
+		rules []Rule
+		want  time.Time
+	}{
+		{"one rule", []Rule{office}, five},
+		{"the second ends later", []Rule{office, late}, eight},
+		{"the first does", []Rule{late, office}, eight},
+		{"one does not end", []Rule{office, always}, time.Time{}},
+		{"nor does the first", []Rule{always, office}, time.Time{}},
+		{"what denies does not count", []Rule{office, {Name: "no", Deny: true}}, five},
+		{"nor does what is closed", []Rule{office, {Name: "night", During: NewSchedule([]Span{daily(1200, 600)}, time.UTC)}}, five},
+		{"nor what is for others", []Rule{only(office, "alice"), only(always, "bob")}, five},
+		{"what is for this user", []Rule{only(office, "alice"), only(late, "alice")}, eight},
+	} {
+		p := NewPolicy(test.rules, Options{Now: noon})
+		q := &server.Request{
+			Protocol: server.SOCKS5, Command: socks.Associate, Client: netip.MustParseAddrPort("127.0.0.1:40000"),
+			Identity: server.Identity{Name: "alice", Proof: server.Password},
+		}
+		until, err := p.MayAssociate(t.Context(), q)
+		if err != nil || !until.Equal(test.want) {
+			t.Errorf("%s: until %v, %v; want %v", test.name, until, err, test.want)
+		}
+		if again, err := p.Still(server.Held{Request: *q}); err != nil || !again.Equal(until) {
+			t.Errorf("%s: still until %v, %v", test.name, again, err)
 		}
 	}
 }

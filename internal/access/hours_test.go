@@ -60,7 +60,7 @@ func TestHours(t *testing.T) {
 			t.Errorf("%s: until %v, want %v", test.name, grant.Until, test.until)
 		}
 		denied := server.ReasonOf(err) == server.Denied // of datagrams that cannot be said before they come
-		if associates := p.MayAssociate(t.Context(), q); !denied && server.ReasonOf(associates) != server.ReasonOf(err) {
+		if _, associates := p.MayAssociate(t.Context(), q); !denied && server.ReasonOf(associates) != server.ReasonOf(err) {
 			t.Errorf("%s: an association ends with %v, a CONNECT with %v", test.name, associates, err)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/sallyport/sallyport/server"
 )
@@ -23,12 +24,13 @@ func (p *Policy) Decide(ctx context.Context, r *server.Request) (server.Grant, e
 }
 
 // MayAssociate implements [server.AssociatePolicy]: whether there is a rule by
-// which this client could be granted some destination of a datagram.
-func (p *Policy) MayAssociate(ctx context.Context, r *server.Request) error {
+// which this client could be granted some destination of a datagram, and when the
+// hours of the last such rule end.
+func (p *Policy) MayAssociate(ctx context.Context, r *server.Request) (until time.Time, err error) {
 	d := p.begin(r)
 	defer p.end(d)
-	_, err := d.associate(ctx)
-	return err
+	grant, err := d.associate(ctx)
+	return grant.Until, err
 }
 
 // decide asks the rules in their order, but for those of which the index knows
@@ -57,6 +59,7 @@ func (d *decision) associate(ctx context.Context) (server.Grant, error) {
 		return server.Grant{Identity: d.identity}, err
 	}
 	d.narrow(ofAssociate)
+	var grant *server.Grant // by the first such rule, until the last one's hours end
 	for i := range d.candidates.each {
 		r := &d.policy.rules[i]
 		switch {
@@ -65,11 +68,26 @@ func (d *decision) associate(ctx context.Context) (server.Grant, error) {
 			if d.late == nil && d.couldProve(r, i) {
 				d.late = r
 			}
+		case grant != nil:
+			if s := d.standing(r, i); s == welcome || s == unasked && d.couldProve(r, i) {
+				grant.Until = later(grant.Until, d.until(r))
+			}
 		case d.proves(ctx, r, i):
-			return server.Grant{Rule: r.Name, Identity: d.identity, Until: d.until(r)}, nil
+			grant = &server.Grant{Rule: r.Name, Identity: d.identity, Until: d.until(r)}
 		}
 	}
+	if grant != nil {
+		return *grant, nil
+	}
 	return d.refusal()
+}
+
+// later returns the later of two ends. Zero is no end at all.
+func later(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && a.After(b) {
+		return a
+	}
+	return b
 }
 
 // isListening returns an error outside of the listener's hours.

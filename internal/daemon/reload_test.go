@@ -335,7 +335,7 @@ func TestRulingBetweenTwo(t *testing.T) {
 	if _, err := s.ruling.Decide(t.Context(), q); !errors.Is(err, server.Revoked) {
 		t.Errorf("a user who is gone: %v", err)
 	}
-	if err := s.ruling.MayAssociate(t.Context(), q); !errors.Is(err, server.Revoked) {
+	if _, err := s.ruling.MayAssociate(t.Context(), q); !errors.Is(err, server.Revoked) {
 		t.Errorf("the same, to associate: %v", err)
 	}
 	s.reloads(oneListener)

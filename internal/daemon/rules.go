@@ -46,10 +46,10 @@ func (r *ruling) Decide(ctx context.Context, q *server.Request) (server.Grant, e
 }
 
 // MayAssociate implements [server.AssociatePolicy].
-func (r *ruling) MayAssociate(ctx context.Context, q *server.Request) error {
+func (r *ruling) MayAssociate(ctx context.Context, q *server.Request) (until time.Time, err error) {
 	now := r.now.Load()
 	if err := now.passwords.Still(q.Identity); err != nil {
-		return err
+		return time.Time{}, err
 	}
 	return now.policy.MayAssociate(ctx, q)
 }
