@@ -182,9 +182,14 @@ func openFiles(t *testing.T) int {
 func TestReloadsLeaveNothing(t *testing.T) {
 	turn := func(i int) string {
 		users := []string{"users", "users2"}[i%2]
-		return reloadTurns(i) + "users: {file: " + users + "}\n"
+		return reloadTurns(i) + "users: {file: " + users + "}\n" +
+			"sets: {a: {prefixes: users.nets}, b: {hosts: users.nets, entries: [a.example]}}\n" +
+			fmt.Sprintf("upstreams: {next: {proxies: 'socks4a://127.0.0.1:9', check: %ds}}\n", 600+i) +
+			"include: more.yaml\n"
 	}
-	s := serveIn(t, turn(0), "alice:a")
+	s := serveIn(t, reloadTurns(0), "alice:a")
+	s.puts("users.nets", "192.0.2.0/24\n")
+	s.puts("more.yaml", "rules: [{deny: a set, to: ['@a', '@b'], ports: 25}, {allow: far, to: far.example, ports: 25, via: next}]\n")
 	text, err := os.ReadFile(s.dir + "/users")
 	if err != nil {
 		t.Fatal(err)
