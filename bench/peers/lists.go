@@ -39,11 +39,11 @@ func deciders(count int) []contender {
 		{name: "sallyport", protocols: socksAndHTTP, ours: true, command: func(ctx context.Context, y *yard, at, target netip.AddrPort) ([]string, error) {
 			return sallyportWithLists(ctx, y, count, at, target)
 		}},
-		{name: "dante", protocols: []load.Protocol{load.Socks5, load.Socks4}, command: func(_ context.Context, y *yard, at, _ netip.AddrPort) ([]string, error) {
-			return danteWithLists(y, count, at)
+		{name: "dante", protocols: []load.Protocol{load.Socks5, load.Socks4}, command: func(ctx context.Context, y *yard, at, target netip.AddrPort) ([]string, error) {
+			return danteWithLists(ctx, y, count, at, target)
 		}},
-		{name: "squid", protocols: []load.Protocol{load.HTTP}, command: func(_ context.Context, y *yard, at, _ netip.AddrPort) ([]string, error) {
-			return squidWithLists(y, count, at)
+		{name: "squid", protocols: []load.Protocol{load.HTTP}, command: func(ctx context.Context, y *yard, at, target netip.AddrPort) ([]string, error) {
+			return squidWithLists(ctx, y, count, at, target)
 		}},
 	}
 }
@@ -78,8 +78,8 @@ rules: [{deny: lists, to: "@denied"}, {allow: the rest, from: loopback, to: any}
 
 // danteWithLists gives dante, which has no lists, a rule for each network. Rules for as many host names, each of which it
 // looks up, it does not begin to serve with.
-func danteWithLists(y *yard, count int, at netip.AddrPort) ([]string, error) {
-	args, err := dante(context.Background(), y, at, netip.AddrPort{})
+func danteWithLists(ctx context.Context, y *yard, count int, at, target netip.AddrPort) ([]string, error) {
+	args, err := dante(ctx, y, at, target)
 	if err != nil {
 		return nil, err
 	}
@@ -92,8 +92,8 @@ func danteWithLists(y *yard, count int, at netip.AddrPort) ([]string, error) {
 	return args, err
 }
 
-func squidWithLists(y *yard, count int, at netip.AddrPort) ([]string, error) {
-	args, err := squid(context.Background(), y, at, netip.AddrPort{})
+func squidWithLists(ctx context.Context, y *yard, count int, at, target netip.AddrPort) ([]string, error) {
+	args, err := squid(ctx, y, at, target)
 	if err != nil {
 		return nil, err
 	}

@@ -28,27 +28,29 @@ func echoProxy(t *testing.T) string {
 			if err != nil {
 				return
 			}
-			all.Go(func() {
-				defer c.Close()
-				r := bufio.NewReader(c)
-				head := make([]byte, 8)
-				if _, err := io.ReadFull(r, head); err != nil {
-					return // a check
-				}
-				for range 2 { // the userid and the name
-					if _, err := r.ReadString(0); err != nil {
-						return
-					}
-				}
-				if _, err := c.Write([]byte{0, 90, 0, 0, 0, 0, 0, 0}); err == nil {
-					_, _ = io.Copy(c, r)
-				}
-			})
+			all.Go(func() { grantEcho(c) })
 		}
 	})
 	t.Cleanup(all.Wait)
 	t.Cleanup(func() { l.Close() })
 	return l.Addr().String()
+}
+
+// grantEcho serves one client.
+func grantEcho(c net.Conn) {
+	defer c.Close()
+	r := bufio.NewReader(c)
+	if _, err := io.ReadFull(r, make([]byte, 8)); err != nil {
+		return // it was only a check
+	}
+	for range 2 { // the userid and the name
+		if _, err := r.ReadString(0); err != nil {
+			return
+		}
+	}
+	if _, err := c.Write([]byte{0, 90, 0, 0, 0, 0, 0, 0}); err == nil {
+		_, _ = io.Copy(c, r)
+	}
 }
 
 // TestReloadKeepsWaysOut: an upstream that is as it was is the same one, with all that
