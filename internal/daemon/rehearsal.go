@@ -87,7 +87,7 @@ func (r *rehearsal) ask(ctx context.Context, l config.Listener, q server.Request
 	if q.Command == socks.Associate && refusal == nil {
 		before := q
 		before.Target = socks.Addr{} // of a destination nothing is known yet
-		refusal = r.rules.policy.MayAssociate(ctx, &before)
+		_, refusal = r.rules.policy.MayAssociate(ctx, &before)
 	}
 	if refusal != nil || q.Target == (socks.Addr{}) {
 		o.Err, o.Grant = refusal, server.Grant{Identity: q.Identity}
