@@ -22,11 +22,12 @@ func TestModes(t *testing.T) {
 	p := &Proxy{Address: target.Address(), Protocol: Fixed, Process: &Process{PID: os.Getpid()}}
 	const d = 50 * time.Millisecond
 	for name, work := range map[string]func(ctx context.Context) (Cost, error){
-		"down":     func(ctx context.Context) (Cost, error) { return Bulk(ctx, p, target, Down, 2, d) },
-		"up":       func(ctx context.Context) (Cost, error) { return Bulk(ctx, p, target, Up, 2, d) },
-		"both":     func(ctx context.Context) (Cost, error) { return Bulk(ctx, p, target, Both, 2, d) },
-		"sessions": func(ctx context.Context) (Cost, error) { return Sessions(ctx, p, target, 2, d) },
-		"pingpong": func(ctx context.Context) (Cost, error) { return PingPong(ctx, p, target, 2, d) },
+		"down":      func(ctx context.Context) (Cost, error) { return Bulk(ctx, p, target, Down, 2, d) },
+		"up":        func(ctx context.Context) (Cost, error) { return Bulk(ctx, p, target, Up, 2, d) },
+		"both":      func(ctx context.Context) (Cost, error) { return Bulk(ctx, p, target, Both, 2, d) },
+		"sessions":  func(ctx context.Context) (Cost, error) { return Sessions(ctx, p, target, 2, d) },
+		"pingpong":  func(ctx context.Context) (Cost, error) { return PingPong(ctx, p, target, 2, d) },
+		"datagrams": func(ctx context.Context) (Cost, error) { return Datagrams(ctx, p, target, 2, d) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			cost, err := work(t.Context())

@@ -20,6 +20,7 @@ type contender struct {
 	protocols []load.Protocol
 	ours      bool // it can be had everywhere
 	anybody   bool // any user can run it
+	datagrams bool // it has UDP ASSOCIATE, or is no proxy
 
 	// command returns what runs it in the foreground, listening at one address. If it is fixed, it leads to the other.
 	// nil: there is no proxy, and the target is reached directly.
@@ -31,23 +32,23 @@ var socksAndHTTP = []load.Protocol{load.Socks5, load.Socks4, load.HTTP}
 
 // contenders are the proxies that are measured. The first is what the others are compared with.
 var contenders = []contender{
-	{name: "sallyport", protocols: socksAndHTTP, ours: true, anybody: true, command: sallyport},
+	{name: "sallyport", protocols: socksAndHTTP, ours: true, anybody: true, datagrams: true, command: sallyport},
 	{name: "plain", protocols: []load.Protocol{load.Socks5}, ours: true, anybody: true, command: plain},
 	{name: "forward", protocols: []load.Protocol{load.Fixed}, ours: true, anybody: true, command: forward},
 	{name: "microsocks", protocols: []load.Protocol{load.Socks5}, anybody: true, command: microsocks},
-	{name: "dante", protocols: []load.Protocol{load.Socks5, load.Socks4}, command: dante},
-	{name: "sing-box", protocols: socksAndHTTP, anybody: true, command: singBox},
+	{name: "dante", protocols: []load.Protocol{load.Socks5, load.Socks4}, datagrams: true, command: dante},
+	{name: "sing-box", protocols: socksAndHTTP, anybody: true, datagrams: true, command: singBox},
 	{name: "haproxy", protocols: []load.Protocol{load.Fixed}, anybody: true, command: haproxy},
 	{name: "squid", protocols: []load.Protocol{load.HTTP}, command: squid},
 	{name: "tinyproxy", protocols: []load.Protocol{load.HTTP}, anybody: true, command: tinyproxy},
 	{name: "ssh", protocols: []load.Protocol{load.Socks5, load.Socks4}, command: ssh},
-	{name: "direct", protocols: []load.Protocol{load.Fixed}, ours: true, anybody: true},
+	{name: "direct", protocols: []load.Protocol{load.Fixed}, ours: true, anybody: true, datagrams: true},
 }
 
 // ourBuild is another build of this proxy.
 func ourBuild(name, binary string) contender {
 	return contender{
-		name: name, protocols: socksAndHTTP, ours: true, anybody: true,
+		name: name, protocols: socksAndHTTP, ours: true, anybody: true, datagrams: true,
 		command: func(_ context.Context, _ *yard, at, _ netip.AddrPort) ([]string, error) {
 			binary, err := filepath.Abs(binary)
 			return []string{binary, "serve", "--listen", at.String()}, err

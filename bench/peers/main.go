@@ -129,16 +129,20 @@ func (t table) take(ctx context.Context, r row, round int, y *yard, runners []*r
 
 // row is one kind of work.
 type row struct {
-	name     string
-	unit     string
-	scale    float64       // of CPU seconds, for printing in unit
-	protocol load.Protocol // of those that speak several; empty: whichever
-	fresh    bool          // it wants a proxy that has done nothing yet
-	work     func(context.Context, *load.Proxy, *load.Target) (load.Cost, error)
+	name      string
+	unit      string
+	scale     float64       // of CPU seconds, for printing in unit
+	protocol  load.Protocol // of those that speak several; empty: whichever
+	datagrams bool          // it is for those that pass on UDP
+	fresh     bool          // it wants a proxy that has done nothing yet
+	work      func(context.Context, *load.Proxy, *load.Target) (load.Cost, error)
 }
 
 // suits reports whether rn can do this work. Fixed forwarders do the work of every protocol, without speaking it.
 func (r row) suits(rn *runner) bool {
+	if r.datagrams && !rn.datagrams {
+		return false
+	}
 	return r.protocol == "" || rn.protocols[0] == load.Fixed || slices.Contains(rn.protocols, r.protocol)
 }
 
@@ -201,6 +205,7 @@ func allRows(o options) (rows []row) {
 			},
 		})
 	}
+	rows = append(rows, datagramRows(o)...)
 	return append(rows, row{
 		name: fmt.Sprintf("idle, %d relays", o.idle), fresh: true,
 		work: func(ctx context.Context, p *load.Proxy, t *load.Target) (load.Cost, error) {
@@ -212,6 +217,18 @@ func allRows(o options) (rows []row) {
 			return load.Cost{CPU: idle.Own, Rate: idle.Kernel, Worst: idle.Descriptors}, nil
 		},
 	})
+}
+
+func datagramRows(o options) (rows []row) {
+	for _, associations := range []int{1, 64} {
+		rows = append(rows, row{
+			name: fmt.Sprintf("udp, %d associations", associations), unit: "µs", scale: 1e6, datagrams: true,
+			work: func(ctx context.Context, p *load.Proxy, t *load.Target) (load.Cost, error) {
+				return load.Datagrams(ctx, p, t, associations, o.turn)
+			},
+		})
+	}
+	return rows
 }
 
 func isIdle(r row) bool { return strings.HasPrefix(r.name, "idle") }

@@ -37,6 +37,7 @@ type yard struct {
 type runner struct {
 	name      string
 	protocols []load.Protocol // the first is what it speaks if it does not matter
+	datagrams bool
 	address   netip.AddrPort
 	process   *load.Process
 	args      []string
@@ -127,7 +128,7 @@ func (y *yard) start(ctx context.Context, o options, target netip.AddrPort, prog
 }
 
 func (y *yard) startOne(ctx context.Context, c contender, target netip.AddrPort) (*runner, error) {
-	rn := &runner{name: c.name, protocols: c.protocols, address: target}
+	rn := &runner{name: c.name, protocols: c.protocols, datagrams: c.datagrams, address: target}
 	if c.command == nil {
 		return rn, nil
 	}
