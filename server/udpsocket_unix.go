@@ -13,11 +13,12 @@ import (
 )
 
 // batchSocket is a UDP socket of the system's own. Linux has recvmmsg and
-// sendmmsg for it; elsewhere a batch is one datagram.
+// sendmmsg for it, and can take a flow as one; elsewhere a batch is one datagram.
 type batchSocket struct {
 	*net.UDPConn
-	raw   syscall.RawConn
-	calls interface {
+	raw      syscall.RawConn
+	segments segments
+	calls    interface {
 		ReadBatch(ms []message, flags int) (int, error)
 		WriteBatch(ms []message, flags int) (int, error)
 	}
@@ -34,6 +35,7 @@ func newPacketSocket(c net.PacketConn) packetSocket {
 		return plainSocket{c}
 	}
 	s := &batchSocket{UDPConn: udp, raw: raw}
+	s.segments.ask(raw)
 	if udpAddrPort(udp.LocalAddr()).Addr().Is4() {
 		s.calls = ipv4.NewPacketConn(udp)
 	} else {
@@ -65,6 +67,15 @@ func (s *batchSocket) read(ms []message) (int, error) {
 }
 
 func (s *batchSocket) write(ms []message) (int, error) {
+	if joined, ok := s.segments.join(ms); ok {
+		_, err := s.calls.WriteBatch([]message{joined}, unix.MSG_DONTWAIT)
+		if err == nil {
+			return len(ms), nil
+		}
+		if !s.segments.refused(len(joined.Buffers[0]), err) {
+			return 0, err
+		}
+	}
 	n, err := s.calls.WriteBatch(ms, unix.MSG_DONTWAIT)
 	return max(0, n), err
 }
