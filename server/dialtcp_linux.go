@@ -2,42 +2,50 @@ package server
 
 import (
 	"context"
+	"errors"
 	"net"
-	"sync/atomic"
+	"net/netip"
+	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// dialTCP is d.DialContext for an IP address, without the goroutine that a
-// net.Dialer starts to watch a context that can end: where that happens, the
-// socket is told to stop connecting.
+// dialTCP is d.DialContext for an IP address, without the wait where there is
+// nothing to wait for.
 func dialTCP(ctx context.Context, d net.Dialer, network, address string) (net.Conn, error) {
-	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
+	if d.LocalAddr == nil { // which would be bound only after Control
+		d.ControlContext = connectAtOnce
 	}
-	var socket atomic.Pointer[syscall.RawConn]
-	d.Control = func(_, _ string, c syscall.RawConn) error {
-		socket.Store(&c)
-		return context.Cause(ctx) // it may have ended before there was something to stop
-	}
-	stop := context.AfterFunc(ctx, func() {
-		if c := socket.Load(); c != nil {
-			stopConnecting(*c)
-		}
-	})
-	c, err := d.DialContext(context.WithoutCancel(ctx), network, address)
-	if !stop() { // and be it that the connection stands: it may be stopped at any moment
-		if c != nil {
-			c.Close()
-		}
-		return nil, context.Cause(ctx)
-	}
-	return c, err
+	return d.DialContext(ctx, network, address)
 }
 
-// stopConnecting makes a connect that waits fail at once. A socket that has
-// connected meanwhile is shut down, and one that is closed is left alone.
-func stopConnecting(c syscall.RawConn) {
-	_ = c.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) })
+// connectAtOnce is a [net.Dialer]'s ControlContext: it begins to connect before
+// the Dialer does. The Dialer's own connect then finds a target of this machine,
+// or one that has answered meanwhile, connected or refused already; otherwise it
+// finds the attempt under way, and waits for it as for its own. What is saved is
+// that wait: two timers, a goroutine parked and woken, and two questions to the
+// system.
+func connectAtOnce(ctx context.Context, _, address string, c syscall.RawConn) error {
+	to, err := netip.ParseAddrPort(address)
+	if err != nil || to.Addr().Zone() != "" || ctx.Err() != nil {
+		return nil // the Dialer knows what to do or to say
+	}
+	var failed error
+	err = c.Control(func(fd uintptr) { failed = unix.Connect(int(fd), sockaddr(to)) })
+	if err != nil {
+		return err
+	}
+	switch {
+	case failed == nil, errors.Is(failed, unix.EINPROGRESS), errors.Is(failed, unix.EINTR):
+		return nil
+	}
+	return os.NewSyscallError("connect", failed)
+}
+
+func sockaddr(a netip.AddrPort) unix.Sockaddr {
+	if a.Addr().Is4() {
+		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
+	}
+	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
 }
