@@ -52,7 +52,9 @@ func TestSessionLine(t *testing.T) {
 			`level":"INFO","msg":"session","id":2,"listener":"","client":"192.0.2.1:1234","protocol":"socks4","user":"","proof":"none","command":"bind","target":"[2001:db8::1]:80","primary":"held","address":"","bound":"","rule":"","up":0,"down":0,"took":"1.234s","reason":"timed-out"}`,
 		},
 		{
-			"garbage", server.Record{ID: 3, Client: client}, errors.Join(server.Garbage),
+			"garbage",
+			server.Record{ID: 3, Client: client},
+			errors.Join(server.Garbage),
 			`level=INFO msg=session id=3 listener="" client=192.0.2.1:1234 up=0 down=0 took=1.234s reason=garbage`,
 			`level":"INFO","msg":"session","id":3,"listener":"","client":"192.0.2.1:1234","up":0,"down":0,"took":"1.234s","reason":"garbage"}`,
 		},
