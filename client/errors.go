@@ -131,6 +131,8 @@ func reasons() map[string]error {
 		"denied":      ErrNotAllowed,
 		"schedule":    ErrNotAllowed,
 		"revoked":     ErrNotAllowed,
+		"too-many":    ErrNotAllowed,
+		"too-fast":    ErrNotAllowed,
 		"loop":        ErrNotAllowed,
 		"bad-login":   ErrLogin,
 		"no-identd":   ErrNoIdentd,

@@ -180,6 +180,9 @@ func (x *exchange) decide(ctx context.Context) (Grant, error) {
 	if ctx.Err() != nil {
 		err = context.Cause(ctx) // it came too late, or the client left, or the grant is over already
 	}
+	if err == nil { // last, so that nobody is counted who is refused
+		x.session.up, x.session.down, err = x.session.enter(grant.Budget)
+	}
 	return grant, err
 }
 
@@ -241,12 +244,11 @@ func (x *exchange) write(reply []byte) error {
 
 // relay moves the session's bytes until both sides are done.
 func (x *exchange) relay(ctx context.Context, target net.Conn) error {
-	t := x.server.timeouts()
 	head := x.head
 	x.head = nil // not to be held for as long as the session lives
 	return relay.Run(ctx,
 		relay.Side{Conn: x.conn, Head: head},
 		relay.Side{Conn: target},
 		&x.session.meter,
-		relay.Limits{Idle: t.Idle, HalfClosed: t.HalfClosed})
+		x.session.limits(x.server.timeouts()))
 }

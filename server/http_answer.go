@@ -36,6 +36,9 @@ func (r *replierHTTP) AppendDeny(b []byte, reason error, _ netip.AddrPort) []byt
 	if r.session.Rule != "" {
 		b = appendField(b, "Sallyport-Rule", quoted(r.session.Rule))
 	}
+	if status == http.StatusTooManyRequests {
+		b = appendField(b, "Retry-After", retryAfter)
+	}
 	b = appendField(b, "Cache-Control", "no-store")
 	b = appendField(b, "Content-Type", "text/html; charset=utf-8")
 	b = appendField(b, "Content-Length", strconv.Itoa(len(page)))
@@ -48,6 +51,11 @@ func (r *replierHTTP) AppendDeny(b []byte, reason error, _ netip.AddrPort) []byt
 	}
 	return append(b, page...)
 }
+
+// retryAfter is when a client that was refused by a limit may come again, in
+// seconds: it is not known when others leave, and a limit in a time lets in more
+// all the time.
+const retryAfter = "1"
 
 // page is what a person sees.
 func (r *replierHTTP) page(status int, reason error) string {
@@ -82,6 +90,8 @@ func statusOf(reason error) int {
 		return http.StatusRequestTimeout
 	case Unsupported:
 		return http.StatusNotImplemented
+	case TooMany, TooFast:
+		return http.StatusTooManyRequests
 	case Busy, Shutdown:
 		return http.StatusServiceUnavailable
 	}
@@ -116,6 +126,8 @@ var sentences = map[Reason]string{
 	Denied:         "The proxy does not let this request through.",
 	Schedule:       "The proxy does not let this request through at this hour.",
 	Revoked:        "The proxy does not let this request through any more.",
+	TooMany:        "You, or those who are counted with you, have as many connections as the proxy allows.",
+	TooFast:        "You, or those who are counted with you, ask for connections faster than the proxy allows.",
 	NoIdentd:       "The proxy asked your machine who you are, and got no answer.",
 	OtherUser:      "The proxy asked your machine who you are, and it named somebody else.",
 	Loop:           "The request leads back to the proxy itself.",

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/relay"
@@ -87,10 +88,13 @@ type forwarding struct {
 	stopping <-chan struct{} // closed when the server takes no more requests
 	silence  *silence
 
-	up   sync.WaitGroup
-	out  *transfer     // of the request
-	sent chan struct{} // closed when the request is written, or nothing more of it can be
-	lost bool          // not all of it was written; read after sent
+	up    sync.WaitGroup
+	out   *transfer       // of the request
+	waits atomic.Bool     // out pauses
+	sent  chan struct{}   // closed when the request is written, or nothing more of it can be
+	rush  func()          // ends the pauses of out
+	over  <-chan struct{} // closed when the answer is not to be paced any more
+	lost  bool            // not all of it was written; read after sent
 }
 
 // run owns the connection to the target: it closes or keeps it.
@@ -106,7 +110,11 @@ func (f *forwarding) run(sessions context.Context) (more bool, reason error) {
 	defer stop()
 	f.silence = newSilence(f.server.timeouts(), cancel)
 	defer f.silence.end()
+	rush := make(chan struct{})
+	f.rush, f.over = sync.OnceFunc(func() { close(rush) }), ctx.Done()
+	defer context.AfterFunc(ctx, f.rush)()
 	f.sent, f.out = make(chan struct{}), f.toTarget()
+	f.out.pace = pace{pacer: f.session.up, over: rush, paused: f.paused}
 	f.up.Go(func() { f.send(cancel) })
 
 	response, err := f.answer()
@@ -175,12 +183,11 @@ func (f *forwarding) upgrade(sessions context.Context, response *httpResponse) e
 		return fmt.Errorf("%w: %w", ClientGone, err)
 	}
 	f.session.meter.Add(0, int64(len(head)))
-	t := f.server.timeouts()
 	return relay.Run(sessions,
 		relay.Side{Conn: f.conn, Head: f.in.buf},
 		relay.Side{Conn: f.origin.conn, Head: f.origin.in.buf},
 		&f.session.meter,
-		relay.Limits{Idle: t.Idle, HalfClosed: t.HalfClosed})
+		f.session.limits(f.server.timeouts()))
 }
 
 // toTarget is the transfer of the request.
@@ -191,6 +198,12 @@ func (f *forwarding) toTarget() *transfer {
 		moved: func(n int) { f.session.meter.Add(int64(n), 0); f.silence.broken() },
 		from:  faults{ended: ClientGone, reset: ClientReset, garbled: BadRequest}, into: TargetReset,
 	}
+}
+
+// paused notes a pause of the request.
+func (f *forwarding) paused(begins bool) {
+	f.waits.Store(begins)
+	f.silence.broken()
 }
 
 // send writes the request, then reads on to notice when the client leaves.
@@ -264,6 +277,7 @@ func (f *forwarding) toClient() *transfer {
 		in: &f.origin.in, to: f.conn,
 		moved: func(n int) { f.session.meter.Add(0, int64(n)); f.silence.broken() },
 		from:  faults{ended: TargetReset, reset: TargetReset, garbled: BadReply}, into: ClientReset,
+		pace: pace{pacer: f.session.down, over: f.over, paused: func(bool) { f.silence.broken() }},
 	}
 }
 
@@ -299,7 +313,7 @@ func (f *forwarding) patience(response *httpResponse, err error) time.Duration {
 // finish waits until the request is sent, or nothing of it has moved for a while,
 // and ends the sending.
 func (f *forwarding) finish(patience time.Duration) {
-	for before := int64(-1); patience > 0 && !isClosed(f.sent) && f.session.Up() != before; {
+	for before := int64(-1); patience > 0 && !isClosed(f.sent) && (f.waits.Load() || f.session.Up() != before); {
 		before = f.session.Up()
 		timer := time.NewTimer(patience)
 		select {
@@ -309,6 +323,7 @@ func (f *forwarding) finish(patience time.Duration) {
 		timer.Stop()
 	}
 	if !isClosed(f.sent) {
+		f.rush()
 		expire(f.origin.conn)
 	}
 	_ = f.conn.SetReadDeadline(time.Unix(1, 0)) // fails only on a closed connection: nothing waits then

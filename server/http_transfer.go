@@ -18,6 +18,7 @@ type transfer struct {
 	out    []byte // is to be written: at first the head
 	chunks bool   // the body goes on in chunks
 	moved  func(n int)
+	pace   pace
 	from   faults // what a failure to read is called
 	into   Reason // and one to write
 
@@ -106,7 +107,9 @@ func (t *transfer) flush() error {
 	return err
 }
 
-func (t *transfer) write(b []byte) error {
+func (t *transfer) write(b []byte) error { return t.pace.pieces(b, t.writeNow) }
+
+func (t *transfer) writeNow(b []byte) error {
 	n, err := t.to.Write(b)
 	t.moved(n)
 	if err != nil {

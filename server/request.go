@@ -83,6 +83,7 @@ type Grant struct {
 	Bind     BindOptions
 	Until    time.Time // when the session has to end, with the reason [Schedule]; zero: it need not
 	Way      *Way      // how the session leaves; nil: by the Server's Outbound
+	Budget   Budget    // what the session counts towards; nil: nothing
 
 	// ByName grants the target's name, whatever its addresses: the Way's Upstream
 	// is sent it, and nobody looks it up here. Without an Upstream, or a name, it

@@ -19,6 +19,8 @@ type Session struct {
 	meter   relay.Meter
 	dropped atomic.Int64
 	life    life
+
+	up, down Pacer // of its own goroutines; nil: as fast as it goes
 }
 
 // Record is what is known of a session.

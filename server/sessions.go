@@ -81,6 +81,7 @@ type life struct {
 	grant   Grant
 	granted bool
 	judge   *Judge             // by whom the grant, with its address, was judged last
+	stay    Stay               // what it counts towards, until it ends; nil: nothing
 	alarm   *alarm             // at the grant's end; nil: it has none
 	reviews func(judge *Judge) // of an association, whose grants are its own affair
 	ended   bool               // nothing is granted any more
@@ -103,6 +104,7 @@ func (s *Session) close() {
 	s.life.mu.Lock()
 	s.life.ended = true
 	s.life.alarm.stop()
+	s.leave()
 	s.life.mu.Unlock()
 	s.life.end(nil)
 }

@@ -256,7 +256,7 @@ func (a *association) route(ctx context.Context, target socks.Addr, payload []by
 	case d == nil || d.pending && !a.known.keep(d, payload):
 		a.drop(1)
 	case d.pending:
-	case d.to == nil:
+	case d.to == nil, !inRate(d.up, len(payload)):
 		a.drop(1)
 	default:
 		return d.to, d.exit
@@ -305,10 +305,25 @@ func (a *association) judge(life context.Context, d *destination) (at netip.Addr
 	case err == nil:
 		at, err = a.choose(ctx, grant.Addrs, d, by)
 	}
+	if err == nil {
+		if err = a.count(d, grant); err != nil {
+			at = netip.AddrPort{}
+		}
+	}
 	if life.Err() == nil { // else it was the end that cut the decision short
 		a.note(grant, d.target, at, by, err)
 	}
 	return at, by, err
+}
+
+// count counts the association towards what a grant says, as far as it does not
+// count there already.
+func (a *association) count(d *destination, g Grant) error {
+	up, down, err := a.session.enter(g.Budget)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	d.up, d.down = up, down
+	return err
 }
 
 // choose returns the address to send to: the one in use, if it was granted
@@ -392,6 +407,7 @@ func (a *association) settle(d *destination, at netip.AddrPort, by *exit, err er
 			continue
 		}
 		to := d.to
+		queue = a.inTime(d.up, queue)
 		a.mu.Unlock()
 		a.sendBy(by, to, queue...)
 		a.mu.Lock()
@@ -405,6 +421,17 @@ func (a *association) settle(d *destination, at netip.AddrPort, by *exit, err er
 	next := a.waiting[0]
 	a.waiting = a.waiting[1:]
 	return next
+}
+
+// inRate counts a datagram of n bytes, or reports that it is too fast.
+func inRate(p Pacer, n int) bool { return p == nil || p.Passes(n) }
+
+// inTime returns the payloads that are not too fast, and drops the others.
+func (a *association) inTime(p Pacer, payloads [][]byte) [][]byte {
+	all := len(payloads)
+	payloads = slices.DeleteFunc(payloads, func(payload []byte) bool { return !inRate(p, len(payload)) })
+	a.drop(all - len(payloads))
+	return payloads
 }
 
 func (a *association) sendBy(by *exit, to *net.UDPAddr, payloads ...[]byte) {
@@ -429,7 +456,7 @@ func (a *association) down(by *exit, b *batch, n int) {
 	a.mu.Lock()
 	for i := range n {
 		p := a.known.peers[source{by, udpAddrPort(b.in[i].Addr)}]
-		if p == nil || home == nil {
+		if p == nil || home == nil || !inRate(p.down, b.in[i].N) {
 			a.drop(1)
 			continue
 		}

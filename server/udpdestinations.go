@@ -27,6 +27,8 @@ type destination struct {
 	exit    *exit          // by which it is reached
 	to      *net.UDPAddr   // the same for the socket
 	until   time.Time      // how long that holds
+	up      Pacer          // of what is sent there; nil: as fast as it comes
+	down    Pacer          // of what comes back
 	grant   Grant          // what the policy said; while pending the decider's, then it belongs to the association's mutex
 	queue   [][]byte
 	place   *list.Element
@@ -41,6 +43,7 @@ type source struct {
 // peer is an address that the client has sent to: it alone may answer.
 type peer struct {
 	destinations int    // that were granted to be there
+	down         Pacer  // of the last of them; nil: as fast as it comes
 	header       []byte // in front of what comes from it
 }
 
@@ -95,6 +98,9 @@ func (ds *destinations) forget() bool {
 // settle notes what was decided: the address that was granted, or none.
 func (ds *destinations) settle(d *destination, at netip.AddrPort, by *exit, now time.Time) {
 	ds.move(d, at, by)
+	if p := ds.peers[source{by, at}]; p != nil {
+		p.down = d.down
+	}
 	d.until = now.Add(refusedFor)
 	if at.IsValid() {
 		d.until = now.Add(grantedFor)

@@ -144,6 +144,9 @@ func (d *decision) standsOff(r *compiled, i int) Condition {
 // grant returns what a rule grants that matches.
 func (d *decision) grant(r *compiled) server.Grant {
 	grant := server.Grant{Rule: r.Name, Bind: r.Bind, Way: r.Way, ByName: !d.resolved, Until: d.until(r)}
+	if r.Budget != nil && !d.silent {
+		grant.Budget = r.Budget(d.request, d.identity)
+	}
 	n := 0
 	for i := range d.targets {
 		if d.targets[i].hit {

@@ -30,6 +30,10 @@ type Rule struct {
 	SendNames bool        // that Way takes names, to be looked up at its other end
 	Limits    []string    // names of what the session counts towards; they decide nothing
 
+	// Budget resolves Limits for a request that the rule has granted, to the client
+	// that it turned out to be; nil: there are none. It must not block.
+	Budget func(*server.Request, server.Identity) server.Budget
+
 	// The sets are part of From and of To: what is in one of them matches as if
 	// it were written there. Of a set in FromSets the host names do not count.
 	FromSets, ToSets []*Set

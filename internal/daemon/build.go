@@ -11,21 +11,23 @@ import (
 
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/config"
+	"github.com/sallyport/sallyport/internal/limits"
 	"github.com/sallyport/sallyport/server"
 	"github.com/sallyport/sallyport/socks"
 )
 
 // This file alone turns settings into what the other packages take.
 
-// buildRules makes the rules that the settings describe. What is the same in
+// buildRules makes the rules that the settings describe, whose sessions count in
+// table (nil: nowhere). What is the same in
 // those before (nil: there were none) goes on: users file, guesses, answers of
 // name servers, and what is known of upstreams.
-func buildRules(s *config.Settings, before *inForce, log *slog.Logger) (*rules, error) {
+func buildRules(s *config.Settings, before *inForce, table *limits.Table, log *slog.Logger) (*rules, error) {
 	var known waysOut
 	if before != nil {
 		known = before.rules.ways
 	}
-	r := &rules{}
+	r := &rules{limits: table}
 	var ofWays, ofLists error
 	r.ways, ofWays = buildWays(s, known, log)
 	if before != nil && reflect.DeepEqual(before.settings.Resolver, s.Resolver) {
@@ -79,9 +81,13 @@ func buildTimeouts(t config.Timeouts) server.Timeouts {
 // buildPolicy fills in what the settings say of o.
 func buildPolicy(s *config.Settings, by *rules, o access.Options) *access.Policy {
 	var all []access.Rule
+	groups := groupsOf(s.Groups)
 	for _, r := range s.Rules {
 		rule := buildRule(r, by.lists)
 		rule.Way, rule.SendNames = by.ways.of(r)
+		if held := enforced(s, r.Limits); len(held) > 0 && by.limits != nil {
+			rule.Budget = by.limits.Of(r.Name, held, groups).Budget
+		}
 		all = append(all, rule)
 	}
 	o.Ident = access.Ident{Timeout: s.Timeouts.Ident}

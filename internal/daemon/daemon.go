@@ -14,6 +14,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/admin"
 	"github.com/sallyport/sallyport/internal/config"
+	"github.com/sallyport/sallyport/internal/limits"
 	"github.com/sallyport/sallyport/server"
 )
 
@@ -26,6 +27,7 @@ type Daemon struct {
 	source  Source
 	server  *server.Server
 	ruling  ruling
+	limits  limits.Table // by their names, across reloads
 	log     *slog.Logger
 	setLog  func(config.Log)
 	endLog  func()
@@ -65,10 +67,11 @@ func Open(ctx context.Context, src Source, w io.Writer) (*Daemon, error) {
 }
 
 func (d *Daemon) open(ctx context.Context, s *config.Settings) error {
-	r, err := buildRules(s, nil, d.log)
+	r, err := buildRules(s, nil, &d.limits, d.log)
 	if err != nil {
 		return &SettingsError{err}
 	}
+	d.limits.Set(buildLimits(s))
 	d.ruling.now.Store(r)
 	d.server = &server.Server{
 		Policy:        &d.ruling,

@@ -9,12 +9,12 @@ import (
 	"testing"
 )
 
-// TestUnenforced: limits are read and do not hold yet, which is told.
+// TestUnenforced: quotas are read and do not hold yet, which is told.
 func TestUnenforced(t *testing.T) {
-	const lists = "limits: {l: {sessions: 1, per: user}}\n"
+	const lists = "limits: {l: {quota: 1 GiB, every: day, per: user}, n: {sessions: 1, per: user}}\n"
 	for _, c := range []struct{ file, warned string }{
 		{"", ""},
-		{"rules: [{allow: x, limits: l, ports: 1}, {allow: y}, {allow: z, limits: l, to: any}]", "level=WARN msg=\"limits are not enforced in this version yet: these rules let everything through that they allow\" rules=\"[x z]\"\n"},
+		{"rules: [{allow: x, limits: l, ports: 1}, {allow: y, limits: n, ports: 2}, {allow: z, limits: [n, l], to: any}]", "level=WARN msg=\"quotas are not enforced in this version yet: these rules let as much through as comes\" rules=\"[x z]\"\n"},
 	} {
 		path := filepath.Join(t.TempDir(), "f.yaml")
 		if err := os.WriteFile(path, []byte(lists+c.file), 0o600); err != nil {

@@ -35,7 +35,7 @@ func newRehearsal(src Source) (*rehearsal, error) {
 	}
 	log := slog.New(slog.DiscardHandler)
 	r := &rehearsal{settings: s}
-	if r.rules, err = buildRules(s, nil, log); err != nil {
+	if r.rules, err = buildRules(s, nil, nil, log); err != nil {
 		return nil, &SettingsError{err}
 	}
 	r.rules.policy = buildPolicy(s, r.rules, access.Options{

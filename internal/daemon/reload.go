@@ -64,7 +64,7 @@ func (d *Daemon) prepare(ctx context.Context) (*inForce, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := buildRules(s, d.inForce, d.log)
+	r, err := buildRules(s, d.inForce, &d.limits, d.log)
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +83,8 @@ func (d *Daemon) putInForce(next *inForce) {
 	d.setLog(next.settings.Log)
 	warnOfLimits(next.settings, d.log)
 	d.server.SetTimeouts(buildTimeouts(next.settings.Timeouts))
-	d.ruling.now.Store(next.rules) // before anybody comes by a new door
+	d.limits.Set(buildLimits(next.settings)) // before the rules that name them
+	d.ruling.now.Store(next.rules)           // before anybody comes by a new door
 	for _, one := range next.doors {
 		if has(before.doors, one.socket) {
 			one.place.Change(one.listener)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/limits"
 	"github.com/sallyport/sallyport/server"
 )
 
@@ -20,6 +21,7 @@ type rules struct {
 	ways      waysOut
 	lists     lists
 	resolver  access.Resolver // the policy's
+	limits    *limits.Table   // nil: nobody counts towards any, as nothing is served
 }
 
 // still is a [server.Judge].

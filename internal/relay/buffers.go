@@ -17,6 +17,7 @@ type buffer struct {
 	class int     // index of the size to be used next
 	piped bool    // both sides can be spliced: bulk goes through a pipe
 	pipe  *pipe   // nil: none held
+	most  int     // how much the next read may take, in bytes; 0: whatever there is
 }
 
 // cargo is what was read and is still to be written: bytes in memory, or else in a pipe.
@@ -45,7 +46,15 @@ func (b *buffer) take() []byte {
 		mem := make([]byte, bufferSizes[b.class])
 		b.mem = &mem
 	}
-	return *b.mem
+	return (*b.mem)[:b.atMost(len(*b.mem))]
+}
+
+// atMost returns n, or what the next read may take where that is less.
+func (b *buffer) atMost(n int) int {
+	if b.most > 0 {
+		return min(n, b.most)
+	}
+	return n
 }
 
 // takePipe returns the pipe to read into, or nil where it is memory that should be used: a read of little is cheaper

@@ -34,6 +34,10 @@ type direction struct {
 	head     []byte
 	meter    *atomic.Int64
 	buf      buffer
+	pacer    Pacer // nil: as fast as it goes
+
+	// paused is set while d waits because of its pacer: that is no silence.
+	paused atomic.Bool
 
 	// deaf is set while d does not read: it would not notice a reset by from, so the session looks instead.
 	deaf atomic.Bool
@@ -49,16 +53,19 @@ func (d *direction) run() {
 // relay returns nil after a FIN that was passed on.
 func (d *direction) relay() error {
 	defer d.buf.giveBack()
-	if err := d.send(cargo{mem: d.head}); err != nil {
+	if err := d.begin(); err != nil {
 		return err
 	}
-	d.head = nil
 	for {
+		d.room()
 		n, err := d.from.port.read(&d.buf)
 		if n > 0 {
 			if err := d.send(d.buf.filled(n)); err != nil {
 				return err
 			}
+		}
+		if n > 0 && d.pacer != nil {
+			d.pause(n)
 		}
 		switch {
 		case errors.Is(err, io.EOF):

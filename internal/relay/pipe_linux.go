@@ -151,9 +151,9 @@ func sweepPipes() {
 // spliceFlags: neither the pipe nor the socket is waited for.
 const spliceFlags = unix.SPLICE_F_NONBLOCK | unix.SPLICE_F_MOVE
 
-// fill moves what is there from the socket into the empty pipe.
-func (p *pipe) fill(socket int) (int, error) {
-	n, err := unix.Splice(socket, nil, p.in, nil, pipeSize, spliceFlags)
+// fill moves what is there from the socket into the empty pipe, up to most bytes.
+func (p *pipe) fill(socket, most int) (int, error) {
+	n, err := unix.Splice(socket, nil, p.in, nil, most, spliceFlags)
 	p.held += max(0, int(n))
 	return int(n), err
 }
@@ -177,7 +177,7 @@ func canSplice(p port) bool {
 // receive reads what is there, into what it takes from b.
 func receive(fd int, b *buffer) (int, error) {
 	if p := b.takePipe(); p != nil {
-		return p.fill(fd)
+		return p.fill(fd, b.atMost(pipeSize))
 	}
 	return unix.Read(fd, b.take())
 }

@@ -94,7 +94,7 @@ func TestPartlyDrainedPipeIsClosed(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = raw.Read(func(fd uintptr) bool {
-		n, err := p.fill(int(fd))
+		n, err := p.fill(int(fd), pipeSize)
 		return n > 0 || !errors.Is(err, unix.EAGAIN)
 	})
 	if err != nil || p.held != len("left over") {

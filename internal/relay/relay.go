@@ -52,8 +52,8 @@ func (m *Meter) Add(up, down int64) {
 	m.down.Add(down)
 }
 
-// Limits bound the time in which no byte moves, neither up nor down; a write that makes no progress is such a time too.
-// 0 means no bound.
+// Limits bound the time in which no byte moves, neither up nor down, and how fast they do. A write that makes no progress
+// is a time in which none moves, and a pause that a Pacer makes is not. 0 means no bound.
 type Limits struct {
 	// Idle bounds a relay's silence.
 	Idle time.Duration
@@ -61,6 +61,10 @@ type Limits struct {
 	// HalfClosed takes the place of Idle, if it is the smaller one, from one side's FIN (which counts as a byte) until
 	// the other side's.
 	HalfClosed time.Duration
+
+	// Up and Down say how fast the client's bytes and the target's may go; nil: as fast as they do. Each is used by one
+	// goroutine at a time, and not after Run.
+	Up, Down Pacer
 }
 
 // Run relays between client and target until both directions have ended and no goroutine is left, and counts into m,

@@ -24,6 +24,7 @@ var past = time.Unix(1, 0)
 type session struct {
 	up, down *direction
 	limits   Limits
+	ended    chan struct{} // closed at a fault; nil where no direction has a pacer: nobody waits for it
 	start    time.Time
 	last     atomic.Int64 // when the last byte moved, as a time.Duration since start
 
@@ -39,8 +40,11 @@ func newSession(client, target Side, m *Meter, l Limits, best means) *session {
 	s := &session{limits: l, start: time.Now(), due: never}
 	c := &endpoint{conn: client.Conn, port: newPort(client.Conn, best), reset: ErrClientReset}
 	t := &endpoint{conn: target.Conn, port: newPort(target.Conn, best), reset: ErrTargetReset}
-	s.up = &direction{session: s, from: c, to: t, head: client.Head, meter: &m.up}
-	s.down = &direction{session: s, from: t, to: c, head: target.Head, meter: &m.down}
+	s.up = &direction{session: s, from: c, to: t, head: client.Head, meter: &m.up, pacer: l.Up}
+	s.down = &direction{session: s, from: t, to: c, head: target.Head, meter: &m.down, pacer: l.Down}
+	if l.Up != nil || l.Down != nil {
+		s.ended = make(chan struct{})
+	}
 	piped := best >= spliced && canSplice(c.port) && canSplice(t.port)
 	s.up.buf.piped, s.down.buf.piped = piped, piped
 	for _, conn := range []net.Conn{client.Conn, target.Conn} {
@@ -92,6 +96,9 @@ func (s *session) look() {
 
 // lookNow is look for callers that hold mu and know that the session is not over.
 func (s *session) lookNow() {
+	if s.up.paused.Load() || s.down.paused.Load() {
+		s.touch()
+	}
 	now, wait := s.now(), never
 	if limit, reason := s.patience(); limit > 0 {
 		wait = time.Duration(s.last.Load()) + limit - now
@@ -148,6 +155,9 @@ func (s *session) fail(err error) {
 // end is fail for callers that hold mu and know that the session is not over.
 func (s *session) end(err error) {
 	s.over, s.err = true, err
+	if s.ended != nil {
+		close(s.ended)
+	}
 	if s.timer != nil {
 		s.timer.Stop()
 	}

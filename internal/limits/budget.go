@@ -1,0 +1,122 @@
+package limits
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/sallyport/sallyport/server"
+)
+
+// budget is what one request counts towards. It implements [server.Budget].
+type budget struct {
+	table  *Table
+	claims []claim
+}
+
+// stay is a session's time within a budget. It implements [server.Stay].
+type stay struct {
+	*account
+	of       []*holding
+	up, down pacer
+}
+
+// account is what all stays of a session hold together. The table's mutex guards it.
+type account struct {
+	table *Table
+	holds map[claim]*holding
+}
+
+// holding is what a session holds of one counter.
+type holding struct {
+	*counter
+	up, down *lane // nil: that direction is not limited
+}
+
+// Enter implements [server.Budget].
+func (b *budget) Enter(before server.Stay) (server.Stay, error) {
+	b.table.mu.Lock()
+	defer b.table.mu.Unlock()
+	s := &stay{account: &account{table: b.table, holds: make(map[claim]*holding)}}
+	if old, ok := before.(*stay); ok && old.table == b.table {
+		s.account = old.account
+	}
+	now := time.Now()
+	var more []*holding
+	for _, c := range b.claims {
+		h := s.holds[c]
+		if h == nil {
+			h = &holding{counter: c.find()}
+			if err := h.admits(now); err != nil {
+				return nil, err
+			}
+			more = append(more, h)
+		}
+		s.of = append(s.of, h)
+	}
+	for _, h := range more {
+		h.enter(now)
+		h.open()
+		s.holds[h.counter.of] = h
+	}
+	for _, h := range s.of {
+		if h.up != nil {
+			s.up = append(s.up, h.up)
+		}
+		if h.down != nil {
+			s.down = append(s.down, h.down)
+		}
+	}
+	return s, nil
+}
+
+// admits says why there is no room for one more session.
+func (c *counter) admits(now time.Time) error {
+	l := c.of.limit
+	l.sweep(now)
+	switch {
+	case l.Sessions > 0 && c.sessions >= l.Sessions:
+		return fmt.Errorf("%w: the limit %q lets in %d at once by %s", server.TooMany, l.name, l.Sessions, l.Per)
+	case l.New > 0 && c.full.Sub(now) > l.In-l.In/time.Duration(l.New):
+		return fmt.Errorf("%w: the limit %q lets in %d in %v by %s", server.TooFast, l.name, l.New, l.In, l.Per)
+	}
+	return nil
+}
+
+// open makes the lanes. Both directions together are one share.
+func (h *holding) open() {
+	if h.counter.up == nil {
+		return
+	}
+	up := &share{shaper: h.counter.up}
+	down := up
+	if h.counter.up != h.counter.down {
+		down = &share{shaper: h.counter.down}
+	}
+	h.up, h.down = &lane{share: up}, &lane{share: down}
+}
+
+// Pace implements [server.Stay].
+func (s *stay) Pace() (up, down server.Pacer) {
+	if len(s.up) > 0 {
+		up = s.up
+	}
+	if len(s.down) > 0 {
+		down = s.down
+	}
+	return up, down
+}
+
+// Leave implements [server.Stay].
+func (s *stay) Leave() {
+	s.table.mu.Lock()
+	defer s.table.mu.Unlock()
+	now := time.Now()
+	for c, h := range s.holds {
+		delete(s.holds, c)
+		if h.up != nil {
+			h.up.close()
+			h.down.close()
+		}
+		h.leave(now)
+	}
+}

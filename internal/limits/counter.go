@@ -1,0 +1,122 @@
+package limits
+
+import (
+	"container/list"
+	"time"
+)
+
+// counter is what one limit has counted for one key. The table's mutex guards it,
+// but for the shapers.
+type counter struct {
+	of       claim
+	sessions int           // that are open
+	up, down *shaper       // of a rate; the same one for both directions together
+	full     time.Time     // of new sessions: when as many may come at once as ever
+	place    *list.Element // among the idle ones; nil: it is not
+}
+
+// set takes over the numbers of a limit.
+func (c *counter) set(l Limit) {
+	if c.up == nil {
+		return
+	}
+	if c.up == c.down {
+		c.up.set(float64(l.Rate) / 8)
+		return
+	}
+	c.up.set(float64(l.Up) / 8)
+	c.down.set(float64(l.Down) / 8)
+}
+
+// find returns the counter of a claim, or makes it. It is not held yet: what is made
+// and not entered was never put into the limit.
+func (cl claim) find() *counter {
+	if cl.Per != Session {
+		if c := cl.counters[cl.key]; c != nil {
+			return c
+		}
+	}
+	c := &counter{of: cl}
+	switch cl.kind() {
+	case together:
+		c.up = &shaper{}
+		c.down = c.up
+	case apart:
+		c.up, c.down = &shaper{}, &shaper{}
+	}
+	c.set(cl.Limit)
+	return c
+}
+
+// enter counts one more session.
+func (c *counter) enter(now time.Time) {
+	l := c.of.limit
+	if l.open[c] = struct{}{}; l.Per != Session {
+		l.counters[c.of.key] = c
+	}
+	c.sessions++
+	l.idle.remove(c)
+	if l.New > 0 {
+		if c.full.Before(now) {
+			c.full = now
+		}
+		c.full = c.full.Add(l.In / time.Duration(l.New))
+	}
+}
+
+// leave counts one less, and forgets the counter where nothing is to be known of it
+// any more.
+func (c *counter) leave(now time.Time) {
+	l := c.of.limit
+	if c.sessions--; c.sessions > 0 {
+		return
+	}
+	l.idle.add(c)
+	l.sweep(now)
+}
+
+// sweep forgets idle counters from which nothing follows any more.
+func (l *limit) sweep(now time.Time) {
+	for c := l.idle.first(); c != nil && (c.isFresh(now) || l.idle.Len() > mostIdle); c = l.idle.first() {
+		l.idle.remove(c)
+		delete(l.open, c)
+		if l.counters[c.of.key] == c {
+			delete(l.counters, c.of.key)
+		}
+	}
+}
+
+// isFresh reports whether a new counter would say the same as c.
+func (c *counter) isFresh(now time.Time) bool {
+	if c.of.gone || c.of.Per == Session {
+		return true
+	}
+	if c.up != nil {
+		return c.up.isPaid(now) && c.down.isPaid(now)
+	}
+	return !c.full.After(now)
+}
+
+// queue holds the idle counters, the one that is so for the longest time first.
+type queue struct{ list.List }
+
+func (q *queue) add(c *counter) { c.place = q.PushBack(c) }
+
+func (q *queue) remove(c *counter) {
+	if c.place != nil {
+		q.Remove(c.place)
+		c.place = nil
+	}
+}
+
+func (q *queue) first() *counter {
+	e := q.Front()
+	if e == nil {
+		return nil
+	}
+	c, ok := e.Value.(*counter)
+	if !ok {
+		return nil
+	}
+	return c
+}

@@ -1,0 +1,193 @@
+// Package limits keeps what sessions share: how many may be open at once, how many
+// may begin in a time, and how fast they may go, counted by source, user, group,
+// rule, listener or server.
+//
+// A Table holds the limits by name, for as long as the server runs; settings change
+// its numbers. A rule's part of it ([Table.Of]) resolves a request to a
+// [server.Budget].
+package limits
+
+import (
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/sallyport/sallyport/server"
+)
+
+// Per is by what a limit counts. The words are those of the settings.
+type Per string
+
+// What limits count by.
+const (
+	Session  Per = "session"
+	Source   Per = "source" // an IPv4 address, or an IPv6 /64
+	User     Per = "user"   // all who show no name are one
+	Group    Per = "group"  // each that the user is in; all who are in none are one
+	Rule     Per = "rule"
+	Listener Per = "listener"
+	Whole    Per = "server"
+)
+
+// Limit is how fast or how many. Just one of Rate, Up or Down, Sessions and New is
+// over zero.
+type Limit struct {
+	Per      Per
+	Rate     int64         // bits a second, both directions together
+	Up, Down int64         // bits a second, each direction by itself; 0: not limited
+	Sessions int           // at the same time
+	New      int           // new sessions in In, of which so many may come at once
+	In       time.Duration // over 0 where New is
+}
+
+// kind tells limits apart that have nothing in common but the name.
+type kind int
+
+const (
+	together kind = iota // both directions
+	apart                // each direction
+	atOnce
+	newly
+)
+
+func (l Limit) kind() kind {
+	switch {
+	case l.Sessions > 0:
+		return atOnce
+	case l.New > 0:
+		return newly
+	case l.Rate > 0:
+		return together
+	}
+	return apart
+}
+
+// mostIdle bounds how many keys a limit remembers that no open session has: those
+// of new sessions lately, and of a rate that was overdrawn. Of more the one that is
+// idle for the longest time is forgotten.
+const mostIdle = 100_000
+
+// Table holds limits by their names. The zero value has none. It is safe for
+// concurrent use.
+type Table struct {
+	mu    sync.Mutex // guards the limits and their counters, too; taken before a shaper's
+	named map[string]*limit
+}
+
+// Set puts limits in the place of those before. One that has the name, the kind and
+// the key of one before is that one: what it has counted goes on, and its new numbers
+// hold for the sessions that are open, too. One that is gone holds nobody any more.
+func (t *Table) Set(all map[string]Limit) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	before := t.named
+	t.named = make(map[string]*limit, len(all))
+	for name, now := range all {
+		l := before[name]
+		if l == nil || l.Per != now.Per || l.kind() != now.kind() {
+			l = &limit{name: name, counters: make(map[key]*counter), open: make(map[*counter]struct{})}
+		} else {
+			delete(before, name)
+		}
+		l.change(now)
+		t.named[name] = l
+	}
+	for _, gone := range before {
+		gone.change(Limit{Per: gone.Per})
+		gone.gone = true
+	}
+}
+
+// limit is one of a table, whose mutex guards it.
+type limit struct {
+	Limit
+	name     string
+	gone     bool // it limits nothing any more
+	counters map[key]*counter
+	open     map[*counter]struct{} // those that shapes can be changed of: of sessions that are open, or idle
+	idle     queue
+}
+
+// change sets other numbers.
+func (l *limit) change(now Limit) {
+	l.Limit = now
+	for c := range l.open {
+		c.set(now)
+	}
+}
+
+// key is one of those that a limit counts for.
+type key struct {
+	source  netip.Prefix
+	name    string
+	claimed bool // anybody can claim a name: that counts apart from who has shown it
+}
+
+// source is what counts as one source: an IPv4 address, an IPv6 /64.
+func source(a netip.Addr) netip.Prefix {
+	bits := a.BitLen()
+	if a.Is6() {
+		bits = 64
+	}
+	return netip.PrefixFrom(a, bits).Masked()
+}
+
+// Part is what the sessions of one rule count towards.
+type Part struct {
+	table  *Table
+	rule   string
+	names  []string
+	groups map[string][]string // of each user
+}
+
+// Of returns the part of a rule: its limits by their names, which the table may not
+// have yet. The groups are by their users.
+func (t *Table) Of(rule string, names []string, groups map[string][]string) *Part {
+	return &Part{table: t, rule: rule, names: names, groups: groups}
+}
+
+// Budget returns what a request counts towards that the rule has granted to the
+// identity; nil where none of its limits is in the table.
+func (p *Part) Budget(r *server.Request, id server.Identity) server.Budget {
+	p.table.mu.Lock()
+	defer p.table.mu.Unlock()
+	b := &budget{table: p.table}
+	for _, name := range p.names {
+		if l := p.table.named[name]; l != nil {
+			b.claims = p.claims(b.claims, l, r, id)
+		}
+	}
+	if len(b.claims) == 0 {
+		return nil
+	}
+	return b
+}
+
+// claim is a limit and for whom it counts.
+type claim struct {
+	*limit
+	key key
+}
+
+func (p *Part) claims(all []claim, l *limit, r *server.Request, id server.Identity) []claim {
+	k := key{}
+	switch l.Per {
+	case Source:
+		k.source = source(r.Client.Addr())
+	case User:
+		k.name, k.claimed = id.Name, id.Proof == server.Claimed
+	case Rule:
+		k.name = p.rule
+	case Listener:
+		k.name = r.Listener
+	case Group:
+		groups := p.groups[id.Name]
+		for _, group := range groups {
+			all = append(all, claim{l, key{name: group, claimed: id.Proof == server.Claimed}})
+		}
+		if len(groups) > 0 {
+			return all
+		}
+	}
+	return append(all, claim{l, k})
+}

@@ -1,0 +1,81 @@
+package server
+
+import (
+	"time"
+
+	"github.com/sallyport/sallyport/internal/relay"
+)
+
+// Budget is what a session counts towards: how many may be open, how many may
+// begin, how fast they may go. A [Policy] puts it into a [Grant] with the keys of
+// the request resolved, and has not counted anything yet. Its methods do not
+// block and are called from many goroutines at once.
+type Budget interface {
+	// Enter counts the session in, or returns an error that wraps [TooMany] or
+	// [TooFast] and counts nothing. The session of an association enters for each
+	// destination that is granted: before is a stay that it has already (nil:
+	// none), whose counts it shares and adds to.
+	Enter(before Stay) (Stay, error)
+}
+
+// Stay is a session's time within a [Budget].
+type Stay interface {
+	// Pace says how fast the session may go: the client's bytes, and the
+	// target's; nil: as fast as they do. No pacer is used after Leave.
+	Pace() (up, down Pacer)
+	// Leave counts the session out, with whatever its stays share. The server calls
+	// it once for each session that has a stay.
+	Leave()
+}
+
+// Pacer says how fast one direction may go. It never waits itself, and may be used
+// by many goroutines at once.
+type Pacer interface {
+	// Chunk returns how much may be moved before Took is called, in bytes, at least 1.
+	Chunk() int
+	// Took counts n bytes that were moved, and returns for how long no more may
+	// follow. It is first called with 0, before anything is moved.
+	Took(n int) time.Duration
+	// Passes counts a datagram of n bytes, which cannot wait; or it reports false,
+	// and counts nothing, where it is to be dropped.
+	Passes(n int) bool
+}
+
+// enter counts the session towards a budget, until its end; b may be nil. The
+// pacers are for what this grant is about.
+func (s *Session) enter(b Budget) (up, down Pacer, err error) {
+	if b == nil {
+		return nil, nil, nil
+	}
+	s.life.mu.Lock()
+	defer s.life.mu.Unlock()
+	stay, err := b.Enter(s.life.stay)
+	if err != nil {
+		return nil, nil, err
+	}
+	if s.life.stay = stay; s.life.ended {
+		s.leave() // it is over: nobody else would
+	}
+	up, down = stay.Pace()
+	return up, down, nil
+}
+
+// leave counts the session out. Callers hold life.mu.
+func (s *Session) leave() {
+	if stay := s.life.stay; stay != nil {
+		s.life.stay = nil
+		stay.Leave()
+	}
+}
+
+// limits are those of the session's relay.
+func (s *Session) limits(t Timeouts) relay.Limits {
+	l := relay.Limits{Idle: t.Idle, HalfClosed: t.HalfClosed}
+	if s.up != nil {
+		l.Up = s.up
+	}
+	if s.down != nil {
+		l.Down = s.down
+	}
+	return l
+}
