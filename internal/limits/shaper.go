@@ -76,11 +76,12 @@ func seconds(n float64) time.Duration {
 	return time.Duration(min(n, math.MaxInt32) * float64(time.Second))
 }
 
-// isPaid reports whether nothing is owed, so that the shaper can be forgotten.
+// isPaid reports whether nothing is owed and all of the burst is there, so that the
+// shaper can be forgotten.
 func (s *shaper) isPaid(now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return !s.paid.After(now)
+	return !s.paid.After(now.Add(-burst))
 }
 
 // chunk returns how much the lane may move in its turn.
