@@ -788,6 +788,8 @@ func TestRefusals(t *testing.T) {
 		{Unreachable, 502, Unreachable},
 		{TimedOut, 504, TimedOut},
 		{Busy, 503, Busy},
+		{TooMany, 429, TooMany},
+		{TooFast, 429, TooFast},
 		{nil, 502, Refused}, // nobody listens
 	} {
 		policy := deciding(func(context.Context, *Request) (Grant, error) {

@@ -247,6 +247,8 @@ func TestCode5(t *testing.T) {
 		{&net.DNSError{IsTimeout: true}, 6},
 		{Unsupported, 7},
 		{Busy, 1},
+		{TooMany, 2},
+		{TooFast, 2},
 		{NoPort, 1},
 		{BadRequest, 1},
 		{Shutdown, 1},
