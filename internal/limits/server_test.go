@@ -107,45 +107,47 @@ func in(t *testing.T, all map[string]limits.Limit, test func(r *rig)) {
 
 var get = []byte("GET http://127.0.0.2/ HTTP/1.1\r\nHost: 127.0.0.2\r\n\r\n")
 
-// TestRefusals: each protocol says so at once, and there is room again when a session
-// has ended, however it has.
-func TestRefusals(t *testing.T) {
-	refused := func(r *rig) {
-		r.Helper()
-		proxytest.Refused4(r, r.asks(proxytest.Connect4(targetAt, "bob")), 91)
-		r.wantEnd(server.TooMany)
-		c := r.asks(get)
-		proxytest.Hear(r, c, "HTTP/1.1 429 Too Many Requests\r\nSallyport-Reason: too-many\r\nSallyport-Rule: \"rule\"\r\nRetry-After: 1\r\n")
-		r.wantEnd(server.TooMany)
-	}
-	connects := func(r *rig) (client, far *proxytest.Conn) {
-		c := r.asks(proxytest.Connect4(targetAt, "bob"))
-		far = r.far()
-		proxytest.Granted4(r, c)
-		return c, far
-	}
-	for name, session := range map[string]func(r *rig) (want server.Reason, end func()){
+// refused has two clients refused, which are told so in their protocols.
+func (r *rig) refused() {
+	r.Helper()
+	proxytest.Refused4(r, r.asks(proxytest.Connect4(targetAt, "bob")), 91)
+	r.wantEnd(server.TooMany)
+	c := r.asks(get)
+	proxytest.Hear(r, c, "HTTP/1.1 429 Too Many Requests\r\nSallyport-Reason: too-many\r\nSallyport-Rule: \"rule\"\r\nRetry-After: 1\r\n")
+	r.wantEnd(server.TooMany)
+}
+
+func (r *rig) connects() (client, far *proxytest.Conn) {
+	c := r.asks(proxytest.Connect4(targetAt, "bob"))
+	far = r.far()
+	proxytest.Granted4(r, c)
+	return c, far
+}
+
+// endings are sessions, and how each comes to its end.
+func endings() map[string]func(r *rig) (want server.Reason, end func()) {
+	return map[string]func(r *rig) (want server.Reason, end func()){
 		"both sides have ended": func(r *rig) (server.Reason, func()) {
-			c, far := connects(r)
+			c, far := r.connects()
 			return server.Closed, func() { c.Close(); far.Close() }
 		},
 		"a reset": func(r *rig) (server.Reason, func()) {
-			_, far := connects(r)
+			_, far := r.connects()
 			return server.TargetReset, func() { proxytest.Reset(far) }
 		},
 		"the administrator": func(r *rig) (server.Reason, func()) {
-			connects(r)
+			r.connects()
 			return server.Revoked, func() { r.server.Sessions()[0].End(server.Revoked) }
 		},
 		"a review": func(r *rig) (server.Reason, func()) {
-			connects(r)
+			r.connects()
 			return server.Revoked, func() {
 				r.server.Review(func(server.Held) (time.Time, error) { return time.Time{}, server.Revoked })
 				r.server.Review(func(server.Held) (time.Time, error) { return time.Time{}, nil })
 			}
 		},
 		"a fault": func(r *rig) (server.Reason, func()) {
-			c, far := connects(r)
+			c, far := r.connects()
 			return server.Closed, func() {
 				r.blows.Store(true)
 				c.Close()
@@ -168,20 +170,26 @@ func TestRefusals(t *testing.T) {
 			far := r.far()
 			return server.Closed, func() { proxytest.Say(r, far, []byte("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")) }
 		},
-	} {
+	}
+}
+
+// TestRefusals: each protocol says so at once, and there is room again when a session
+// has ended, however it has.
+func TestRefusals(t *testing.T) {
+	for name, session := range endings() {
 		t.Run(name, func(t *testing.T) {
 			in(t, map[string]limits.Limit{"few": {Per: limits.Source, Sessions: 1}}, func(r *rig) {
 				want, end := session(r)
 				synctest.Wait()
 				if want != server.NoPrimary { // which is over already
-					refused(r)
+					r.refused()
 				}
 				end()
 				if name != "a fault" {
 					r.wantEnd(want)
 				}
 				synctest.Wait()
-				connects(r)
+				r.connects()
 			})
 		})
 	}

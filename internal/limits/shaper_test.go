@@ -76,26 +76,29 @@ func TestRates(t *testing.T) {
 	for _, rate := range []int64{64_000, 1_000_000, 20_000_000, 1_000_000_000} {
 		for _, sessions := range []int{1, 10, 100} {
 			t.Run(fmt.Sprintf("%d bit/s for %d", rate, sessions), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					crowd(t, table(Limit{Per: Whole, Rate: rate}), sessions, 7*time.Second, func(moved []atomic.Int64) {
-						time.Sleep(time.Second + time.Millisecond)
-						before, start := read(moved)
-						time.Sleep(5 * time.Second)
-						after, end := read(moved)
-						want := float64(rate) / 8 * 5
-						if got := end - start; math.Abs(got/want-1) > 0.02 {
-							t.Errorf("%.0f bytes in five seconds, want %.0f", got, want)
-						}
-						for i := range after {
-							if got := after[i] - before[i]; math.Abs(got*float64(sessions)/want-1) > 0.1 {
-								t.Errorf("session %d of %d got %.0f bytes of %.0f", i, sessions, got, want)
-							}
-						}
-					})
-				})
+				synctest.Test(t, func(t *testing.T) { testRate(t, rate, sessions) })
 			})
 		}
 	}
+}
+
+func testRate(t *testing.T, rate int64, sessions int) {
+	t.Helper()
+	crowd(t, table(Limit{Per: Whole, Rate: rate}), sessions, 7*time.Second, func(moved []atomic.Int64) {
+		time.Sleep(time.Second + time.Millisecond)
+		before, start := read(moved)
+		time.Sleep(5 * time.Second)
+		after, end := read(moved)
+		want := float64(rate) / 8 * 5
+		if got := end - start; math.Abs(got/want-1) > 0.02 {
+			t.Errorf("%.0f bytes in five seconds, want %.0f", got, want)
+		}
+		for i := range after {
+			if got := after[i] - before[i]; math.Abs(got*float64(sessions)/want-1) > 0.1 {
+				t.Errorf("session %d of %d got %.0f bytes of %.0f", i, sessions, got, want)
+			}
+		}
+	})
 }
 
 // TestThousandSessions: however many share a rate, it holds.

@@ -79,40 +79,43 @@ func TestKeys(t *testing.T) {
 	for _, k := range keys {
 		for _, kind := range kinds {
 			t.Run(string(k.per)+" "+kind.name, func(t *testing.T) {
+				l := kind.limit
+				l.Per = k.per
 				synctest.Test(t, func(t *testing.T) {
-					l := kind.limit
-					l.Per = k.per
 					tab := table(l)
 					here, there := tab.Of("rule", []string{"l"}, groups), tab.Of("another", []string{"l"}, groups)
 					if !k.sameForRule {
 						there = here
 					}
-					first, err := k.one.enter(here, nil)
-					if err != nil {
-						t.Fatal(err)
-					}
-					if up, _ := first.Pace(); up != nil {
-						up.Took(4000)
-					}
-					if !kind.notices(leaveAfter(t, k.same, here)) {
-						t.Error("who counts with the first one is not limited")
-					}
-					if !k.nobodyElse && kind.notices(leaveAfter(t, k.other, there)) {
-						t.Error("who counts apart from the first one is limited")
+					notices := func(v visit, p *Part) bool { return kind.notices(leaveAfter(t, v, p)) }
+					first := uses(t, k.one, here)
+					if !notices(k.same, here) || !k.nobodyElse && notices(k.other, there) {
+						t.Error("who counts with the first one is not limited, or who counts apart is")
 					}
 					first.Leave()
 					time.Sleep(2 * time.Minute)
-					s, err := k.same.enter(here, nil)
-					if kind.notices(s, err) || err != nil {
-						t.Errorf("after the first one has left: %v", err)
+					if notices(k.same, here) {
+						t.Error("who comes after the first one has left is limited")
 					}
-					s.Leave()
 					time.Sleep(2 * time.Minute)
 					wantEmpty(t, tab)
 				})
 			})
 		}
 	}
+}
+
+// uses enters, and uses up what there is.
+func uses(t *testing.T, v visit, p *Part) server.Stay {
+	t.Helper()
+	s, err := v.enter(p, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if up, _ := s.Pace(); up != nil {
+		up.Took(4000)
+	}
+	return s
 }
 
 // leaveAfter enters, and leaves when the test ends.
@@ -254,47 +257,56 @@ func TestChangedNumbers(t *testing.T) {
 	open[2].Leave()
 }
 
+var names = []string{"a", "b", "c", "d", "e"}
+
+// shuffle gives a table other limits.
+func shuffle(tab *Table, r *rand.Rand) {
+	all := make(map[string]Limit)
+	for _, name := range names {
+		l := kinds[r.IntN(len(kinds))].limit
+		l.Per = keys[r.IntN(len(keys))].per
+		if l.Rate > 0 && r.IntN(2) == 0 {
+			l.Per = Session
+		}
+		l.Sessions *= 1 + r.IntN(20)
+		all[name] = l
+	}
+	tab.Set(all)
+}
+
+// comeAndGo is a session, if there is room for it, that enters once more.
+func comeAndGo(tab *Table, r *rand.Rand, meanwhile func()) {
+	v := keys[r.IntN(len(keys))].one
+	s, err := v.enter(tab.Of("rule", names[:r.IntN(5)+1], groups), nil)
+	if err != nil {
+		time.Sleep(time.Duration(r.IntN(100)) * time.Second)
+		return
+	}
+	if more, err := v.enter(tab.Of("rule", names[4:], groups), s); err == nil {
+		s = more
+	}
+	if up, _ := s.Pace(); up != nil {
+		time.Sleep(up.Took(r.IntN(2000)))
+	}
+	meanwhile()
+	s.Leave()
+}
+
 // TestComeAndGo: whatever sessions and settings do, nothing of them is left.
 func TestComeAndGo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tab := &Table{}
-		names := []string{"a", "b", "c", "d", "e"}
-		set := func(r *rand.Rand) {
-			all := make(map[string]Limit)
-			for _, name := range names {
-				l := kinds[r.IntN(len(kinds))].limit
-				l.Per = keys[r.IntN(len(keys))].per
-				if l.Rate > 0 && r.IntN(2) == 0 {
-					l.Per = Session
-				}
-				l.Sessions *= 1 + r.IntN(20)
-				all[name] = l
-			}
-			tab.Set(all)
-		}
-		set(rand.New(rand.NewPCG(0, 0)))
+		shuffle(tab, rand.New(rand.NewPCG(0, 0)))
 		var wg sync.WaitGroup
 		for i := range 50 {
 			wg.Go(func() {
 				r := rand.New(rand.NewPCG(1, uint64(i)))
 				for range 40 {
-					p := tab.Of("rule", names[:r.IntN(5)+1], groups)
-					v := keys[r.IntN(len(keys))].one
-					s, err := v.enter(p, nil)
-					if err != nil {
-						time.Sleep(time.Duration(r.IntN(100)) * time.Second)
-						continue
-					}
-					if more, err := v.enter(tab.Of("rule", names[4:], groups), s); err == nil {
-						s = more
-					}
-					if up, _ := s.Pace(); up != nil {
-						time.Sleep(up.Took(r.IntN(2000)))
-					}
-					if i == 0 {
-						set(r)
-					}
-					s.Leave()
+					comeAndGo(tab, r, func() {
+						if i == 0 {
+							shuffle(tab, r)
+						}
+					})
 				}
 			})
 		}
