@@ -1,0 +1,171 @@
+package ledger
+
+import (
+	"strconv"
+	"strings"
+	"sync"
+	"unicode/utf8"
+
+	"github.com/sallyport/sallyport/server"
+)
+
+// Key is what use is counted by. Fields that are not known are empty.
+type Key struct{ User, Source, Listener, Rule, Host string }
+
+// Counts is what was used.
+type Counts struct {
+	Sessions int64 // that moved anything, or reached their target
+	Refused  int64 // sessions that came to nothing: refused, failed, or without a request
+	Up, Down int64 // bytes, from the client to the target and back
+}
+
+func (c *Counts) add(more Counts) {
+	c.Sessions += more.Sessions
+	c.Refused += more.Refused
+	c.Up += more.Up
+	c.Down += more.Down
+}
+
+// mostKeys bounds what is counted apart between two writes.
+const mostKeys = 100_000
+
+// other is the name of what was summed up because there were too many keys.
+const other = "(other)"
+
+// counter counts in memory. Its lock is never held while something is waited for.
+type counter struct {
+	mu      sync.Mutex
+	open    map[*server.Session]*reading
+	pending map[Key]Counts // counted, and not in a batch yet
+	crowded bool           // a key was turned away
+}
+
+// reading is what was last read off a session.
+type reading struct {
+	key      Key
+	known    bool // the key is known, and the session counted
+	up, down int64
+}
+
+func newCounter() counter {
+	return counter{open: make(map[*server.Session]*reading), pending: make(map[Key]Counts)}
+}
+
+// Opened implements [server.Recorder].
+func (c *counter) Opened(s *server.Session) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.open[s] = &reading{}
+}
+
+// Closed implements [server.Recorder].
+func (c *counter) Closed(s *server.Session, _ error) {
+	up, down := s.Up(), s.Down()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := c.open[s]
+	delete(c.open, s)
+	if r == nil {
+		r = &reading{}
+	}
+	if !r.known && up == 0 && down == 0 && !s.Address.IsValid() {
+		c.add(keyOfNothing(&s.Record), Counts{Refused: 1})
+		return
+	}
+	c.read(r, &s.Record, up, down)
+}
+
+// collect reads the counters of the open sessions, and tells whether there are too
+// many keys.
+func (c *counter) collect() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for s, r := range c.open {
+		up, down := s.Up(), s.Down()
+		if up == r.up && down == r.down {
+			continue
+		}
+		if r.known {
+			c.read(r, nil, up, down)
+		} else {
+			now := s.Now()
+			c.read(r, &now, up, down)
+		}
+	}
+	return c.crowded
+}
+
+// read counts what the session has moved since the last time. By the record it is
+// known, the first time, what to count it by. Callers hold mu.
+func (c *counter) read(r *reading, record *server.Record, up, down int64) {
+	counts := Counts{Up: up - r.up, Down: down - r.down}
+	if !r.known {
+		r.key, r.known, counts.Sessions = keyOf(record), true, 1
+	}
+	r.up, r.down = up, down
+	if counts != (Counts{}) {
+		c.add(r.key, counts)
+	}
+}
+
+// add counts, under another key where there are too many. Callers hold mu.
+func (c *counter) add(k Key, more Counts) {
+	sum, there := c.pending[k]
+	if !there && len(c.pending) >= mostKeys {
+		c.crowded = true
+		k = Key{other, other, other, other, other}
+		sum = c.pending[k]
+	}
+	sum.add(more)
+	c.pending[k] = sum
+}
+
+// take returns what was counted, and forgets it; nil: nothing was.
+func (c *counter) take() map[Key]Counts {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.pending) == 0 {
+		return nil
+	}
+	taken := c.pending
+	c.pending, c.crowded = make(map[Key]Counts, len(taken)), false
+	return taken
+}
+
+// moved tells whether anything waits to be taken.
+func (c *counter) moved() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.pending) > 0
+}
+
+func keyOf(r *server.Record) Key {
+	k := keyOfNothing(r)
+	k.User = legible(r.Identity.Name)
+	if r.Target.IP.IsValid() {
+		k.Host = r.Target.IP.String()
+	} else {
+		k.Host = legible(r.Target.Name)
+	}
+	return k
+}
+
+// keyOfNothing leaves out what a client may choose that nobody has let in: it would
+// fill the ledger with names of its own.
+func keyOfNothing(r *server.Record) Key {
+	k := Key{Listener: r.Listener, Rule: legible(r.Rule)}
+	if r.Client.IsValid() {
+		k.Source = r.Client.Addr().Unmap().WithZone("").String()
+	}
+	return k
+}
+
+// legible makes a name of any bytes fit for a table: no two names become the same.
+func legible(name string) string {
+	plain := utf8.ValidString(name) && !strings.ContainsFunc(name, func(r rune) bool { return r == '\\' || !strconv.IsPrint(r) })
+	if plain {
+		return name
+	}
+	quoted := strconv.Quote(name)
+	return quoted[1 : len(quoted)-1]
+}

@@ -1,0 +1,174 @@
+// Package ledger keeps what was used: sessions and bytes of every user, source,
+// listener, rule and target host, by minute, hour and day, in an SQLite file.
+//
+// The server tells it of sessions ([Ledger] is a [server.Recorder]); what has moved
+// is read off their counters once a flush, and written in one transaction
+// (store.go). A row of a journal holds a whole flush (blob.go); once a minute the
+// journal is folded into the tables that are kept (fold.go). [Read] answers what was
+// used, from the tables and from the journal, while a server writes or without one.
+package ledger
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/sallyport/sallyport/server"
+)
+
+// Options are how a ledger is kept.
+type Options struct {
+	Flush time.Duration // from one write to the next
+	Keep  Keep
+	Log   *slog.Logger
+}
+
+// Keep is for how long the tables are kept. Hours may not be less than Minutes,
+// nor Days less than Hours.
+type Keep struct{ Minutes, Hours, Days time.Duration }
+
+const (
+	foldEvery  = time.Minute
+	pruneEvery = time.Hour
+	// patience bounds one visit to the database. Nothing waits for it but the next.
+	patience = 30 * time.Second
+	// lastPatience is what the end of the server gives to the last flush.
+	lastPatience = 5 * time.Second
+)
+
+// Ledger counts what is used. Make one with [Open]; Run writes. It is a
+// [server.Recorder]: what that calls only counts in memory.
+type Ledger struct {
+	counter
+
+	path    string
+	options Options
+	node    string // this process, in the journal
+
+	// Of Run alone.
+	store  *store // nil: it could not be opened again yet
+	batch  map[Key]Counts
+	seq    int64 // of the batch, which is written once, however often it is tried
+	lost   bool  // the last write failed, and the log says so
+	said   bool  // that there are too many keys
+	folded time.Time
+	pruned time.Time
+}
+
+var _ server.Recorder = (*Ledger)(nil)
+
+// Open opens the ledger in the SQLite file at path, and makes the file if there is
+// none. An error that wraps [ErrUnusable] tells a person what to do about the
+// file, which stays as it is. Run or Close must be called.
+func Open(ctx context.Context, path string, o Options) (*Ledger, error) {
+	s, err := openStore(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	return &Ledger{counter: newCounter(), path: path, options: o, node: rand.Text(), store: s}, nil
+}
+
+// Close closes a ledger that is not to be run.
+func (l *Ledger) Close() {
+	if l.store != nil {
+		l.store.close()
+		l.store = nil
+	}
+}
+
+// Run writes what is counted until ctx ends, then once more, and closes the
+// ledger. A database that cannot be written is tried again at each flush; what is
+// counted meanwhile is kept in memory.
+func (l *Ledger) Run(ctx context.Context) {
+	defer l.Close()
+	ticker := time.NewTicker(l.options.Flush)
+	defer ticker.Stop()
+	for ctx.Err() == nil {
+		l.visit(ctx, patience, time.Now())
+		select {
+		case <-ctx.Done():
+		case <-ticker.C:
+		}
+	}
+	last := context.WithoutCancel(ctx)
+	l.visit(last, lastPatience, time.Now())
+	if l.batch == nil && l.moved() { // the visit brought a batch in that had failed before
+		l.visit(last, lastPatience, time.Now())
+	}
+	if l.lost {
+		l.options.Log.Error("the ledger could not be written to the end: what was counted since it was lost is gone", "ledger", l.path)
+	}
+}
+
+// visit writes what has been counted, and does what is due beside it.
+func (l *Ledger) visit(ctx context.Context, patience time.Duration, now time.Time) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	defer cancel()
+	err := l.flush(ctx, now)
+	if err == nil {
+		err = l.keepUp(ctx, now)
+	}
+	l.report(err)
+}
+
+// flush writes what has moved since the last flush.
+func (l *Ledger) flush(ctx context.Context, now time.Time) error {
+	crowded := l.collect()
+	if crowded && !l.said {
+		l.said = true
+		l.options.Log.Warn("the ledger is asked to count too many things at once: what is new is summed up as "+other, "things", mostKeys)
+	}
+	if l.batch == nil {
+		if l.batch = l.take(); l.batch == nil {
+			return nil
+		}
+		l.seq++
+	}
+	if l.store == nil {
+		var err error
+		if l.store, err = openStore(ctx, l.path); err != nil {
+			return err
+		}
+	}
+	if err := l.store.write(ctx, l.node, l.seq, now, l.batch); err != nil {
+		return err
+	}
+	l.batch = nil
+	return nil
+}
+
+// keepUp folds the journal and drops what is old, when it is time.
+func (l *Ledger) keepUp(ctx context.Context, now time.Time) error {
+	if l.store == nil || now.Sub(l.folded).Abs() < foldEvery { // Abs: a clock may be set back
+		return nil
+	}
+	if err := l.store.fold(ctx); err != nil {
+		return err
+	}
+	l.folded = now
+	if now.Sub(l.pruned).Abs() < pruneEvery {
+		return nil
+	}
+	if err := l.store.prune(ctx, now, l.options.Keep); err != nil {
+		return err
+	}
+	l.pruned = now
+	return nil
+}
+
+// report says once that the ledger is lost, and once that it is back.
+func (l *Ledger) report(err error) {
+	switch {
+	case err != nil && !l.lost:
+		l.lost = true
+		l.options.Log.Error("the ledger cannot be written: serving and counting go on, and what is counted is kept in memory until it can", "ledger", l.path, "error", err)
+	case err == nil && l.lost && l.batch == nil:
+		l.lost = false
+		l.options.Log.Info("the ledger is written again: nothing that was counted is lost", "ledger", l.path)
+	}
+	if err != nil && l.store != nil && !errors.Is(err, context.DeadlineExceeded) {
+		l.Close() // opened anew at the next flush: what is wrong may be with the connection
+	}
+}

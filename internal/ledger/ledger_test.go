@@ -1,0 +1,255 @@
+package ledger
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/sallyport/sallyport/internal/proxytest"
+	"github.com/sallyport/sallyport/server"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// everybody grants every address, and claims are names.
+type everybody struct{}
+
+func (everybody) Decide(_ context.Context, r *server.Request) (server.Grant, error) {
+	if r.Target.Port == 1 {
+		return server.Grant{Rule: "not there"}, server.Denied
+	}
+	return server.Grant{Rule: "anything", Addrs: []netip.Addr{r.Target.IP}}, nil
+}
+
+// bench is a server in memory that writes a ledger, and a target that answers
+// what it gets twice.
+type bench struct {
+	*Ledger
+	path     string
+	in       *proxytest.Listener
+	up, down atomic.Int64 // as the target counts
+	ports    atomic.Uint32
+	end      func() // ends the server, then the ledger
+}
+
+func newBench(t *testing.T, flush time.Duration) *bench {
+	t.Helper()
+	b := &bench{path: filepath.Join(t.TempDir(), "ledger.db")}
+	var err error
+	quiet := slog.New(slog.DiscardHandler)
+	if b.Ledger, err = Open(t.Context(), b.path, Options{Flush: flush, Keep: keepAll, Log: quiet}); err != nil {
+		t.Fatal(err)
+	}
+	network := proxytest.NewNetwork(netip.MustParseAddr("127.0.0.1"), 64<<10)
+	b.in = network.MustListen("127.0.0.1:1080")
+	target := network.MustListen("127.0.0.2:80")
+	s := &server.Server{Policy: everybody{}, Outbound: network, Recorder: b.Ledger, Log: quiet}
+	ctx, stop := context.WithCancel(context.Background())
+	var all, writing sync.WaitGroup
+	all.Go(func() { b.answer(target) })
+	all.Go(func() {
+		if err := s.Serve(context.Background(), b.in, server.Listener{Name: "lan"}); !errors.Is(err, server.ErrServerClosed) {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+	writing.Go(func() { b.Run(ctx) })
+	b.end = sync.OnceFunc(func() {
+		hurry, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := s.Shutdown(hurry); err != nil {
+			t.Errorf("Shutdown: %v", err)
+		}
+		target.Close()
+		all.Wait()
+		stop()
+		writing.Wait()
+	})
+	t.Cleanup(b.end)
+	return b
+}
+
+// answer is the target: it counts, and sends back twice what it gets.
+func (b *bench) answer(l *proxytest.Listener) {
+	var all sync.WaitGroup
+	defer all.Wait()
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		all.Go(func() {
+			defer c.Close()
+			buffer := make([]byte, 4096)
+			for {
+				n, err := c.Read(buffer)
+				b.up.Add(int64(n))
+				if err != nil {
+					return
+				}
+				for range 2 {
+					n, _ := c.Write(buffer[:n])
+					b.down.Add(int64(n))
+				}
+			}
+		})
+	}
+}
+
+// connects asks for the target as user; port 1 is denied.
+func (b *bench) connects(user string, port uint16) (net.Conn, error) {
+	n := b.ports.Add(1)
+	from := netip.AddrFrom4([4]byte{127, 1, byte(n >> 14), 1}) // few connections wait of each source
+	c, err := b.in.Dial(netip.AddrPortFrom(from, uint16(n%60000+1)))
+	if err != nil {
+		return nil, err
+	}
+	request := append(binary.BigEndian.AppendUint16([]byte{4, 1}, port), 127, 0, 0, 2)
+	request = append(append(request, user...), 0)
+	var reply [8]byte
+	if _, err = c.Write(request); err == nil {
+		_, err = io.ReadFull(c, reply[:])
+	}
+	if err == nil && (reply[1] == 90) == (port == 1) {
+		err = fmt.Errorf("the reply is %d", reply[1])
+	}
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// asks sends n bytes and reads the answer.
+func asks(c net.Conn, n int) error {
+	if _, err := c.Write(bytes.Repeat([]byte("x"), n)); err != nil {
+		return err
+	}
+	_, err := io.CopyN(io.Discard, c, 2*int64(n))
+	return err
+}
+
+// TestEveryByteCounts: the ledger has what the targets have counted, after many
+// short sessions while it is written, to the byte and to the session.
+func TestEveryByteCounts(t *testing.T) {
+	each := 1250
+	if testing.Short() {
+		each = 50
+	}
+	const users = 8
+	b := newBench(t, 5*time.Millisecond)
+	var all sync.WaitGroup
+	for user := range users {
+		all.Go(func() {
+			for i := range each {
+				name := fmt.Sprintf("user %d", user)
+				c, err := b.connects(name, 80)
+				if err == nil {
+					err = asks(c, 1+(i*7919+user)%3000)
+					c.Close()
+				}
+				if err == nil && i%10 == 0 {
+					_, err = b.connects(name, 1)
+					if err != nil {
+						t.Errorf("denied: %v", err)
+					}
+				}
+				if err != nil {
+					t.Errorf("session %d of %s: %v", i, name, err)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	b.end()
+	want := Counts{Sessions: int64(users * each), Refused: int64(users * (each + 9) / 10), Up: b.up.Load(), Down: b.down.Load()}
+	for _, by := range Groups() {
+		r := reads(t, b.path, Query{By: by})
+		if r.Sum.Sessions != want.Sessions || r.Sum.Up != want.Up || r.Sum.Down != want.Down || r.Sum.Refused != int64(users*((each+9)/10)) {
+			t.Errorf("by %s: %+v, want %+v", by, r.Sum, want)
+		}
+	}
+	if r := reads(t, b.path, Query{By: "user"}); len(r.Lines) != users+1 { // one more: nobody is let in by a name
+		t.Errorf("%d users: %+v", len(r.Lines), r.Lines)
+	}
+	if r := reads(t, b.path, Query{By: "rule", User: "user 3"}); len(r.Lines) != 1 || r.Lines[0].Name != "anything" || r.Sum.Sessions != int64(each) {
+		t.Errorf("of one user: %+v", r)
+	}
+}
+
+// TestOpenSessionsCount: what a session moves is in the ledger before it ends, and
+// is counted once.
+func TestOpenSessionsCount(t *testing.T) {
+	b := newBench(t, time.Millisecond)
+	c, err := b.connects("alice", 80)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for round := int64(1); round <= 3; round++ {
+		if err := asks(c, 1000); err != nil {
+			t.Fatal(err)
+		}
+		want := Counts{Sessions: 1, Up: 1000 * round, Down: 2000 * round}
+		proxytest.Eventually(t, "it is written", func() bool { return reads(t, b.path, Query{By: "host"}).Sum == want })
+	}
+	c.Close()
+	b.end()
+	r := reads(t, b.path, Query{By: "host"})
+	if len(r.Lines) != 1 || r.Lines[0] != (Line{"127.0.0.2", Counts{Sessions: 1, Up: 3000, Down: 6000}}) {
+		t.Errorf("%+v", r.Lines)
+	}
+}
+
+// TestLegible: names of any bytes stay apart.
+func TestLegible(t *testing.T) {
+	for in, want := range map[string]string{"alice": "alice", "Zoë": "Zoë", "a\nb": `a\nb`, `a\nb`: `a\\nb`, "\xff": `\xff`, "": ""} {
+		if got := legible(in); got != want {
+			t.Errorf("%q becomes %q, want %q", in, got, want)
+		}
+	}
+}
+
+// TestTooManyKeys: beyond the bound the sums stay right, and it is said.
+func TestTooManyKeys(t *testing.T) {
+	c := newCounter()
+	for i := range mostKeys + 500 {
+		c.add(Key{Host: fmt.Sprint(i)}, Counts{Sessions: 1, Up: 2})
+	}
+	if !c.collect() {
+		t.Error("it is not said")
+	}
+	batch := c.take()
+	if len(batch) != mostKeys+1 || batch[Key{other, other, other, other, other}] != (Counts{Sessions: 500, Up: 1000}) {
+		t.Errorf("%d keys", len(batch))
+	}
+	if c.collect() {
+		t.Error("it is said again, when there is room")
+	}
+}
+
+// lines is a log.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
