@@ -25,7 +25,7 @@ func examples(t *testing.T, page string) []string {
 		found = append(found, string(m[1]))
 	}
 	text = fence.ReplaceAll(text, nil)
-	begins := regexp.MustCompile(`^(#.*\n)*(listeners|users|upstreams|groups|sets|schedules|limits|rules|resolver|timeouts|log|include):`)
+	begins := regexp.MustCompile(`^(#.*\n)*(listeners|users|upstreams|groups|sets|schedules|limits|rules|resolver|timeouts|log|ledger|include):`)
 	for _, block := range regexp.MustCompile(`(?m)(^    .*\n)+`).FindAllString(string(text), -1) {
 		block = regexp.MustCompile(`(?m)^    `).ReplaceAllString(block, "")
 		if begins.MatchString(block) {

@@ -16,16 +16,27 @@ var mistakes = []struct {
 }{
 	// The top level.
 	{"unknown section", "listner: x", []string{`1:1 unknown key "listner" | did you mean "listeners"?`}},
-	{"unknown section, nothing near", "colour: red", []string{`1:1 unknown key "colour" | the keys here are admin, groups, hide_address, include, limits, listeners, log, open_to_the_world, resolver, rules, schedules, sets, timeouts, upstreams, users`}},
-	{"every section of a later version", "virtual_ports: 1\nledger: 1\n", []string{
+	{"unknown section, nothing near", "colour: red", []string{`1:1 unknown key "colour" | the keys here are admin, groups, hide_address, include, ledger, limits, listeners, log, open_to_the_world, resolver, rules, schedules, sets, timeouts, upstreams, users`}},
+	{"every section of a later version", "virtual_ports: 1\nledger: postgres://u:secret@db/x\n", []string{
 		`1:1 "virtual_ports" is not in this version yet | leave it out`,
-		`2:1 "ledger" is not in this version yet | leave it out`,
+		"2:9 PostgreSQL is not in this version yet | write `sqlite:/var/lib/sallyport/ledger.db`",
+	}},
+	{"ledger: on", "ledger: maybe", []string{"1:9 expected off or sqlite: and the name of a file, found \"maybe\" | write `sqlite:/var/lib/sallyport/ledger.db`"}},
+	{"ledger without a file", "ledger: 'sqlite:'", []string{"1:9 the ledger needs the name of a file | write `sqlite:/var/lib/sallyport/ledger.db`"}},
+	{"ledger: times", "ledger: {flush: 1ms, keep: {hours: soon, days: 200y}, when_lost: deny}", []string{
+		`1:17 "1ms" is out of bounds | from 100ms to 1m`,
+		`1:36 "soon" is not a time | write 90s, 10m, 1h30m or 2d`,
+		`1:48 "200y" is not a time | write 90s, 10m, 1h30m or 2d`,
+		`1:55 "when_lost" is not in this version yet | leave it out`,
+	}},
+	{"ledger keeps minutes for longer than days", "ledger: {keep: {minutes: 70d}}", []string{
+		"1:16 what is finer would be kept for longer than what is coarser | the defaults are `{minutes: 2d, hours: 60d, days: 1095d}`",
 	}},
 	{"section twice", "log: {level: info}\nadmin: off\nlog: {level: warn}", []string{`3:1 the key "log" stands here twice | keep one of them`}},
 	{"section without a value", "rules:\nlog: {level: info}", []string{`1:1 "rules" has no value | give it a value, or leave the key out`}},
 	{"null", "timeouts: ~", []string{`1:1 "timeouts" has no value | give it a value, or leave the key out`}},
-	{"a list at the top", "- log", []string{`1:1 expected keys with values, found a list | the keys here are admin, groups, hide_address, include, limits, listeners, log, open_to_the_world, resolver, rules, schedules, sets, timeouts, upstreams, users`}},
-	{"text at the top", "hello", []string{`1:1 expected keys with values, found "hello" | the keys here are admin, groups, hide_address, include, limits, listeners, log, open_to_the_world, resolver, rules, schedules, sets, timeouts, upstreams, users`}},
+	{"a list at the top", "- log", []string{`1:1 expected keys with values, found a list | the keys here are admin, groups, hide_address, include, ledger, limits, listeners, log, open_to_the_world, resolver, rules, schedules, sets, timeouts, upstreams, users`}},
+	{"text at the top", "hello", []string{`1:1 expected keys with values, found "hello" | the keys here are admin, groups, hide_address, include, ledger, limits, listeners, log, open_to_the_world, resolver, rules, schedules, sets, timeouts, upstreams, users`}},
 	{"admin page", "admin: {listen: 127.0.0.1:1088}", []string{`1:9 "listen" is not in this version yet | leave it out`}},
 	{"admin on", "admin: on", []string{"1:8 expected off or keys with values, found \"on\" | write `admin: off` or `admin: {socket: /run/sallyport/admin.sock}`"}},
 	{"admin without a socket", "admin: {socket: }", []string{`1:9 "socket" has no value | give it a value, or leave the key out`}},
@@ -522,7 +533,7 @@ func TestSyntax(t *testing.T) {
 		{"carriage return alone", "admin: off\rlog: {}\n", "1:11 a control character stands in the text | between double quotes it may be written as an escape, such as \"\\x01\""},
 		{"Latin 1", "admin: off\nrules: {allow: caf\xe9}\n", "2:19 this is not UTF-8 text | save the file as UTF-8"},
 		{"UTF-16", "\xff\xfea\x00", "1:1 this is not UTF-8 text | save the file as UTF-8"},
-		{"lone brace", "}", "1:1 expected keys with values, found \"}\" | the keys here are admin, groups, hide_address, include, limits, listeners, log, open_to_the_world, resolver, rules, schedules, sets, timeouts, upstreams, users"},
+		{"lone brace", "}", "1:1 expected keys with values, found \"}\" | the keys here are admin, groups, hide_address, include, ledger, limits, listeners, log, open_to_the_world, resolver, rules, schedules, sets, timeouts, upstreams, users"},
 		{"lone colon", ":", "1:1 this cannot be a key | write `key: value`"},
 		{"list as a key", "[a]: b", "1:4 a key is missing before the colon | put a value that holds a colon and a space in quotes"},
 	} {

@@ -91,7 +91,8 @@ func (d *decoder) document(root *node) {
 		"sets":              d.decodeSets,
 		"schedules":         d.decodeSchedules,
 		"limits":            d.decodeLimits,
-	}, "virtual_ports", "ledger")
+		"ledger":            d.decodeLedger,
+	}, "virtual_ports")
 	for i, p := range d.listeners {
 		l := &s.Listeners[i]
 		l.HideAddress = l.HideAddress || d.hideAddress && !p.hideSet

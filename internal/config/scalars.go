@@ -15,7 +15,7 @@ func (d *decoder) duration(n *node, least time.Duration) (time.Duration, bool) {
 		d.fail(n, "expected a time such as 90s, found "+n.describe(), "")
 		return 0, false
 	}
-	value, ok := parseDuration(n.text)
+	value, ok := ParseDuration(n.text)
 	var m *mistake
 	switch {
 	case !ok && strings.Trim(n.text, "0123456789") == "" && n.text != "" && len(n.text) < 10:
@@ -32,8 +32,8 @@ func (d *decoder) duration(n *node, least time.Duration) (time.Duration, bool) {
 	return value, d.take(n, m)
 }
 
-// parseDuration is time.ParseDuration with days in front: 2d12h.
-func parseDuration(text string) (time.Duration, bool) {
+// ParseDuration is [time.ParseDuration] with days in front: 2d12h.
+func ParseDuration(text string) (time.Duration, bool) {
 	number, rest, found := strings.Cut(text, "d")
 	if !found {
 		value, err := time.ParseDuration(text)
@@ -46,7 +46,7 @@ func parseDuration(text string) (time.Duration, bool) {
 	if err != nil {
 		return 0, false
 	}
-	const far = 1000 // days: still too long, and no overflow
+	const far = 100_000 // days: longer than anything may be, and no overflow
 	value := time.Duration(max(-far, min(days, far)) * float64(24*time.Hour))
 	if rest == "" {
 		return value, true

@@ -35,6 +35,7 @@ func settingsSchema() *jsonschema.Schema {
 		"timeouts":          timeoutsSchema(),
 		"log":               logSchema(),
 		"admin":             adminSchema(),
+		"ledger":            ledgerSchema(),
 		"include":           oneOrMany("more settings files: a file, a folder, or a pattern such as conf.d/*.yaml", text("")),
 		"hide_address":      truth("replies to CONNECT carry zeros instead of the outgoing address; for all listeners that do not say"),
 		"open_to_the_world": truth("listeners that do not say may serve anybody on a public address"),
@@ -160,6 +161,28 @@ func adminSchema() *jsonschema.Schema {
 		AnyOf: []*jsonschema.Schema{
 			object("", properties{"socket": text("the path of a unix socket; default: in the folder for such files")}),
 			{Enum: []any{"off", false}},
+		},
+	}
+}
+
+func ledgerSchema() *jsonschema.Schema {
+	store := func(description string) *jsonschema.Schema {
+		return &jsonschema.Schema{Description: description, AnyOf: []*jsonschema.Schema{pattern("sqlite:.+"), {Enum: []any{"off", false}}}}
+	}
+	return &jsonschema.Schema{
+		Description: "where what was used is kept, for `sallyport usage`",
+		AnyOf: []*jsonschema.Schema{
+			store("").AnyOf[0],
+			store("").AnyOf[1],
+			object("", properties{
+				"store": store("sqlite: and the name of a file, or off; default: ledger.db in the folder for what a service keeps"),
+				"flush": duration("from one write to the next, 100ms to 1m; default: 1s"),
+				"keep": object("for how long", properties{
+					"minutes": duration("use by minute; default: 2d"),
+					"hours":   duration("use by hour; default: 60d"),
+					"days":    duration("use by day; default: 1095d"),
+				}),
+			}),
 		},
 	}
 }

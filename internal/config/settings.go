@@ -44,6 +44,7 @@ type Settings struct {
 	Timeouts  Timeouts
 	Log       Log
 	Admin     Admin
+	Ledger    Ledger
 }
 
 // Listener is an address that clients come to.
@@ -236,5 +237,6 @@ func defaults() *Settings {
 		},
 		Resolver: Resolver{Cache: 30 * time.Second},
 		Log:      Log{Level: "info", Format: "text"},
+		Ledger:   defaultLedger(),
 	}
 }

@@ -42,6 +42,7 @@ func byDefault() *Settings {
 		},
 		Resolver: Resolver{Cache: 30 * time.Second},
 		Log:      Log{Level: "info", Format: "text"},
+		Ledger:   Ledger{Flush: time.Second, Keep: LedgerKeep{48 * time.Hour, 1440 * time.Hour, 26280 * time.Hour}},
 	}
 }
 
@@ -127,6 +128,7 @@ rules:
 timeouts: {association: 30s, handshake: 1s, connect: 1m30s, bind: 0.5d, ident: 1500ms, idle: 30d, half_closed: 2d12h, drain: 0}
 log: {level: error, format: json}
 admin: off
+ledger: {store: "sqlite:used.db", flush: 2s, keep: {minutes: 1d, hours: 2d, days: 3660d}}
 `
 
 // wholeListeners are those of whole.
@@ -248,8 +250,9 @@ func TestWholeFile(t *testing.T) {
 			},
 			Cache: time.Hour,
 		},
-		Log:   Log{Level: "error", Format: "json"},
-		Admin: Admin{Off: true},
+		Log:    Log{Level: "error", Format: "json"},
+		Admin:  Admin{Off: true},
+		Ledger: Ledger{Path: "/etc/sallyport/used.db", Flush: 2 * time.Second, Keep: LedgerKeep{24 * time.Hour, 48 * time.Hour, 3660 * 24 * time.Hour}},
 	}
 	parse(t, whole)
 	for _, file := range []string{whole, strings.ReplaceAll(whole, "\n", "\r\n"), "---\n" + whole + "...\n"} {

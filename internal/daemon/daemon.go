@@ -14,6 +14,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/admin"
 	"github.com/sallyport/sallyport/internal/config"
+	"github.com/sallyport/sallyport/internal/ledger"
 	"github.com/sallyport/sallyport/internal/limits"
 	"github.com/sallyport/sallyport/server"
 )
@@ -31,7 +32,8 @@ type Daemon struct {
 	log     *slog.Logger
 	setLog  func(config.Log)
 	endLog  func()
-	control net.Listener // the admin socket; nil: there is none
+	control net.Listener   // the admin socket; nil: there is none
+	ledger  *ledger.Ledger // nil: there is none
 	started time.Time
 
 	reloading sync.Mutex // held through a reload, and taken before mu
@@ -76,7 +78,7 @@ func (d *Daemon) open(ctx context.Context, s *config.Settings) error {
 	d.server = &server.Server{
 		Policy:        &d.ruling,
 		Authenticator: &d.ruling,
-		Recorder:      sessionLog{d.log},
+		Recorder:      recorders{sessionLog{d.log}},
 		Log:           d.log,
 		Timeouts:      buildTimeouts(s.Timeouts),
 	}
@@ -85,8 +87,15 @@ func (d *Daemon) open(ctx context.Context, s *config.Settings) error {
 		return err
 	}
 	d.inForce = &inForce{s, r, doors}
-	d.control, err = openControl(ctx, s.Admin, admin.DefaultSocket(), d.log)
-	return err
+	if d.control, err = openControl(ctx, s.Admin, admin.DefaultSocket(), d.log); err != nil {
+		return err
+	}
+	// Last, when clients can come already: they wait in the sockets' queues.
+	if d.ledger, err = openLedger(ctx, s.Ledger, ledger.DefaultPath(), d.log); err != nil || d.ledger == nil {
+		return err
+	}
+	d.server.Recorder = recorders{sessionLog{d.log}, d.ledger}
+	return nil
 }
 
 // Close closes the sockets of a daemon that is not to be run.
@@ -96,6 +105,9 @@ func (d *Daemon) Close() {
 	}
 	if d.control != nil {
 		d.control.Close()
+	}
+	if d.ledger != nil {
+		d.ledger.Close()
 	}
 	d.endLog()
 }

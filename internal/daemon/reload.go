@@ -97,6 +97,9 @@ func (d *Daemon) putInForce(next *inForce) {
 	if next.settings.Admin != before.settings.Admin {
 		d.log.Warn("another admin socket is used only after a restart")
 	}
+	if next.settings.Ledger != before.settings.Ledger {
+		d.log.Warn("another ledger is used only after a restart")
+	}
 	d.server.Review(next.rules.still)
 }
 

@@ -26,6 +26,8 @@ func (d *Daemon) Run(ctx, hurry context.Context) error {
 	defer d.endLog()
 	serve, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
+	endLedger := d.keepLedger(context.WithoutCancel(ctx))
+	defer endLedger() // when all sessions have ended: what they moved last is in its last write
 	run := d.newRunning(serve)
 	d.start(run)
 	if d.control != nil {

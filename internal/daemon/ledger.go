@@ -1,0 +1,148 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/config"
+	"github.com/sallyport/sallyport/internal/ledger"
+	"github.com/sallyport/sallyport/server"
+)
+
+// recorders are told of sessions one after the other.
+type recorders []server.Recorder
+
+// Opened implements [server.Recorder].
+func (r recorders) Opened(s *server.Session) {
+	for _, one := range r {
+		one.Opened(s)
+	}
+}
+
+// Closed implements [server.Recorder].
+func (r recorders) Closed(s *server.Session, reason error) {
+	for _, one := range r {
+		one.Closed(s, reason)
+	}
+}
+
+// openLedger opens the ledger. One that the settings name must be had; without the
+// usual one (empty: there is none) the server does as well: nil. But a file that is
+// there and is of no use is for a person to look at.
+func openLedger(ctx context.Context, l config.Ledger, usual string, log *slog.Logger) (*ledger.Ledger, error) {
+	if l.Off {
+		return nil, nil
+	}
+	path := l.Path
+	var err error
+	switch {
+	case path == "" && usual == "":
+		err = errors.New("this system has no folder for it")
+	case path == "":
+		path = usual
+		err = os.MkdirAll(filepath.Dir(path), 0o700)
+	}
+	var opened *ledger.Ledger
+	if err == nil {
+		opened, err = ledger.Open(ctx, path, ledger.Options{Flush: l.Flush, Keep: ledger.Keep(l.Keep), Log: log})
+	}
+	switch {
+	case err == nil:
+		return opened, nil
+	case l.Path == "" && !errors.Is(err, ledger.ErrUnusable):
+		log.Warn("no ledger: what is used is not kept; `ledger: sqlite:FILE` names one, `ledger: off` wants none", "error", err)
+		return nil, nil
+	}
+	return nil, fmt.Errorf("the ledger cannot be opened: %w", err)
+}
+
+// keepLedger has the ledger written. end writes what is left, and waits for that.
+func (d *Daemon) keepLedger(ctx context.Context) (end func()) {
+	if d.ledger == nil {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var writing sync.WaitGroup
+	writing.Go(func() { d.ledger.Run(ctx) })
+	return func() {
+		cancel()
+		writing.Wait()
+	}
+}
+
+// UsageQuery asks what was used. Its fields are those of [ledger.Query].
+type UsageQuery = ledger.Query
+
+// UsageReport is the answer.
+type UsageReport = ledger.Report
+
+// UsageGroups are the words for UsageQuery.By.
+func UsageGroups() []string { return ledger.Groups() }
+
+// Usage names a ledger.
+type Usage struct {
+	File  string // the settings file, which may name it; empty: the built-in settings
+	Store string // sqlite: and a path, in the place of what the settings say; empty: theirs
+}
+
+var (
+	errNoLedger = errors.New("the settings say `ledger: off`: nothing was counted")
+	errNoStore  = errors.New("a store is written sqlite:FILE")
+)
+
+// Read answers the query. The server may run meanwhile or not. Bad settings are a
+// [*SettingsError].
+func (u Usage) Read(ctx context.Context, q UsageQuery) (*UsageReport, error) {
+	path, err := u.path()
+	if err != nil {
+		return nil, err
+	}
+	r, err := ledger.Read(ctx, path, q)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("there is no ledger yet: %w; --config FILE or --store sqlite:FILE says where another is", err)
+	}
+	return r, err
+}
+
+func (u Usage) path() (string, error) {
+	if u.Store != "" {
+		path, ok := strings.CutPrefix(u.Store, "sqlite:")
+		if !ok || path == "" {
+			return "", errNoStore
+		}
+		return path, nil
+	}
+	s, err := Source{File: u.File}.load()
+	switch {
+	case err != nil:
+		return "", err
+	case s.Ledger.Off:
+		return "", errNoLedger
+	case s.Ledger.Path != "":
+		return s.Ledger.Path, nil
+	}
+	return ledger.DefaultPath(), nil
+}
+
+// ParseTime reads a time as a person gives it to `sallyport usage`: a date, a date
+// and a time (both of UTC), or how long before now.
+func ParseTime(text string, now time.Time) (time.Time, error) {
+	for _, layout := range []string{time.RFC3339, "2006-01-02", "2006-01-02 15:04", "2006-01-02T15:04"} {
+		if t, err := time.Parse(layout, text); err == nil {
+			return t, nil
+		}
+	}
+	ago, ok := config.ParseDuration(text)
+	if !ok || ago < 0 {
+		return time.Time{}, fmt.Errorf("%q is no time: write 2026-11-25, \"2026-11-25 13:00\" (of UTC), 90m, 12h or 7d", text)
+	}
+	return now.Add(-ago), nil
+}
