@@ -250,8 +250,7 @@ func TestWholeFile(t *testing.T) {
 			},
 			Cache: time.Hour,
 		},
-		Log:    Log{Level: "error", Format: "json"},
-		Admin:  Admin{Off: true},
+		Log: Log{Level: "error", Format: "json"}, Admin: Admin{Off: true},
 		Ledger: Ledger{Path: "/etc/sallyport/used.db", Flush: 2 * time.Second, Keep: LedgerKeep{24 * time.Hour, 48 * time.Hour, 3660 * 24 * time.Hour}},
 	}
 	parse(t, whole)

@@ -142,6 +142,23 @@ func asks(c net.Conn, n int) error {
 	return err
 }
 
+// visits is a session that sends n bytes, and, if asked for, one that is denied.
+func (b *bench) visits(user string, n int, denied bool) error {
+	c, err := b.connects(user, 80)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := asks(c, n); err != nil || !denied {
+		return err
+	}
+	refused, err := b.connects(user, 1)
+	if err == nil {
+		refused.Close()
+	}
+	return err
+}
+
 // TestEveryByteCounts: the ledger has what the targets have counted, after many
 // short sessions while it is written, to the byte and to the session.
 func TestEveryByteCounts(t *testing.T) {
@@ -155,20 +172,8 @@ func TestEveryByteCounts(t *testing.T) {
 	for user := range users {
 		all.Go(func() {
 			for i := range each {
-				name := fmt.Sprintf("user %d", user)
-				c, err := b.connects(name, 80)
-				if err == nil {
-					err = asks(c, 1+(i*7919+user)%3000)
-					c.Close()
-				}
-				if err == nil && i%10 == 0 {
-					_, err = b.connects(name, 1)
-					if err != nil {
-						t.Errorf("denied: %v", err)
-					}
-				}
-				if err != nil {
-					t.Errorf("session %d of %s: %v", i, name, err)
+				if err := b.visits(fmt.Sprintf("user %d", user), 1+(i*7919+user)%3000, i%10 == 0); err != nil {
+					t.Errorf("session %d of user %d: %v", i, user, err)
 					return
 				}
 			}
@@ -176,10 +181,10 @@ func TestEveryByteCounts(t *testing.T) {
 	}
 	all.Wait()
 	b.end()
-	want := Counts{Sessions: int64(users * each), Refused: int64(users * (each + 9) / 10), Up: b.up.Load(), Down: b.down.Load()}
+	want := Counts{Sessions: int64(users * each), Refused: int64(users * ((each + 9) / 10)), Up: b.up.Load(), Down: b.down.Load()}
 	for _, by := range Groups() {
 		r := reads(t, b.path, Query{By: by})
-		if r.Sum.Sessions != want.Sessions || r.Sum.Up != want.Up || r.Sum.Down != want.Down || r.Sum.Refused != int64(users*((each+9)/10)) {
+		if r.Sum != want {
 			t.Errorf("by %s: %+v, want %+v", by, r.Sum, want)
 		}
 	}

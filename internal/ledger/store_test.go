@@ -134,13 +134,13 @@ func TestRetention(t *testing.T) {
 	s.folds(t)
 	for _, step := range []struct {
 		days                       int
-		minutes, hours, days_, ids int
+		minutes, hours, daily, ids int
 	}{{1, 2, 2, 2, 2}, {3, 1, 2, 2, 2}, {59, 0, 2, 2, 2}, {61, 0, 1, 2, 2}, {3*365 + 1, 0, 0, 1, 1}, {3*365 + 2, 0, 0, 0, 0}} {
 		if err := s.prune(t.Context(), noon.Add(time.Duration(step.days)*24*time.Hour), keepAll); err != nil {
 			t.Fatal(err)
 		}
 		got := [4]int{s.rows(t, "minutes"), s.rows(t, "hours"), s.rows(t, "days"), s.rows(t, "keys")}
-		if want := [4]int{step.minutes, step.hours, step.days_, step.ids}; got != want {
+		if want := [4]int{step.minutes, step.hours, step.daily, step.ids}; got != want {
 			t.Errorf("after %d days there are %v rows, want %v", step.days, got, want)
 		}
 		if step.days == 61 {
@@ -282,7 +282,7 @@ func TestTruncatedWAL(t *testing.T) {
 		t.Fatal(err)
 	}
 	var before int64
-	for cut := 0; cut <= 40; cut++ {
+	for cut := range 41 {
 		copied := filepath.Join(dir, fmt.Sprintf("cut%d.db", cut))
 		for name, content := range map[string][]byte{copied: database, copied + "-wal": wal[:len(wal)*cut/40]} {
 			if err := os.WriteFile(name, content, 0o600); err != nil {
