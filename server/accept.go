@@ -10,10 +10,11 @@ import (
 )
 
 // acceptAll accepts until the socket fails for good and runs serve for each
-// connection in its own goroutine. A fault that may pass (descriptors used up,
+// connection in its own goroutine. serve calls leave as the last thing that it
+// does about the connection, and be it after it has returned. A fault that may pass (descriptors used up,
 // a connection that ended in the queue) is waited out with a growing pause, as
 // net/http does; the log says so once and once more when it is over.
-func (s *Server) acceptAll(ctx context.Context, sv *serving, serve func(net.Conn)) error {
+func (s *Server) acceptAll(ctx context.Context, sv *serving, serve func(c net.Conn, leave func())) error {
 	var pause backoff
 	for {
 		if !s.state.gate.enter(ctx, s.sayPaused) {
@@ -33,9 +34,11 @@ func (s *Server) acceptAll(ctx context.Context, sv *serving, serve func(net.Conn
 		if pause.over() {
 			s.logger().Info("accepting connections again", "listener", sv.address.String())
 		}
-		started := s.launch(sv, func() {
-			defer s.state.gate.leave()
-			serve(c)
+		started := s.launch(sv, func(leave func()) {
+			serve(c, func() {
+				s.state.gate.leave()
+				leave()
+			})
 		})
 		if !started {
 			s.state.gate.leave()

@@ -7,21 +7,56 @@ import (
 	"net/netip"
 )
 
-// connect serves a CONNECT request (the paper, section 1): the reply is sent
-// when the connection to the target stands, never before.
+// connect serves a CONNECT request (the paper, section 1), to the end of its
+// relay.
 func (x *exchange) connect(ctx context.Context) error {
+	r, err := x.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	return x.relay(ctx, r.target)
+}
+
+// connectAlone is connect for a connection that carries nothing else. The relay
+// goes on by itself, so that this goroutine ends when the relay sleeps; whichever
+// is the last one then sees to what is left to do.
+func (x *exchange) connectAlone(ctx, sessions context.Context) {
+	r, err := x.open(ctx)
+	if err != nil {
+		x.end(sessions, err)
+		return
+	}
+	x.route = r // for leave, lest a fault leaves it open
+	x.startRelay(ctx, r.target, func(reason error) {
+		defer x.contain()
+		x.route = nil
+		r.close()
+		x.end(sessions, reason)
+	})
+}
+
+// open answers a CONNECT request: the reply is sent when the connection to the
+// target stands, never before. The caller closes what is returned.
+func (x *exchange) open(ctx context.Context) (*route, error) {
 	target, err := x.reach(ctx)
 	if err != nil {
-		return x.deny(err, netip.AddrPort{})
+		return nil, x.deny(err, netip.AddrPort{})
 	}
-	defer target.Close()
+	r := &route{target: target}
+	granted := false
+	defer func() {
+		if !granted {
+			r.close()
+		}
+	}()
 	x.session.reached(addrPort(target.RemoteAddr()))
 	if ctx.Err() != nil {
-		return x.deny(context.Cause(ctx), netip.AddrPort{})
+		return nil, x.deny(context.Cause(ctx), netip.AddrPort{})
 	}
-	key := primary{x.session.Client.Addr(), x.request.Identity.Name, x.session.Address.Addr(), x.unresolved()}
-	x.server.state.primaries.add(key, x.session.Proxy)
-	defer x.server.state.primaries.remove(key)
+	r.key = primary{x.session.Client.Addr(), x.request.Identity.Name, x.session.Address.Addr(), x.unresolved()}
+	r.primaries = &x.server.state.primaries
+	r.primaries.add(r.key, x.session.Proxy)
 
 	bound := addrPort(target.LocalAddr())
 	if x.listener.HideAddress {
@@ -29,9 +64,24 @@ func (x *exchange) connect(ctx context.Context) error {
 	}
 	x.session.note(func(r *Record) { r.Bound = bound })
 	if err := x.grant(bound); err != nil {
-		return err
+		return nil, err
 	}
-	return x.relay(ctx, target)
+	granted = true
+	return r, nil
+}
+
+// route is what stands between a granted CONNECT and its target.
+type route struct {
+	target    net.Conn
+	primaries *primaries // that have key; nil: none do
+	key       primary
+}
+
+func (r *route) close() {
+	if r.primaries != nil {
+		r.primaries.remove(r.key)
+	}
+	r.target.Close()
 }
 
 // reach decides and dials within the connect limit. A client that resets its

@@ -27,23 +27,51 @@ type exchange struct {
 	stream      streamer // in the place of request: what serves the connection
 	head        []byte   // what the client sent behind its request: it goes to the target first
 	lingers     bool     // the last words were said, and the client may not have read them yet
+	accepted    net.Conn // conn, or what is beneath its TLS; nil: somebody else closes it
+	route       *route   // of a relay that goes on by itself
+	gone        func()   // is called when all is over; nil: by then it was, or there is nothing to call
 }
 
-// serveConn takes a connection from its first byte to its last. The caller
-// closes c. The first context ends it while in its handshake, the second later.
-func (s *Server) serveConn(handshakes, sessions context.Context, c net.Conn, sv *serving) {
-	x := &exchange{server: s, conn: c, listener: sv.listener.Load(), serving: sv}
+// serveConn takes a connection from its first byte to its last, closes it, and
+// then calls leave: maybe after it has returned, since a relay can go on by
+// itself. The first context ends it while in its handshake, the second later.
+func (s *Server) serveConn(handshakes, sessions context.Context, c net.Conn, sv *serving, leave func()) {
+	x := &exchange{server: s, conn: c, accepted: c, listener: sv.listener.Load(), serving: sv, gone: leave}
 	x.begin()
 	defer x.contain()
 	reason := x.handshake(handshakes)
 	if reason == nil && x.stream != nil {
 		reason = x.stream(handshakes, sessions, x)
 	} else if reason == nil {
-		reason = x.answer(x.opened(sessions))
+		ctx := x.opened(sessions)
+		if x.request.Command == socks.Connect {
+			x.connectAlone(ctx, sessions)
+			return
+		}
+		reason = x.answer(ctx)
 	}
+	x.end(sessions, reason)
+}
+
+// end is the last of a connection that was served.
+func (x *exchange) end(sessions context.Context, reason error) {
 	x.closed(reason)
 	if x.lingers {
 		x.linger(sessions)
+	}
+	x.leave()
+}
+
+// leave closes a connection of which nothing is left to be told. Another call
+// does nothing.
+func (x *exchange) leave() {
+	if gone := x.gone; gone != nil {
+		x.gone = nil
+		x.accepted.Close()
+		if x.route != nil {
+			x.route.close()
+		}
+		gone()
 	}
 }
 
@@ -54,6 +82,7 @@ func (x *exchange) contain() {
 		x.server.logger().Error("a fault of the proxy itself ended a session; please report it",
 			"fault", fmt.Sprint(fault), "stack", string(debug.Stack()))
 		x.closed(Failed)
+		x.leave()
 	}
 }
 
@@ -130,11 +159,9 @@ func (x *exchange) handshake(ctx context.Context) error {
 	return nil
 }
 
-// answer decides the request and does what was granted.
+// answer decides a request that is no CONNECT, and does what was granted.
 func (x *exchange) answer(ctx context.Context) error {
 	switch x.request.Command {
-	case socks.Connect:
-		return x.connect(ctx)
 	case socks.Bind:
 		return x.bind(ctx)
 	case socks.Associate:
@@ -244,11 +271,19 @@ func (x *exchange) write(reply []byte) error {
 
 // relay moves the session's bytes until both sides are done.
 func (x *exchange) relay(ctx context.Context, target net.Conn) error {
+	ended := make(chan error, 1)
+	x.startRelay(ctx, target, func(reason error) { ended <- reason })
+	return <-ended
+}
+
+// startRelay is relay for callers that do not wait: done is called at the end.
+func (x *exchange) startRelay(ctx context.Context, target net.Conn, done func(reason error)) {
 	head := x.head
 	x.head = nil // not to be held for as long as the session lives
-	return relay.Run(ctx,
+	relay.Start(ctx,
 		relay.Side{Conn: x.conn, Head: head},
 		relay.Side{Conn: target},
 		&x.session.meter,
-		x.session.limits(x.server.timeouts()))
+		x.session.limits(x.server.timeouts()),
+		done)
 }

@@ -197,9 +197,8 @@ func (d *Door) Serve(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { socket.Close() })
 	defer stop()
 
-	err := s.acceptAll(handshakes, sv, func(c net.Conn) {
-		defer c.Close()
-		s.serveConn(handshakes, sessions, c, sv)
+	err := s.acceptAll(handshakes, sv, func(c net.Conn, leave func()) {
+		s.serveConn(handshakes, sessions, c, sv, leave)
 	})
 	sv.ended.Store(true)
 	go s.forget(sv)
@@ -312,18 +311,19 @@ func (s *Server) stopAccepting() []*serving {
 	return all
 }
 
-// launch runs f in a goroutine that Shutdown waits for. It reports false, and
-// runs nothing, once the server is closed.
-func (s *Server) launch(sv *serving, f func()) bool {
+// launch runs f in a goroutine. Shutdown waits until f has called leave, which f
+// does once. It reports false, and runs nothing, once the server is closed.
+func (s *Server) launch(sv *serving, f func(leave func())) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return false
 	}
 	s.state.open.Add(1)
-	sv.conns.Go(func() {
-		defer s.state.open.Add(-1)
-		f()
+	sv.conns.Add(1)
+	go f(func() {
+		s.state.open.Add(-1)
+		sv.conns.Done()
 	})
 	return true
 }

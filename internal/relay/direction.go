@@ -41,14 +41,13 @@ type direction struct {
 
 	// deaf is set while d does not read: it would not notice a reset by from, so the session looks instead.
 	deaf atomic.Bool
+
+	left  bool // its goroutine has ended; the session's mu guards it
+	ended bool // by a FIN that was passed on; likewise
 }
 
-// run moves bytes until FIN or a fault. The session knows which it was when run returns.
-func (d *direction) run() {
-	if err := d.relay(); err != nil {
-		d.session.fail(err) // of no effect when this direction was woken because the other one failed
-	}
-}
+// run moves bytes until FIN or a fault, or until the relay means to sleep.
+func (d *direction) run() { d.session.leave(d, d.relay()) }
 
 // relay returns nil after a FIN that was passed on.
 func (d *direction) relay() error {

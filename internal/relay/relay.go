@@ -5,14 +5,14 @@
 //
 // A relay is two directions (direction.go) that share one session (session.go), which knows when the last byte moved
 // and ends both at the first fault. A direction reads and writes through a port (port.go), and holds memory
-// (buffers.go) only while it has bytes in hand.
+// (buffers.go) only while it has bytes in hand. A relay in which nothing moves sleeps (sleep.go): on Linux it then has no
+// goroutine either.
 package relay
 
 import (
 	"context"
 	"errors"
 	"net"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -72,7 +72,8 @@ type Limits struct {
 // [ErrClientReset], [ErrTargetReset], or the cause of the end of ctx. Any other error of a connection counts as a reset
 // by its side.
 //
-// Run never closes a connection; that is left to the owners, who do it after Run. It takes over the deadlines of both,
+// Run never closes a connection; that is left to the owners, who do it after Run: of a relay that sleeps it may pass
+// unnoticed. It takes over the deadlines of both,
 // and drops those that were set. After a fault both connections have a past deadline, and SO_LINGER 0, so that their
 // Close sends a reset. (The Close of a [crypto/tls.Conn] first says that all was said: after a fault its owner closes what
 // is beneath.)
@@ -80,27 +81,34 @@ type Limits struct {
 // If one side says FIN and the other has no CloseWrite, the FIN cannot be passed on. The other direction then still goes
 // on, so that an answer under way arrives; it is for Limits to bound that.
 func Run(ctx context.Context, client, target Side, m *Meter, l Limits) error {
-	return run(ctx, client, target, m, l, spliced)
+	return run(ctx, client, target, m, l, sleeping)
+}
+
+// Start does what Run does, and calls done once with what Run would return, when Run would. It uses the caller's goroutine
+// while bytes move, and returns when the relay has ended, or earlier: from then on the relay goes on by itself, and while
+// it sleeps without any goroutine. done may block, and be called before Start returns.
+func Start(ctx context.Context, client, target Side, m *Meter, l Limits, done func(error)) {
+	start(ctx, client, target, m, l, sleeping, done)
 }
 
 // means are how bytes may be moved. Each needs more of the two connections than the one before, and costs less.
 type means int
 
 const (
-	streams means = iota // by Read and Write
-	sockets              // beneath the Conn, and without memory while it waits
-	spliced              // and bulk through pipes
+	streams  means = iota // by Read and Write
+	sockets               // beneath the Conn, and without memory while it waits
+	spliced               // and bulk through pipes
+	sleeping              // and without a goroutine after a while in which nothing moved
 )
 
 // run is Run with the best that the connections allow, up to a bound.
 func run(ctx context.Context, client, target Side, m *Meter, l Limits, best means) error {
-	s := newSession(client, target, m, l, best)
-	defer context.AfterFunc(ctx, func() { s.fail(context.Cause(ctx)) })()
-	s.look()
+	ended := make(chan error, 1)
+	start(ctx, client, target, m, l, best, func(err error) { ended <- err })
+	return <-ended
+}
 
-	var wg sync.WaitGroup
-	wg.Go(s.up.run)
-	s.down.run() // here, and not in a goroutine of its own: an idle relay costs one stack less
-	wg.Wait()
-	return s.finish()
+// start is Start, likewise.
+func start(ctx context.Context, client, target Side, m *Meter, l Limits, best means, done func(error)) {
+	newSession(client, target, m, l, best).run(ctx, done)
 }

@@ -16,7 +16,10 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	sleepAfter = time.Millisecond
+	goleak.VerifyTestMain(m)
+}
 
 // rig is a relay that runs between two connections in memory, and their far ends.
 type rig struct {
@@ -350,8 +353,13 @@ func TestNothingHappensAfterTheEnd(t *testing.T) {
 		if _, err := r.target.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("the target read %v, want no FIN after a fault", err)
 		}
-		if err := s.finish(); !errors.Is(err, first) {
-			t.Errorf("the session ended by %v, want %v", err, first)
+		var told error
+		s.done = func(err error) { told = err }
+		s.mu.Lock()
+		s.finish()
+		s.mu.Unlock()
+		if !errors.Is(told, first) {
+			t.Errorf("the session ended by %v, want %v", told, first)
 		}
 	})
 }
@@ -360,6 +368,7 @@ func TestIdleRelayCostsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		s := newSession(Side{Conn: r.nearClient}, Side{Conn: r.nearTarget}, &r.meter, Limits{Idle: time.Hour}, spliced)
+		s.done = func(error) {}
 		var wg sync.WaitGroup
 		wg.Go(s.up.run)
 		wg.Go(s.down.run)

@@ -1,8 +1,11 @@
 package relay
 
 import (
+	"context"
+	"errors"
 	"math"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,7 +22,8 @@ var past = time.Unix(1, 0)
 
 // session is what the two directions of a relay share: the time of the last byte, and the first fault.
 //
-// Deadlines are set in one place only, by end, to the past, and for good. Silence is measured by a timer of the
+// Deadlines of writes are set in one place only, by end, to the past, and for good; those of reads by a relay that means
+// to sleep, too (sleep.go). Silence is measured by a timer of the
 // session's own: it costs nothing while bytes flow, and cannot undo the deadline that ends the relay.
 type session struct {
 	up, down *direction
@@ -27,6 +31,7 @@ type session struct {
 	ended    chan struct{} // closed at a fault; nil where no direction has a pacer: nobody waits for it
 	start    time.Time
 	last     atomic.Int64 // when the last byte moved, as a time.Duration since start
+	done     func(error)  // is called at the end
 
 	mu    sync.Mutex
 	half  bool          // one direction has ended by FIN
@@ -34,6 +39,7 @@ type session struct {
 	err   error         // the first fault
 	timer *time.Timer   // calls look; nil until it is first wanted
 	due   time.Duration // when timer fires, since start
+	rest  rest
 }
 
 func newSession(client, target Side, m *Meter, l Limits, best means) *session {
@@ -47,10 +53,23 @@ func newSession(client, target Side, m *Meter, l Limits, best means) *session {
 	}
 	piped := best >= spliced && canSplice(c.port) && canSplice(t.port)
 	s.up.buf.piped, s.down.buf.piped = piped, piped
+	s.rest = rest{able: best >= sleeping && canSleep(c.port) && canSleep(t.port), running: 2}
 	for _, conn := range []net.Conn{client.Conn, target.Conn} {
 		_ = conn.SetDeadline(time.Time{}) // if this fails, so does the first read
 	}
 	return s
+}
+
+// run is what Start says.
+func (s *session) run(ctx context.Context, done func(error)) {
+	stop := context.AfterFunc(ctx, func() { s.fail(context.Cause(ctx)) })
+	s.done = func(err error) {
+		stop()
+		done(err)
+	}
+	s.look()
+	go s.up.run()
+	s.down.run() // here, and not in a goroutine of its own: an idle relay costs one stack less
 }
 
 // now returns the time since the session's start, by the monotonic clock.
@@ -64,7 +83,11 @@ func (s *session) watch(d *direction) {
 	d.deaf.Store(true)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if now := s.now(); !s.over && s.due-now > watchEvery {
+	if s.over {
+		return
+	}
+	s.rouse()
+	if now := s.now(); s.due-now > watchEvery {
 		s.lookIn(now, watchEvery)
 	}
 }
@@ -80,6 +103,7 @@ func (s *session) halfClose(d *direction) bool {
 		return false
 	}
 	s.half = true
+	s.rouse()
 	s.lookNow()
 	return !s.over
 }
@@ -117,7 +141,7 @@ func (s *session) lookNow() {
 		}
 		wait = min(wait, watchEvery)
 	}
-	s.lookIn(now, wait)
+	s.lookIn(now, min(wait, s.tire(now)))
 }
 
 // patience returns how long the session may be silent, and what to call it if it is for longer. Callers hold mu.
@@ -165,15 +189,50 @@ func (s *session) end(err error) {
 		resetOnClose(conn)
 		_ = conn.SetDeadline(past) // fails on a closed connection only, which waits for nothing
 	}
+	if s.getUp() { // there is no direction that will see it
+		go func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.finish()
+		}()
+	}
 }
 
-// finish returns the first fault, or nil. Both directions have ended; afterwards nothing touches the connections.
-func (s *session) finish() error {
+// leave is the end of d's goroutine, and err why: nil after a FIN that was passed on. The last one to leave ends the relay,
+// or lays it down to sleep.
+func (s *session) leave(d *direction, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	d.ended = err == nil
+	tired := s.rest.able && errors.Is(err, os.ErrDeadlineExceeded)
+	switch {
+	case s.over: // it was woken because the other one failed
+	case tired && !s.rest.tired:
+		go d.run() // it has been roused meanwhile
+		return
+	case err != nil && !tired:
+		s.end(err)
+	}
+	d.left = true
+	s.rest.running--
+	switch {
+	case s.rest.running > 0:
+	case s.over || s.up.ended && s.down.ended:
+		s.finish()
+	default:
+		s.sleep()
+	}
+}
+
+// finish tells the first fault, or nil. Both directions have ended; afterwards nothing touches the connections. Callers
+// hold mu.
+func (s *session) finish() {
 	s.over = true
 	if s.timer != nil {
 		s.timer.Stop()
 	}
-	return s.err
+	err := s.err
+	s.mu.Unlock() // done is anybody's, and may take its time
+	defer s.mu.Lock()
+	s.done(err)
 }

@@ -68,7 +68,7 @@ type socketRig struct {
 }
 
 // everyMeans is what the suite runs over.
-var everyMeans = map[string]means{"streams": streams, "sockets": sockets, "spliced": spliced}
+var everyMeans = map[string]means{"streams": streams, "sockets": sockets, "spliced": spliced, "sleeping": sleeping}
 
 func newSocketRig(tb testing.TB, ln net.Listener, best means) *socketRig {
 	r := &socketRig{best: best, ended: make(chan error, 1)}
