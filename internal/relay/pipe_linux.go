@@ -58,7 +58,7 @@ func (p *pipe) close() {
 }
 
 // Descriptors returns how many descriptors relays may hold besides those of their connections.
-func Descriptors() int { return 2 * pipeLimit() }
+func Descriptors() int { return 2*pipeLimit() + 1 } // and the lot's
 
 // pipeLimit is maxPipes, or less where the process may not have many descriptors.
 var pipeLimit = sync.OnceValue(func() int {

@@ -7,7 +7,7 @@ import (
 
 // sleepAfter is for how long nothing must have moved before a relay lies down: getting up costs as much as some round
 // trips. It is a variable so that tests need not wait for it.
-var sleepAfter = 250 * time.Millisecond
+var sleepAfter = 100 * time.Millisecond
 
 // rest is the part of a session that knows whether it sleeps. The session's mu guards it.
 //

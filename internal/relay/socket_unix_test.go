@@ -283,7 +283,7 @@ func TestResetAfterFIN(t *testing.T) {
 	for _, byClient := range []bool{true, false} {
 		t.Run(fmt.Sprintf("by client %v", byClient), func(t *testing.T) {
 			t.Parallel()
-			r := newSocketRig(t, listen(t, "tcp"), spliced).run(t.Context(), "", Limits{Idle: time.Hour, HalfClosed: time.Hour})
+			r := newSocketRig(t, listen(t, "tcp"), sleeping).run(t.Context(), "", Limits{Idle: time.Hour, HalfClosed: time.Hour})
 			one, other, fault := r.sides(byClient)
 			_ = one.CloseWrite()
 			hearEOF(t, other)
@@ -423,7 +423,7 @@ func TestNothingIsLeft(t *testing.T) {
 		func(r *socketRig) { r.cancel(nil) },
 	}
 	for i := range 100 {
-		r := newSocketRig(t, ln, spliced).run(t.Context(), "", Limits{Idle: time.Hour})
+		r := newSocketRig(t, ln, sleeping).run(t.Context(), "", Limits{Idle: time.Hour})
 		say(t, r.client, "x")
 		hear(t, r.target, "x")
 		ends[i%len(ends)](r)
