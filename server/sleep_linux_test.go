@@ -18,19 +18,7 @@ func TestSleepingSessions(t *testing.T) {
 	r := newRig(t, &Server{Policy: deciding(anything)})
 	socket := listenTCP(t, "127.0.0.1:0")
 	r.serve(socket, Listener{})
-	target := listenTCP(t, "127.0.0.1:0")
-	var clients, targets []net.Conn
-	for range sessions {
-		c := proxytest.Dial(t, socket.Addr().String())
-		proxytest.Say(t, c, proxytest.Connect4(addrPort(target.Addr()), "bob"))
-		far, err := target.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { far.Close() })
-		proxytest.Granted4(t, c)
-		clients, targets = append(clients, c), append(targets, far)
-	}
+	clients, targets := sleepers(t, socket.Addr().String(), sessions)
 	asleep := func() {
 		t.Helper()
 		proxytest.Eventually(t, "all sessions sleep", func() bool { return relaying() == 0 })
@@ -65,9 +53,27 @@ func TestSleepingSessions(t *testing.T) {
 	r.server.Close()
 	r.next(Shutdown)
 	wantsReset(t, clients[3])
-	if n := r.server.state.gate.open; n != 0 {
+	if n := r.server.state.open.Load(); n != 0 {
 		t.Errorf("%d connections are counted at the end", n)
 	}
+}
+
+// sleepers opens sessions in which nothing moves yet.
+func sleepers(t *testing.T, proxy string, sessions int) (clients, targets []net.Conn) {
+	t.Helper()
+	target := listenTCP(t, "127.0.0.1:0")
+	for range sessions {
+		c := proxytest.Dial(t, proxy)
+		proxytest.Say(t, c, proxytest.Connect4(addrPort(target.Addr()), "bob"))
+		far, err := target.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { far.Close() })
+		proxytest.Granted4(t, c)
+		clients, targets = append(clients, c), append(targets, far)
+	}
+	return clients, targets
 }
 
 func wantsReset(t *testing.T, c net.Conn) {

@@ -81,11 +81,13 @@ func TestSleepersEnd(t *testing.T) {
 		"target reset": {Limits{}, func(r *socketRig) { reset(r.target) }, ErrTargetReset, func(r *socketRig) socketConn { return r.client }},
 		"context":      {Limits{}, func(r *socketRig) { r.cancel(cause) }, cause, func(r *socketRig) socketConn { return r.client }},
 		"idle": {
-			Limits{Idle: 200 * time.Millisecond}, func(*socketRig) {}, ErrIdle,
+			Limits{Idle: 200 * time.Millisecond},
+			func(*socketRig) {}, ErrIdle,
 			func(r *socketRig) socketConn { return r.client },
 		},
 		"half-closed": {
-			Limits{HalfClosed: 50 * time.Millisecond}, func(r *socketRig) { _ = r.client.CloseWrite() }, ErrHalfClosed,
+			Limits{HalfClosed: 50 * time.Millisecond},
+			func(r *socketRig) { _ = r.client.CloseWrite() }, ErrHalfClosed,
 			func(r *socketRig) socketConn { return r.client },
 		},
 	} {

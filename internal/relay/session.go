@@ -48,12 +48,13 @@ func newSession(client, target Side, m *Meter, l Limits, best means) *session {
 	t := &endpoint{conn: target.Conn, port: newPort(target.Conn, best), reset: ErrTargetReset}
 	s.up = &direction{session: s, from: c, to: t, head: client.Head, meter: &m.up, pacer: l.Up}
 	s.down = &direction{session: s, from: t, to: c, head: target.Head, meter: &m.down, pacer: l.Down}
-	if l.Up != nil || l.Down != nil {
+	paced := l.Up != nil || l.Down != nil
+	if paced {
 		s.ended = make(chan struct{})
 	}
 	piped := best >= spliced && canSplice(c.port) && canSplice(t.port)
 	s.up.buf.piped, s.down.buf.piped = piped, piped
-	s.rest = rest{able: best >= sleeping && canSleep(c.port) && canSleep(t.port), running: 2}
+	s.rest = rest{able: best >= sleeping && !paced && canSleep(c.port) && canSleep(t.port), running: 2}
 	for _, conn := range []net.Conn{client.Conn, target.Conn} {
 		_ = conn.SetDeadline(time.Time{}) // if this fails, so does the first read
 	}
