@@ -153,11 +153,11 @@ func TestIncludedGroups(t *testing.T) {
 	lives(t, "who has not", alice)
 }
 
-// TestReloadWarnsOfLimits, as the start does.
-func TestReloadWarnsOfLimits(t *testing.T) {
+// TestReloadWarnsOfQuotas, as the start does.
+func TestReloadWarnsOfQuotas(t *testing.T) {
 	s := serveIn(t, oneListener)
-	s.reloads(oneListener + "limits: {l: {sessions: 1, per: user}}\nrules: {allow: all, limits: l}\n")
-	s.logs("limits are not enforced", 1)
+	s.reloads(oneListener + "limits: {l: {quota: 1 GiB, every: day, per: user}}\nrules: {allow: all, limits: l}\n")
+	s.logs("quotas are not enforced", 1)
 }
 
 // TestSlowReload: while settings are read, the server answers, revokes and stops.
