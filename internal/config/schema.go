@@ -29,7 +29,7 @@ func settingsSchema() *jsonschema.Schema {
 		"sets":              named("lists of host names and networks; a rule writes the name with an @", setSchema()),
 		"schedules":         named("when something holds", oneOrMany("", spanSchema())),
 		"upstreams":         named("other proxies that rules can send sessions through", upstreamSchema()),
-		"limits":            named("how fast, how much, how many; not enforced in this version yet", limitSchema()),
+		"limits":            named("how fast, how much, how many; quotas are not enforced in this version yet", limitSchema()),
 		"rules":             oneOrNone("the first that matches decides; where none does the request is denied", ruleSchema()),
 		"resolver":          resolverSchema(),
 		"timeouts":          timeoutsSchema(),
@@ -130,7 +130,7 @@ func ruleSchema() *jsonschema.Schema {
 		"to":        oneOrMany("the target: networks, host names, *.suffixes, @sets, any, internet, private, loopback; default: internet, of a rule that denies any", text("")),
 		"ports":     oneOrMany("the target's port; default: all", port),
 		"during":    text("the schedule by which the rule holds; default: always"),
-		"limits":    oneOrMany("limits by their names; not enforced in this version yet", text("")),
+		"limits":    oneOrMany("limits by their names", text("")),
 		"via":       text("the upstream that its sessions leave through; default: straight to the target"),
 		"outgoing":  text("the address of this machine that its sessions leave by; default: any"),
 		"bind": object("the terms for BIND", properties{
