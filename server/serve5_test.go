@@ -124,6 +124,7 @@ func TestHandshakeLimit5(t *testing.T) {
 				if took := time.Since(start); took != 10*time.Second {
 					t.Errorf("ended after %v, want 10 s", took)
 				}
+				synctest.Wait() // for the close, which comes behind the record
 				if said, _ := proxytest.End(c); string(said) != test.said {
 					t.Errorf("% x was said, want % x", said, test.said)
 				}

@@ -119,6 +119,9 @@ func launchPaper(t *testing.T, setup paperSetup) *paperServer {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if !strings.Contains(setup.settings, "ledger:") {
+		setup.settings += "\nledger: off\n"
+	}
 	file := filepath.Join(t.TempDir(), "sallyport.yaml")
 	if err := os.WriteFile(file, []byte(setup.settings), 0o600); err != nil {
 		t.Fatal(err)
