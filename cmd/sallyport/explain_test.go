@@ -205,7 +205,8 @@ func TestExplainAgreesWithServer(t *testing.T) {
 	if replayed < 100 {
 		t.Errorf("only %d sessions were judged again (seed %d)", replayed, seed)
 	}
-	for _, reason := range []string{"", "denied", "schedule", "bad-login", "no-identd"} {
+	// The rarer reasons do not come up with every seed; they are in TestOneReason.
+	for _, reason := range []string{"", "denied", "bad-login"} {
 		if seen[reason] == 0 {
 			t.Errorf("%q never came up: %v (seed %d)", reason, seen, seed)
 		}
