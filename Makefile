@@ -6,10 +6,11 @@ FUZZTIME  ?= 10m
 BENCH     ?= .
 COUNT     ?= 6
 PEERS     ?=
+SOAK      ?= 30m
 # The systems that the binary is vetted for besides the one it is built on.
 SYSTEMS    = darwin freebsd windows
 
-.PHONY: help build test test-fast check check-format check-vet check-staticcheck check-lint check-dead check-tidy fmt fuzz bench bench-peers
+.PHONY: help build test test-fast check check-format check-vet check-staticcheck check-lint check-dead check-tidy fmt fuzz bench bench-peers soak
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,3 +65,6 @@ bench: ## the benchmarks, COUNT times each, in the form that benchstat reads
 bench-peers: ## this proxy beside others, on loopback; takes long (PEERS='-only plain -rounds 3': fewer, PEERS=-help: how)
 	tools/packages haproxy
 	$(GO) run ./bench/peers $(PEERS)
+
+soak: ## relays of every shape for SOAK (30m), as root's ordinary neighbour without a pipe budget, race detector on; every byte and end compared
+	$(GO) run ./bench/peers -soak $(SOAK) -race -user nobody -hog

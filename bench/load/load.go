@@ -32,8 +32,8 @@ type Cost struct {
 	Worst float64 // seconds: the 99th percentile of a session's set-up, or of a round trip; 0: not measured
 }
 
-// dial connects to the target through p.
-func (p *Proxy) dial(ctx context.Context, target netip.AddrPort) (*net.TCPConn, error) {
+// Dial connects to the target through p. Whoever calls it closes the connection.
+func (p *Proxy) Dial(ctx context.Context, target netip.AddrPort) (*net.TCPConn, error) {
 	conn, err := connect(ctx, p.Address)
 	if err != nil {
 		return nil, err

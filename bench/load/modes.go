@@ -70,7 +70,7 @@ func Sessions(ctx context.Context, p *Proxy, t *Target, workers int, d time.Dura
 			defer func() { setUp.add(took) }()
 			for ctx.Err() == nil {
 				began := time.Now()
-				conn, err := p.dial(ctx, t.Address())
+				conn, err := p.Dial(ctx, t.Address())
 				if ctx.Err() != nil && err != nil {
 					return nil
 				}
@@ -213,7 +213,7 @@ func (i *Idle) Close() { i.close() }
 // HoldIdle opens relays, lets one byte go each way in each, and leaves them to rest until Close. In Kernel are the ends
 // that are not the proxy's too: what it says of a proxy is the difference to a [Proxy] that leads directly to the target.
 func HoldIdle(ctx context.Context, p *Proxy, t *Target, relays int) (*Idle, error) {
-	before, err := p.Process.memory()
+	before, err := p.Process.Memory()
 	if err != nil {
 		return nil, err
 	}
@@ -231,15 +231,15 @@ func HoldIdle(ctx context.Context, p *Proxy, t *Target, relays int) (*Idle, erro
 		idle.Close()
 		return nil, err
 	}
-	after, err := p.Process.memory()
+	after, err := p.Process.Memory()
 	if err != nil {
 		idle.Close()
 		return nil, err
 	}
 	each := func(before, after int64) float64 { return float64(after-before) / float64(relays) }
-	idle.Own = each(before.own, after.own)
-	idle.Kernel = each(before.kernel, after.kernel)
-	idle.Descriptors = each(before.descriptors, after.descriptors)
+	idle.Own = each(before.Own, after.Own)
+	idle.Kernel = each(before.Kernel, after.Kernel)
+	idle.Descriptors = each(before.Descriptors, after.Descriptors)
 	return idle, nil
 }
 
@@ -269,7 +269,7 @@ func bounce(conn net.Conn, p []byte) error {
 // dialAll returns the connections that it made on a fault, too.
 func dialAll(ctx context.Context, p *Proxy, t *Target, count int) (conns []*net.TCPConn, err error) {
 	for range count {
-		conn, err := p.dial(ctx, t.Address())
+		conn, err := p.Dial(ctx, t.Address())
 		if err != nil {
 			return conns, err
 		}

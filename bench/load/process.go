@@ -69,26 +69,30 @@ func (p *Process) tree() (pids []int) {
 	return pids
 }
 
-// memory is what a process holds at one time.
-type memory struct{ own, kernel, descriptors int64 }
+// Memory is what a process holds at one time.
+type Memory struct {
+	Own         int64 // bytes of the pages that belong to it alone
+	Kernel      int64 // bytes of the slabs of the whole system
+	Descriptors int64
+}
 
-// memory reads it: the pages that belong to it alone, and the slabs of the whole system.
-func (p *Process) memory() (memory, error) {
-	var m memory
+// Memory reads it.
+func (p *Process) Memory() (Memory, error) {
+	var m Memory
 	for _, pid := range p.tree() {
 		private, err := sumKB(fmt.Sprintf("/proc/%d/smaps_rollup", pid), "Private_Clean", "Private_Dirty")
 		if err != nil {
-			return memory{}, err
+			return Memory{}, err
 		}
 		open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
 		if err != nil {
-			return memory{}, err
+			return Memory{}, err
 		}
-		m.own += private
-		m.descriptors += int64(len(open))
+		m.Own += private
+		m.Descriptors += int64(len(open))
 	}
 	kernel, err := sumKB("/proc/meminfo", "SUnreclaim", "KernelStack", "PageTables")
-	m.kernel = kernel
+	m.Kernel = kernel
 	return m, err
 }
 

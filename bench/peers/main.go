@@ -36,6 +36,8 @@ type options struct {
 	user   string
 	hog    bool
 	lists  int
+	soak   time.Duration
+	race   bool
 }
 
 func main() {
@@ -53,10 +55,16 @@ func main() {
 	flag.StringVar(&o.user, "user", "", "the proxies run as this `USER`; those that cannot are left out")
 	flag.BoolVar(&o.hog, "hog", false, "that user's pipe budget is used up")
 	flag.IntVar(&o.lists, "lists", 0, "other rows: deciding, with so many networks and as many host names that are denied; by proxies that can")
+	flag.DurationVar(&o.soak, "soak", 0, "no rows, but relays of every shape on this proxy for so long; whatever goes wrong ends it")
+	flag.BoolVar(&o.race, "race", false, "the soak's proxy is built with the race detector")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, o, os.Stdout, os.Stderr); err != nil {
+	work := run
+	if o.soak > 0 {
+		work = soakOurs
+	}
+	if err := work(ctx, o, os.Stdout, os.Stderr); err != nil {
 		fmt.Fprintln(os.Stderr, "peers:", err)
 		stop()
 		os.Exit(1)

@@ -35,8 +35,9 @@ var mayImport = map[string][]string{
 	"internal/daemon":    {"socks", "server", "client", "internal/access", "internal/config", "internal/admin", "internal/ledger", "internal/limits", "internal/upstream"},
 	"internal/proxytest": {"socks", "server", "client"},
 	"bench/load":         {},
-	"bench/peers":        {"bench/load"},
+	"bench/peers":        {"bench/load", "bench/soak"},
 	"bench/plain":        {},
+	"bench/soak":         {"bench/load"},
 	"cmd/sallyport":      {"socks", "server", "client", "internal/daemon", "github.com/spf13/cobra"},
 }
 
