@@ -16,15 +16,16 @@ const module = "github.com/sallyport/sallyport/"
 
 // mayImport holds the arrows of the design: for each package, which of the
 // others it may import. The standard library and golang.org/x are free to all.
-// What is embedded by others (socks, client, server, and relay below them)
+// What is embedded by others (socks, client, server, and relay and engine below them)
 // must stay free of everything else.
 //
 // A package that is missing here fails the test: a new one needs a place in
 // the order, and a second consumer or a duty of its own.
 var mayImport = map[string][]string{
 	"socks":              {},
-	"internal/relay":     {},
-	"server":             {"socks", "internal/relay"},
+	"internal/engine":    {},
+	"internal/relay":     {"internal/engine"},
+	"server":             {"socks", "internal/engine", "internal/relay"},
 	"client":             {"socks", "server", "internal/relay"},
 	"internal/access":    {"socks", "server", "github.com/gaissmai/bart"},
 	"internal/config":    {"socks", "server", "client", "github.com/goccy/go-yaml", "github.com/google/jsonschema-go"},

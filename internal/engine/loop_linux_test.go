@@ -1,0 +1,378 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// probe is a record whose methods are functions.
+type probe struct {
+	ready   func(h Handle, e Events)
+	expired func()
+	broken  func(fault any)
+}
+
+func (p *probe) Ready(h Handle, e Events) { p.ready(h, e) }
+func (p *probe) Expired()                 { p.expired() }
+func (p *probe) Broken(fault any, _ []byte) {
+	if p.broken != nil {
+		p.broken(fault)
+	}
+}
+
+// attach returns a loop for the time of the test, and a way to run a function on it and wait for that.
+func attach(t *testing.T) (l *Loop, do func(f func())) {
+	t.Helper()
+	l, err := Attach()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Detach)
+	return l, func(f func()) {
+		t.Helper()
+		done := make(chan struct{})
+		l.Post(&probe{}, func() { defer close(done); f() })
+		await(t, done, "a task")
+	}
+}
+
+func await[T any](t *testing.T, c <-chan T, what string) T {
+	t.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-time.After(20 * time.Second):
+		t.Fatalf("%s does not come", what)
+		panic("unreachable")
+	}
+}
+
+// pair returns two connected sockets that do not block.
+func pair(t *testing.T) (near, far int) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fds[0], fds[1]
+}
+
+func add(t *testing.T, l *Loop, fd int, r Record) Handle {
+	t.Helper()
+	h, err := l.Add(fd, r)
+	if err != nil {
+		t.Error(err)
+	}
+	return h
+}
+
+func write(t *testing.T, fd int, what string) {
+	t.Helper()
+	if _, err := unix.Write(fd, []byte(what)); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestEventsAreTold(t *testing.T) {
+	l, do := attach(t)
+	near, far := pair(t)
+	got := make(chan Events, 10)
+	var h Handle
+	do(func() {
+		h = add(t, l, near, &probe{ready: func(told Handle, e Events) {
+			if told != h {
+				t.Errorf("told of %x, want %x", told, h)
+			}
+			got <- e
+		}})
+	})
+	if e := await(t, got, "an event"); e != Writable {
+		t.Errorf("a new socket is %x, want %x", e, Writable)
+	}
+	write(t, far, "x")
+	if e := await(t, got, "an event"); e&Readable == 0 {
+		t.Errorf("after a byte it is %x", e)
+	}
+	if err := unix.Shutdown(far, unix.SHUT_WR); err != nil {
+		t.Error(err)
+	}
+	if e := await(t, got, "an event"); e&Ended == 0 {
+		t.Errorf("after a FIN it is %x", e)
+	}
+	_ = unix.Close(far)
+	if e := await(t, got, "an event"); e&Failed == 0 {
+		t.Errorf("after the end it is %x", e)
+	}
+	do(func() { l.Close(h) })
+	if err := unix.SetNonblock(near, true); !errors.Is(err, unix.EBADF) {
+		t.Errorf("a descriptor that was closed: %v", err)
+	}
+}
+
+// TestStaleEvents: of two descriptors for which something has come in one turn, whoever is told first closes both, and adds a
+// third, which gets the place of the second. It is not told what came for that.
+func TestStaleEvents(t *testing.T) {
+	l, do := attach(t)
+	first, farFirst := pair(t)
+	second, farSecond := pair(t)
+	third, farThird := pair(t)
+	for _, fd := range []int{farFirst, farSecond, farThird} {
+		defer unix.Close(fd)
+	}
+	var handles [2]Handle
+	told := make(chan Events, 10)
+	var h3 Handle
+	do(func() {
+		armed := false
+		r := &probe{}
+		r.ready = func(Handle, Events) {
+			if !armed {
+				return
+			}
+			for _, h := range handles {
+				l.Close(h)
+			}
+			h3 = add(t, l, third, &probe{ready: func(_ Handle, e Events) { told <- e }})
+			armed = false
+		}
+		handles = [2]Handle{add(t, l, first, r), add(t, l, second, r)}
+		l.Post(r, func() { // the loop is here while both come, so that they are taken together
+			l.Post(r, func() {
+				armed = true
+				write(t, farFirst, "x")
+				write(t, farSecond, "x")
+			})
+		})
+	})
+	if e := await(t, told, "an event of the third"); e != Writable {
+		t.Errorf("the third was told %x, want %x", e, Writable)
+	}
+	do(func() {
+		if place := uint32(h3); place != uint32(handles[0]) && place != uint32(handles[1]) {
+			t.Error("the third did not get a place that was used before: the test shows nothing")
+		}
+		l.tell(handles[0], Readable)
+		l.tell(handles[1], Readable)
+		l.Hand(handles[0], &probe{})
+		l.Close(handles[1])
+		if l.Descriptor(h3) != third || l.Descriptor(handles[0]) != -1 || l.Release(handles[1]) != -1 {
+			t.Error("a handle that is over stands for something")
+		}
+		l.Close(h3)
+	})
+	if len(told) > 0 {
+		t.Errorf("the third was told of others: %x", <-told)
+	}
+}
+
+func TestRequeueAndHand(t *testing.T) {
+	l, do := attach(t)
+	near, far := pair(t)
+	defer unix.Close(far)
+	var order []string
+	done := make(chan struct{})
+	do(func() {
+		var h Handle
+		second := &probe{ready: func(_ Handle, e Events) {
+			order = append(order, fmt.Sprintf("second %x", e))
+			if l.Release(h) != near {
+				t.Error("another descriptor was released")
+			}
+			close(done)
+		}}
+		turns := 0
+		h = add(t, l, near, &probe{ready: func(_ Handle, e Events) {
+			order = append(order, fmt.Sprintf("first %x", e))
+			if turns++; turns == 3 {
+				l.Hand(h, second)
+			}
+			l.Requeue(h, Readable)
+			l.Requeue(0, Readable) // stands for nothing
+		}})
+	})
+	await(t, done, "the second record's turn")
+	if got := fmt.Sprint(order); got != "[first 4 first 1 first 1 second 1]" {
+		t.Errorf("told %s", got)
+	}
+	write(t, near, "still open")
+	_ = unix.Close(near)
+}
+
+func TestTimers(t *testing.T) {
+	l, do := attach(t)
+	var order []int
+	done := make(chan struct{})
+	timers := make([]Timer, 6)
+	do(func() {
+		records := make([]*probe, len(timers))
+		for i := range timers {
+			records[i] = &probe{expired: func() {
+				order = append(order, i)
+				if i == 4 {
+					close(done)
+				}
+			}}
+			l.Set(&timers[i], records[i], l.Now()+time.Hour)
+		}
+		at := func(i int, d time.Duration) { l.Set(&timers[i], records[i], l.Now()+d) }
+		at(3, 2*time.Millisecond)
+		at(1, 30*time.Millisecond)
+		at(4, 40*time.Millisecond)
+		at(0, 10*time.Millisecond)
+		at(2, time.Millisecond)
+		l.Stop(&timers[2])
+		l.Stop(&timers[2])
+		at(1, 20*time.Millisecond)
+	})
+	await(t, done, "the last timer")
+	do(func() {
+		if got := fmt.Sprint(order); got != "[3 0 1 4]" {
+			t.Errorf("the timers came in the order %s", got)
+		}
+		for i := range timers {
+			if set := timers[i].place != 0; set != (i == 5) {
+				t.Errorf("timer %d is set: %v", i, set)
+			}
+		}
+		l.Stop(&timers[5])
+	})
+}
+
+// TestTasksFromAnywhere: every task is run once, and those of one goroutine in its order, whether the loop sleeps or not.
+func TestTasksFromAnywhere(t *testing.T) {
+	l, do := attach(t)
+	const each = 2000
+	var wg sync.WaitGroup
+	last := make([]int, 8)
+	for g := range last {
+		wg.Go(func() {
+			for i := range each {
+				l.Post(&probe{}, func() {
+					if last[g] != i {
+						t.Errorf("task %d of %d comes after %d", i, g, last[g]-1)
+					}
+					last[g] = i + 1
+				})
+				if i%100 == 0 {
+					do(func() {}) // lets it fall asleep
+				}
+			}
+		})
+	}
+	wg.Wait()
+	do(func() {
+		for g, n := range last {
+			if n != each {
+				t.Errorf("%d tasks of %d were run", n, g)
+			}
+		}
+	})
+}
+
+// TestPanicIsContained: whichever call panics, its record is told, and all others go on.
+func TestPanicIsContained(t *testing.T) {
+	l, do := attach(t)
+	near, far := pair(t)
+	defer unix.Close(far)
+	broken := make(chan any, 3)
+	var h Handle
+	var timer Timer
+	r := &probe{
+		ready:   func(Handle, Events) { panic("ready") },
+		expired: func() { panic("expired") },
+		broken:  func(fault any) { broken <- fault },
+	}
+	do(func() {
+		h = add(t, l, near, r)
+		l.Set(&timer, r, l.Now()+time.Millisecond)
+		l.Post(r, func() { panic("task") })
+	})
+	seen := make(map[any]bool)
+	for range 3 {
+		seen[await(t, broken, "the end of a record")] = true
+	}
+	for _, fault := range []string{"ready", "expired", "task"} {
+		if !seen[fault] {
+			t.Errorf("the record was not told that %q panicked", fault)
+		}
+	}
+	do(func() { l.Close(h) })
+}
+
+func TestAddFails(t *testing.T) {
+	l, do := attach(t)
+	do(func() {
+		if _, err := l.Add(-1, &probe{}); err == nil {
+			t.Error("a descriptor that is none was added")
+		}
+		for i := range l.table.slots {
+			if l.table.slots[i].record != nil {
+				t.Error("it has a place in the table")
+			}
+		}
+	})
+}
+
+// TestLoopsComeAndGo: users are spread over as many loops as there are processors, and nothing is left of them.
+func TestLoopsComeAndGo(t *testing.T) {
+	waitFor(t, "the loops of other tests end", func() bool { return len(running()) == 0 })
+	files, routines := descriptors(t), runtime.NumGoroutine()
+	var attached []*Loop
+	for range 3 * runtime.GOMAXPROCS(0) {
+		l, err := Attach()
+		if err != nil {
+			t.Fatal(err)
+		}
+		attached = append(attached, l)
+	}
+	if got := len(running()); got != runtime.GOMAXPROCS(0) {
+		t.Errorf("%d loops, want %d", got, runtime.GOMAXPROCS(0))
+	}
+	for _, l := range running() {
+		if l.users != 3 {
+			t.Errorf("a loop has %d users, want 3", l.users)
+		}
+	}
+	attached[0].Share()
+	for _, l := range append(attached, attached[0]) {
+		l.Detach()
+	}
+	waitFor(t, "all is as before", func() bool {
+		return len(running()) == 0 && descriptors(t) <= files && runtime.NumGoroutine() <= routines
+	})
+	attached[0].Post(&probe{}, func() { t.Error("a loop that has ended runs a task") })
+}
+
+// running returns the loops that there are.
+func running() []*Loop {
+	loops.mu.Lock()
+	defer loops.mu.Unlock()
+	return append([]*Loop(nil), loops.all...)
+}
+
+func descriptors(t *testing.T) int {
+	t.Helper()
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(list)
+}
+
+func waitFor(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	for range 1000 {
+		if done() {
+			return
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+	t.Errorf("not so: %s", what)
+}

@@ -1,0 +1,82 @@
+package engine
+
+import (
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+)
+
+// linger is for how long a loop goes on that nobody uses: the next connection is often there by then.
+const linger = 100 * time.Millisecond
+
+// loops are those of the process.
+var loops struct {
+	mu  sync.Mutex
+	all []*Loop
+}
+
+// Attach returns the loop that has the fewest users, and makes the caller one more until it calls Detach. A loop is started where
+// all that there are have users, and there are fewer than processors. It may be called from any goroutine.
+func Attach() (*Loop, error) {
+	loops.mu.Lock()
+	defer loops.mu.Unlock()
+	var best *Loop
+	for _, l := range loops.all {
+		if best == nil || l.users < best.users {
+			best = l
+		}
+	}
+	if best == nil || best.users > 0 && len(loops.all) < runtime.GOMAXPROCS(0) {
+		l, err := start()
+		if err != nil && best == nil {
+			return nil, err
+		}
+		if err == nil {
+			loops.all = append(loops.all, l)
+			best = l
+		}
+	}
+	best.users++
+	return best, nil
+}
+
+// Share makes the caller one more user of l, of which it, or whoever calls it, is one already.
+func (l *Loop) Share() {
+	loops.mu.Lock()
+	defer loops.mu.Unlock()
+	l.users++
+}
+
+// Detach is the end of Attach or Share. The caller's descriptors and timers must be gone by then. It may be called from any
+// goroutine.
+func (l *Loop) Detach() {
+	loops.mu.Lock()
+	l.users--
+	last := l.users == 0
+	loops.mu.Unlock()
+	if last {
+		r := rest{l}
+		l.Post(r, func() { l.Set(&l.resting, r, l.now+linger) })
+	}
+}
+
+// rest ends a loop that has had no user for a while.
+type rest struct{ *Loop }
+
+// Ready is never called: a rest has no descriptor.
+func (rest) Ready(Handle, Events) {}
+
+// Expired ends the loop, unless somebody uses it again.
+func (r rest) Expired() {
+	loops.mu.Lock()
+	defer loops.mu.Unlock()
+	if r.users > 0 {
+		return
+	}
+	loops.all = slices.DeleteFunc(loops.all, func(l *Loop) bool { return l == r.Loop })
+	r.ended = true
+}
+
+// Broken is never called, as Expired does not panic.
+func (rest) Broken(fault any, _ []byte) { panic(fault) }

@@ -1,0 +1,119 @@
+package engine
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Handle stands for a descriptor that a loop watches: its place in the loop's table, and how often that was used before. So an
+// event that was taken before a descriptor was forgotten finds nobody, and not the next one in its place. None is 0.
+type Handle uint64
+
+// slot is a place in the table.
+type slot struct {
+	record Record // nil: it is free
+	fd     int32
+	age    uint32 // how often the place was given
+}
+
+// table is the descriptors that a loop watches. The zero value is empty.
+type table struct {
+	slots []slot
+	free  []uint32
+}
+
+func (t *table) add(r Record, fd int) Handle {
+	var place uint32
+	if last := len(t.free) - 1; last >= 0 {
+		place = t.free[last]
+		t.free = t.free[:last]
+	} else {
+		place = uint32(len(t.slots))
+		t.slots = append(t.slots, slot{})
+	}
+	s := &t.slots[place]
+	s.record, s.fd, s.age = r, int32(fd), s.age+1
+	return Handle(uint64(s.age)<<32 | uint64(place))
+}
+
+// at returns the slot of h, or nil when h stands for nothing any more.
+func (t *table) at(h Handle) *slot {
+	place := uint64(uint32(h))
+	if place >= uint64(len(t.slots)) {
+		return nil
+	}
+	s := &t.slots[place]
+	if s.record == nil || s.age != uint32(h>>32) {
+		return nil
+	}
+	return s
+}
+
+func (t *table) record(h Handle) Record {
+	if s := t.at(h); s != nil {
+		return s.record
+	}
+	return nil
+}
+
+// remove frees the place of h, and returns the descriptor that was there, or -1.
+func (t *table) remove(h Handle) int {
+	s := t.at(h)
+	if s == nil {
+		return -1
+	}
+	s.record = nil
+	t.free = append(t.free, uint32(h))
+	return int(s.fd)
+}
+
+// watched are all events, so that epoll is told of a descriptor once in its life.
+const watched = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLPRI | unix.EPOLLRDHUP | unix.EPOLLET
+
+// Add has the descriptor fd, which must be non-blocking, watched for r. What is there already counts as having come. The
+// descriptor is the caller's until Add has succeeded, and then the loop's until Close or Release.
+func (l *Loop) Add(fd int, r Record) (Handle, error) {
+	h := l.table.add(r, fd)
+	event := unix.EpollEvent{Events: watched, Fd: int32(uint32(h)), Pad: int32(h >> 32)} // 64 bits that are ours
+	if err := unix.EpollCtl(l.fd, unix.EPOLL_CTL_ADD, fd, &event); err != nil {
+		l.table.remove(h)
+		return 0, os.NewSyscallError("epoll_ctl", err)
+	}
+	return h, nil
+}
+
+// Descriptor returns the descriptor that h stands for, or -1.
+func (l *Loop) Descriptor(h Handle) int {
+	if s := l.table.at(h); s != nil {
+		return int(s.fd)
+	}
+	return -1
+}
+
+// Hand gives h to another record of the same loop: the events that come from now on, those of this turn among them, are told to r.
+// What was told to the other one is not told again; see Requeue.
+func (l *Loop) Hand(h Handle, r Record) {
+	if s := l.table.at(h); s != nil {
+		s.record = r
+	}
+}
+
+// Requeue has r be told e of h in the next turn, after all others had theirs: for who has had its share of this one.
+func (l *Loop) Requeue(h Handle, e Events) { l.again = append(l.again, requeued{h, e}) }
+
+// Close closes the descriptor that h stands for. Nothing is told of it any more.
+func (l *Loop) Close(h Handle) {
+	if fd := l.table.remove(h); fd >= 0 {
+		_ = unix.Close(fd) // as it was the last reference, epoll forgets it, too; and else nobody hears of it
+	}
+}
+
+// Release stops watching and returns the descriptor, or -1. It is the caller's.
+func (l *Loop) Release(h Handle) int {
+	fd := l.table.remove(h)
+	if fd >= 0 {
+		_ = unix.EpollCtl(l.fd, unix.EPOLL_CTL_DEL, fd, nil) // it was added
+	}
+	return fd
+}
