@@ -75,6 +75,17 @@ type Policy interface {
 	Decide(ctx context.Context, r *Request) (Grant, error)
 }
 
+// PromptPolicy is a [Policy] that can decide on some requests without waiting for
+// anything. A server asks it so first, where that lets it serve a session without
+// a goroutine.
+type PromptPolicy interface {
+	Policy
+	// DecideNow returns what Decide would; or known is false where that takes a
+	// name to be resolved or identd to be asked, and nothing was asked. It must not
+	// block, and is called from many goroutines at once.
+	DecideNow(r *Request) (g Grant, known bool, err error)
+}
+
 // Grant is a policy's answer.
 type Grant struct {
 	Rule     string       // the rule that decided; empty where none matched

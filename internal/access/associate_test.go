@@ -9,7 +9,10 @@ import (
 	"github.com/sallyport/sallyport/socks"
 )
 
-var _ server.AssociatePolicy = (*Policy)(nil)
+var (
+	_ server.AssociatePolicy = (*Policy)(nil)
+	_ server.PromptPolicy    = (*Policy)(nil)
+)
 
 func TestMayAssociate(t *testing.T) {
 	udp := []socks.Command{socks.Associate}

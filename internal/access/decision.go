@@ -2,6 +2,7 @@ package access
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -30,6 +31,8 @@ type decision struct {
 
 	held     []netip.Addr    // those of the target's addresses that count, where a session holds some already
 	silent   bool            // nobody is asked: neither name servers nor identd
+	prompt   bool            // likewise; but where somebody would have been, the decision waits for that
+	waits    bool            // of a prompt decision: it cannot be had
 	known    server.Identity // who the client turned out to be when the session began; for silent decisions
 	targets  []judged        // the target's addresses
 	resolved bool            // targets is known
@@ -240,10 +243,18 @@ func (d *decision) vouches(a netip.Addr) bool {
 	return Internet.contains(a, own) || Private.contains(a, own) && !own.has(a)
 }
 
+// errWaits ends a prompt decision that somebody would have to be asked for. Nobody
+// is told.
+var errWaits = errors.New("somebody has to be asked")
+
 // resolve looks the host name up, once.
 func (d *decision) resolve(ctx context.Context) error {
 	if d.resolved || d.silent {
 		return nil
+	}
+	if d.prompt && !isLocalhost(d.request.Target.Name) {
+		d.waits = true
+		return errWaits
 	}
 	addrs, err := d.policy.lookup(ctx, d.request.Target.Name)
 	if err == nil {

@@ -23,6 +23,19 @@ func (p *Policy) Decide(ctx context.Context, r *server.Request) (server.Grant, e
 	return d.decide(ctx)
 }
 
+// DecideNow implements [server.PromptPolicy]: it decides as Decide does, and stops
+// where a name would have to be resolved or identd to be asked.
+func (p *Policy) DecideNow(r *server.Request) (g server.Grant, known bool, err error) {
+	d := p.begin(r)
+	defer p.end(d)
+	d.prompt = true
+	g, err = d.decide(context.Background()) // nothing waits for it
+	if d.waits {
+		return server.Grant{}, false, nil
+	}
+	return g, true, err
+}
+
 // MayAssociate implements [server.AssociatePolicy]: whether there is a rule by
 // which this client could be granted some destination of a datagram, and when the
 // hours of the last such rule end.
@@ -48,6 +61,9 @@ func (d *decision) decide(ctx context.Context) (server.Grant, error) {
 		if done {
 			grant.Identity = d.identity
 			return grant, err
+		}
+		if d.waits {
+			break // what is missing is not known, so whatever follows would be a guess
 		}
 	}
 	return d.refusal()

@@ -97,6 +97,10 @@ func (d *decision) confirm(ctx context.Context) error {
 		d.proofErr = fmt.Errorf("%w: %w", server.NoIdentd, errRelayed)
 		return d.proofErr
 	}
+	if d.prompt {
+		d.waits, d.proofErr = true, errWaits
+		return d.proofErr
+	}
 	name, err := d.policy.askIdentd(ctx, d.request.Local, d.request.Client)
 	switch {
 	case err != nil:

@@ -3,6 +3,7 @@ package access
 import (
 	"bufio"
 	"cmp"
+	"context"
 	"flag"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -465,6 +467,15 @@ func TestRandomRules(t *testing.T) {
 			says.Store(s.identd)
 			resolver.asked.Store(0)
 			d.asked.Store(0)
+			known, fault := s.decidesNow(t.Context(), p, func() bool { return resolver.asked.Load()+d.asked.Load() > 0 })
+			if fault != "" {
+				t.Fatalf("%s\n%+v\n%+v\nagain: go test -run TestRandomRules -seed %d", fault, *s.request, rules, seed)
+			}
+			if known {
+				seen["now"]++
+			}
+			resolver.asked.Store(0)
+			d.asked.Store(0)
 			got := verdict(t.Context(), p, s.request)
 			if got != want || (resolver.asked.Load() == 1) != s.resolved || resolver.asked.Load() > 1 || (d.asked.Load() == 1) != s.asked || d.asked.Load() > 1 {
 				t.Fatalf("%q, want %q; resolver asked %d times, want %v; identd asked %d times, want %v\n%+v\n%v, identd says %q\n%+v\nagain: go test -run TestRandomRules -seed %d",
@@ -473,9 +484,26 @@ func TestRandomRules(t *testing.T) {
 			seen[strings.Fields(got)[0]]++
 		}
 	}
-	for _, kind := range []string{"rule-0:", "rule-3:", "denied", "no-name", "no-identd", "other-user", "schedule"} {
+	for _, kind := range []string{"rule-0:", "rule-3:", "denied", "no-name", "no-identd", "other-user", "schedule", "now"} {
 		if seen[kind] < 30 {
 			t.Errorf("%q came up only %d times: the world is too small (seed %d)", kind, seen[kind], seed)
 		}
 	}
+}
+
+// decidesNow compares DecideNow with Decide: it answers the same, and just where
+// Decide asks nobody. It reports whether it did.
+func (s *scene) decidesNow(ctx context.Context, p *Policy, asked func() bool) (known bool, fault string) {
+	now, known, errNow := p.DecideNow(s.request)
+	if asked() {
+		return known, "DecideNow asked somebody"
+	}
+	grant, err := p.Decide(ctx, s.request)
+	switch {
+	case known == asked():
+		fault = fmt.Sprintf("DecideNow knows: %v; Decide asks: %v", known, asked())
+	case known && (!reflect.DeepEqual(now, grant) || fmt.Sprint(errNow) != fmt.Sprint(err)):
+		fault = fmt.Sprintf("DecideNow: %+v, %v; Decide: %+v, %v", now, errNow, grant, err)
+	}
+	return known, fault
 }

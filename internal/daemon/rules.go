@@ -47,6 +47,15 @@ func (r *ruling) Decide(ctx context.Context, q *server.Request) (server.Grant, e
 	return now.policy.Decide(ctx, q)
 }
 
+// DecideNow implements [server.PromptPolicy].
+func (r *ruling) DecideNow(q *server.Request) (g server.Grant, known bool, err error) {
+	now := r.now.Load()
+	if err := now.passwords.Still(q.Identity); err != nil {
+		return server.Grant{}, true, err
+	}
+	return now.policy.DecideNow(q)
+}
+
 // MayAssociate implements [server.AssociatePolicy].
 func (r *ruling) MayAssociate(ctx context.Context, q *server.Request) (until time.Time, err error) {
 	now := r.now.Load()
