@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 )
@@ -10,7 +11,7 @@ import (
 // connect serves a CONNECT request (the paper, section 1), to the end of its
 // relay.
 func (x *exchange) connect(ctx context.Context) error {
-	r, err := x.open(ctx)
+	r, err := x.open(ctx, x.judge)
 	if err != nil {
 		return err
 	}
@@ -21,8 +22,8 @@ func (x *exchange) connect(ctx context.Context) error {
 // connectAlone is connect for a connection that carries nothing else. The relay
 // goes on by itself, so that this goroutine ends when the relay sleeps; whichever
 // is the last one then sees to what is left to do.
-func (x *exchange) connectAlone(ctx, sessions context.Context) {
-	r, err := x.open(ctx)
+func (x *exchange) connectAlone(ctx, sessions context.Context, judge verdict) {
+	r, err := x.open(ctx, judge)
 	if err != nil {
 		x.end(sessions, err)
 		return
@@ -36,10 +37,14 @@ func (x *exchange) connectAlone(ctx, sessions context.Context) {
 	})
 }
 
+// verdict says where a session may go, or why it may not. It may take its time
+// about it: exchange.judge does.
+type verdict func(context.Context) (passage, error)
+
 // open answers a CONNECT request: the reply is sent when the connection to the
 // target stands, never before. The caller closes what is returned.
-func (x *exchange) open(ctx context.Context) (*route, error) {
-	target, err := x.reach(ctx)
+func (x *exchange) open(ctx context.Context, judge verdict) (*route, error) {
+	target, err := x.reach(ctx, judge)
 	if err != nil {
 		return nil, x.deny(err, netip.AddrPort{})
 	}
@@ -54,20 +59,24 @@ func (x *exchange) open(ctx context.Context) (*route, error) {
 	if ctx.Err() != nil {
 		return nil, x.deny(context.Cause(ctx), netip.AddrPort{})
 	}
-	r.key = primary{x.session.Client.Addr(), x.request.Identity.Name, x.session.Address.Addr(), x.unresolved()}
-	r.primaries = &x.server.state.primaries
-	r.primaries.add(r.key, x.session.Proxy)
-
-	bound := addrPort(target.LocalAddr())
-	if x.listener.HideAddress {
-		bound = netip.AddrPort{}
-	}
-	x.session.note(func(r *Record) { r.Bound = bound })
-	if err := x.grant(bound); err != nil {
-		return nil, err
+	if err := x.write(x.arrive(r, addrPort(target.LocalAddr()))); err != nil {
+		return nil, fmt.Errorf("%w: %w", ClientGone, err)
 	}
 	granted = true
 	return r, nil
+}
+
+// arrive makes the route known, whose end on this machine is local, and returns
+// what the client is told.
+func (x *exchange) arrive(r *route, local netip.AddrPort) []byte {
+	r.key = primary{x.session.Client.Addr(), x.request.Identity.Name, x.session.Address.Addr(), x.unresolved()}
+	r.primaries = &x.server.state.primaries
+	r.primaries.add(r.key, x.session.Proxy)
+	if x.listener.HideAddress {
+		local = netip.AddrPort{}
+	}
+	x.session.bound(local)
+	return x.request.Replier.AppendGrant(nil, local)
 }
 
 // route is what stands between a granted CONNECT and its target.
@@ -86,10 +95,10 @@ func (r *route) close() {
 
 // reach decides and dials within the connect limit. A client that resets its
 // connection meanwhile ends it.
-func (x *exchange) reach(ctx context.Context) (net.Conn, error) {
+func (x *exchange) reach(ctx context.Context, judge verdict) (net.Conn, error) {
 	ctx, end := x.await(ctx, x.server.timeouts().Connect, false)
 	defer end()
-	to, err := x.judge(ctx)
+	to, err := judge(ctx)
 	if err != nil {
 		return nil, err
 	}

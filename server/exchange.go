@@ -39,13 +39,13 @@ func (s *Server) serveConn(handshakes, sessions context.Context, c net.Conn, sv 
 	x := &exchange{server: s, conn: c, accepted: c, listener: sv.listener.Load(), serving: sv, gone: leave}
 	x.begin()
 	defer x.contain()
-	reason := x.handshake(handshakes)
+	reason := x.handshake(handshakes, newDriver(x), step{})
 	if reason == nil && x.stream != nil {
 		reason = x.stream(handshakes, sessions, x)
 	} else if reason == nil {
 		ctx := x.opened(sessions)
 		if x.request.Command == socks.Connect {
-			x.connectAlone(ctx, sessions)
+			x.connectAlone(ctx, sessions, x.judge)
 			return
 		}
 		reason = x.answer(ctx)
@@ -106,9 +106,16 @@ func (x *exchange) begin() {
 // opened makes the session known, now that there is a request. The context is
 // that of its life.
 func (x *exchange) opened(sessions context.Context) context.Context {
-	ctx := x.session.open(sessions, &x.server.state, x.serving, x.request)
-	x.server.recorder().Opened(x.session)
+	ctx, end := context.WithCancelCause(sessions)
+	x.openedFor(end)
 	return ctx
+}
+
+// openedFor is opened for who goes by no context: end is told when the session is
+// to end.
+func (x *exchange) openedFor(end func(reason error)) {
+	x.session.open(&x.server.state, x.serving, x.request, end)
+	x.server.recorder().Opened(x.session)
 }
 
 // closed tells the recorder how the session ended, once.
@@ -137,19 +144,29 @@ func (x *exchange) ask(r *Request) {
 	x.session.Identity, x.session.Target = r.Identity, r.Target
 }
 
-// handshake reads the request, or says why there is none.
-func (x *exchange) handshake(ctx context.Context) error {
-	ctx, leave := x.server.state.handshakes.enter(ctx, x.session.Client.Addr())
+// handshake reads the request, or says why there is none. The handshake begins, or
+// goes on, with next.
+func (x *exchange) handshake(ctx context.Context, d *driver, next step) error {
+	ctx, leave := x.server.state.handshakes.hold(ctx, x.session.Client.Addr())
 	defer leave()
-	last, rest, err := x.shake(ctx)
+	last, rest, err := d.shake(ctx, next)
 	if err != nil {
 		return err
 	}
+	err = x.requested(last, rest)
+	if err != nil {
+		x.say(last.reply)
+	}
+	return err
+}
+
+// requested takes over what a handshake has come to, and what was read behind it.
+// It returns why a request was refused.
+func (x *exchange) requested(last step, rest []byte) error {
 	if last.refusal != nil {
 		if last.about != nil {
 			x.ask(last.about) // for the record
 		}
-		x.say(last.reply)
 		return last.refusal
 	}
 	x.head, x.stream = rest, last.stream
@@ -194,23 +211,30 @@ func (x *exchange) decide(ctx context.Context) (Grant, error) {
 	}
 	judge := x.server.state.judge.Load()
 	grant, err := x.server.Policy.Decide(ctx, x.request)
-	grant.ByName = grant.ByName && grant.Way.upstream() != nil && x.request.Target.Name != ""
-	x.session.note(func(r *Record) {
-		r.Rule, r.Via = grant.Rule, grant.Way.via()
-		if grant.Identity != (Identity{}) {
-			r.Identity = grant.Identity
-		}
-	})
-	if err == nil {
-		x.session.hold(grant, judge)
-	}
+	x.hear(&grant, err, judge)
 	if ctx.Err() != nil {
 		err = context.Cause(ctx) // it came too late, or the client left, or the grant is over already
 	}
-	if err == nil { // last, so that nobody is counted who is refused
+	return grant, x.enter(grant, err)
+}
+
+// hear takes over what the policy has answered, which was asked while before was
+// the last judge.
+func (x *exchange) hear(grant *Grant, err error, before *Judge) {
+	grant.ByName = grant.ByName && grant.Way.upstream() != nil && x.request.Target.Name != ""
+	x.session.decided(grant)
+	if err == nil {
+		x.session.hold(*grant, before)
+	}
+}
+
+// enter counts the session towards the limits of its grant, unless there is an
+// error already: it comes last, so that nobody is counted who is refused.
+func (x *exchange) enter(grant Grant, err error) error {
+	if err == nil {
 		x.session.up, x.session.down, err = x.session.enter(grant.Budget)
 	}
-	return grant, err
+	return err
 }
 
 // grant tells the client that its request succeeded.

@@ -30,6 +30,7 @@ type step struct {
 	reply       []byte       // send this
 	credentials *Credentials // check these, and go on with what then says
 	then        func(Identity, error) step
+	secure      bool     // answer the TLS that the client begins with, and go on beneath it
 	stream      streamer // the handshake is over: no request but many may follow, for this to serve
 }
 
@@ -67,16 +68,15 @@ func (x *exchange) detect(first byte) (handshake, error) {
 }
 
 // shake drives a handshake over a blocking connection, within one time limit
-// for the whole of it. It returns the step that ended it, and the bytes behind
-// the request.
-func (x *exchange) shake(ctx context.Context) (step, []byte, error) {
-	limit := x.server.timeouts().Handshake
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, HandshakeSlow)
+// for the whole of it, beginning with next. It returns the step that ended it, and
+// the bytes behind the request.
+func (d *driver) shake(ctx context.Context, next step) (step, []byte, error) {
+	until := d.session.Started.Add(d.server.timeouts().Handshake)
+	ctx, cancel := context.WithDeadlineCause(ctx, until, HandshakeSlow)
 	defer cancel()
-	plain := x.conn // x.conn may become a secure one meanwhile
+	plain := d.conn // d.conn may become a secure one meanwhile
 	stop := context.AfterFunc(ctx, func() { expire(plain) })
-	d := &driver{exchange: x, buf: make([]byte, 0, handshakeBuffer), headed: len(x.listener.ProxyFrom) == 0}
-	last, err := d.drive(ctx)
+	last, err := d.drive(ctx, next)
 	if !stop() {
 		return step{}, nil, context.Cause(ctx)
 	}
@@ -86,7 +86,8 @@ func (x *exchange) shake(ctx context.Context) (step, []byte, error) {
 	return last, slices.Clone(d.buf), nil // the clone lets go of the buffer
 }
 
-// driver reads for a handshake and does what it wants.
+// driver does what a handshake wants. What needs no waiting is apart from the
+// rest (advance), for who cannot wait.
 type driver struct {
 	*exchange
 	handshake handshake
@@ -94,53 +95,79 @@ type driver struct {
 	buf       []byte // what has arrived and was not taken
 }
 
-// drive returns the step that ended the handshake.
-func (d *driver) drive(ctx context.Context) (step, error) {
-	for {
-		n, err := d.conn.Read(d.buf[len(d.buf):cap(d.buf)])
-		d.buf = d.buf[:len(d.buf)+n]
-		if n > 0 {
-			last, err := d.advance(ctx)
-			if err != nil || last.over() {
-				return last, err
-			}
+func newDriver(x *exchange) *driver {
+	return &driver{exchange: x, headed: len(x.listener.ProxyFrom) == 0}
+}
+
+// drive does what the handshake wants, and returns the step that ended it.
+func (d *driver) drive(ctx context.Context, next step) (step, error) {
+	for !next.over() {
+		var err error
+		if next, err = d.do(ctx, next); err == nil && !next.over() {
+			next, err = d.advance()
 		}
 		if err != nil {
 			return step{}, err
 		}
 	}
+	return next, nil
 }
 
-// advance feeds until the handshake is over or wants more bytes.
-func (d *driver) advance(ctx context.Context) (step, error) {
-	if !d.headed {
+// do does what a step wants, and waits for it. Where that ends the handshake, it
+// returns how.
+func (d *driver) do(ctx context.Context, next step) (step, error) {
+	switch {
+	case next.secure:
+		return step{}, d.startTLS(ctx)
+	case next.credentials != nil:
+		if next = next.then(d.authenticate(ctx, *next.credentials)); next.over() {
+			return next, nil
+		}
+		fallthrough
+	case len(next.reply) > 0:
+		_, err := d.conn.Write(next.reply)
+		return step{}, err
+	}
+	return step{}, d.read()
+}
+
+// read waits for more bytes.
+func (d *driver) read() error {
+	if cap(d.buf) < handshakeBuffer {
+		d.buf = append(make([]byte, 0, handshakeBuffer), d.buf...)
+	}
+	n, err := d.conn.Read(d.buf[len(d.buf):cap(d.buf)])
+	d.buf = d.buf[:len(d.buf)+n]
+	if n > 0 {
+		return nil // an error comes again, behind what these lead to
+	}
+	return err
+}
+
+// advance takes what has arrived, up to the next thing that is to be done. It
+// neither waits nor acts.
+func (d *driver) advance() (step, error) {
+	if !d.headed && len(d.buf) > 0 {
 		var err error
-		if d.headed, err = d.header(); !d.headed || len(d.buf) == 0 {
+		if d.headed, err = d.header(); !d.headed {
 			return step{}, err
 		}
 	}
+	if len(d.buf) == 0 {
+		return step{}, nil
+	}
 	if d.handshake == nil {
 		if d.wantsTLS() {
-			return step{}, d.startTLS(ctx)
+			return step{secure: true}, nil
 		}
 		var err error
 		if d.handshake, err = d.detect(d.buf[0]); err != nil {
 			return step{}, err
 		}
 	}
-	for {
-		took, next := d.handshake.feed(d.buf)
-		d.buf = d.buf[:copy(d.buf, d.buf[took:])]
-		if next.credentials != nil {
-			next = next.then(d.authenticate(ctx, *next.credentials))
-		}
-		if next.over() || took == 0 {
-			return next, nil
-		}
-		if _, err := d.conn.Write(next.reply); err != nil {
-			return step{}, err
-		}
-	}
+	took, next := d.handshake.feed(d.buf)
+	d.buf = d.buf[:copy(d.buf, d.buf[took:])]
+	return next, nil
 }
 
 func (d *driver) authenticate(ctx context.Context, c Credentials) (Identity, error) {

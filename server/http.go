@@ -93,7 +93,7 @@ func (h *httpConn) nextRequest(handshakes context.Context) bool {
 		ctx := handshakes
 		if !h.served {
 			var leave func()
-			ctx, leave = h.server.state.handshakes.enter(ctx, h.source)
+			ctx, leave = h.server.state.handshakes.hold(ctx, h.source)
 			defer leave()
 		}
 		ctx, cancel := context.WithTimeout(ctx, min(httpIdle, h.server.timeouts().Idle))
@@ -165,7 +165,7 @@ func (h *httpConn) answerItself(r *httpRequest) (more bool, reason error) {
 // readRequest reads a head, within the limit that counts from the session's
 // start. It counts as a handshake that waits.
 func (h *httpConn) readRequest(handshakes context.Context) (*httpRequest, error) {
-	handshakes, leave := h.server.state.handshakes.enter(handshakes, h.session.Client.Addr())
+	handshakes, leave := h.server.state.handshakes.hold(handshakes, h.session.Client.Addr())
 	defer leave()
 	until := h.session.Started.Add(h.server.timeouts().Handshake)
 	ctx, cancel := context.WithDeadlineCause(handshakes, until, HandshakeSlow)

@@ -117,7 +117,7 @@ const (
 func (c *http2Conn) awaitFirst(handshakes context.Context) {
 	source, until := c.session.Client.Addr(), c.session.Started.Add(c.server.timeouts().Handshake)
 	c.queue = func() func() {
-		ctx, leave := c.server.state.handshakes.enter(handshakes, source)
+		ctx, leave := c.server.state.handshakes.hold(handshakes, source)
 		ctx, cancel := context.WithCancel(ctx)
 		forget := context.AfterFunc(ctx, func() { c.stop(context.Cause(ctx), http2.ErrCodeNo) })
 		return func() {

@@ -17,7 +17,7 @@ type primary struct {
 // primaries are the CONNECT relays that are open now. The zero value is empty.
 type primaries struct {
 	mu   sync.Mutex
-	open map[primary]*held
+	open map[primary]held
 }
 
 // held are the relays of one kind.
@@ -30,25 +30,21 @@ func (p *primaries) add(k primary, proxy string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.open == nil {
-		p.open = make(map[primary]*held)
+		p.open = make(map[primary]held)
 	}
-	h := p.open[k]
-	if h == nil {
-		h = &held{}
-		p.open[k] = h
-	}
-	h.relays++
-	h.proxy = proxy
+	p.open[k] = held{relays: p.open[k].relays + 1, proxy: proxy}
 }
 
 func (p *primaries) remove(k primary) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if h := p.open[k]; h.relays > 1 {
-		h.relays--
-	} else {
+	h := p.open[k]
+	if h.relays <= 1 {
 		delete(p.open, k)
+		return
 	}
+	h.relays--
+	p.open[k] = h
 }
 
 // has reports whether the same client holds a relay to one of the targets, or to
@@ -56,11 +52,11 @@ func (p *primaries) remove(k primary) {
 func (p *primaries) has(client netip.Addr, userID string, targets []netip.Addr, name string) (proxy string, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if h := p.open[primary{client, userID, netip.Addr{}, name}]; h != nil && name != "" {
+	if h, held := p.open[primary{client, userID, netip.Addr{}, name}]; held && name != "" {
 		return h.proxy, true
 	}
 	for _, target := range targets {
-		if h := p.open[primary{client, userID, target, ""}]; h != nil {
+		if h, held := p.open[primary{client, userID, target, ""}]; held {
 			return h.proxy, true
 		}
 	}

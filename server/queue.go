@@ -1,7 +1,6 @@
 package server
 
 import (
-	"container/list"
 	"context"
 	"fmt"
 	"net/netip"
@@ -16,51 +15,106 @@ type queue struct {
 	mu       sync.Mutex
 	most     int
 	perEach  int
-	all      list.List // of *waiter, the oldest first
-	bySource map[netip.Prefix]*list.List
+	all      line
+	bySource map[netip.Prefix]line // none is empty
 }
 
-// waiter is one handshake, and where it stands.
+// waiter is one handshake, and where it stands. When it has left it may enter
+// again.
 type waiter struct {
-	source        netip.Prefix
-	end           context.CancelCauseFunc
-	inAll, inEach *list.Element // nil once it has left
+	source netip.Prefix
+	end    func(reason error) // is called at most once, when it must make room; it must not block
+	in     bool
+	places [2]place // among all, and among those of its source
+}
+
+// place is where a waiter stands in a line.
+type place struct{ before, behind *waiter }
+
+// line is some waiters, the oldest first. The zero value is empty.
+type line struct {
+	first, last *waiter
+	count       int
+}
+
+// What a line is of.
+const (
+	ofAll = iota
+	ofEach
+)
+
+func (l *line) add(w *waiter, of int) {
+	w.places[of] = place{before: l.last}
+	if l.last != nil {
+		l.last.places[of].behind = w
+	} else {
+		l.first = w
+	}
+	l.last = w
+	l.count++
+}
+
+func (l *line) remove(w *waiter, of int) {
+	at := w.places[of]
+	if at.before != nil {
+		at.before.places[of].behind = at.behind
+	} else {
+		l.first = at.behind
+	}
+	if at.behind != nil {
+		at.behind.places[of].before = at.before
+	} else {
+		l.last = at.before
+	}
+	w.places[of] = place{}
+	l.count--
 }
 
 func (q *queue) limit(most, perEach int) {
-	q.most, q.perEach, q.bySource = most, perEach, make(map[netip.Prefix]*list.List)
+	q.most, q.perEach, q.bySource = most, perEach, make(map[netip.Prefix]line)
 }
 
-// enter lets one more in. The context ends with the reason Busy when a newer one
-// takes its place. leave must be called when the handshake is over.
-func (q *queue) enter(parent context.Context, source netip.Addr) (ctx context.Context, leave func()) {
-	ctx, end := context.WithCancelCause(parent)
-	w := &waiter{source: sourceKey(source), end: end}
+// enter lets one more in, and calls end with the reason Busy when a newer one
+// takes its place. It must leave when the handshake is over.
+func (q *queue) enter(w *waiter, source netip.Addr, end func(reason error)) {
+	w.source, w.end = sourceKey(source), end
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	switch each := q.bySource[w.source]; {
+	case each.count >= q.perEach:
+		q.evict(each.first)
+	case q.all.count >= q.most:
+		q.evict(q.all.first)
+	}
 	each := q.bySource[w.source]
-	switch {
-	case each != nil && each.Len() >= q.perEach:
-		q.evict(each.Front())
-	case q.all.Len() >= q.most:
-		q.evict(q.all.Front())
-	}
-	if each = q.bySource[w.source]; each == nil {
-		each = list.New()
-		q.bySource[w.source] = each
-	}
-	w.inAll, w.inEach = q.all.PushBack(w), each.PushBack(w)
+	each.add(w, ofEach)
+	q.bySource[w.source] = each
+	q.all.add(w, ofAll)
+	w.in = true
+}
+
+// leave takes w out, if it is still there: afterwards its end is not called.
+func (q *queue) leave(w *waiter) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.remove(w)
+}
+
+// hold is enter for who goes by a context, which ends with that reason. leave must
+// be called when the handshake is over.
+func (q *queue) hold(parent context.Context, source netip.Addr) (ctx context.Context, leave func()) {
+	ctx, end := context.WithCancelCause(parent)
+	w := &waiter{}
+	q.enter(w, source, end)
 	return ctx, func() {
-		q.mu.Lock()
-		defer q.mu.Unlock()
-		q.remove(w)
+		q.leave(w)
 		end(nil)
 	}
 }
 
-// evict ends the handshake at e. Callers hold mu.
-func (q *queue) evict(e *list.Element) {
-	if w, ok := e.Value.(*waiter); ok {
+// evict ends the handshake of w, if there is one. Callers hold mu.
+func (q *queue) evict(w *waiter) {
+	if w != nil {
 		q.remove(w)
 		w.end(fmt.Errorf("%w: too many handshakes are going on, and this was the oldest", Busy))
 	}
@@ -68,13 +122,15 @@ func (q *queue) evict(e *list.Element) {
 
 // remove takes w out, if it is still there. Callers hold mu.
 func (q *queue) remove(w *waiter) {
-	if w.inAll == nil {
+	if !w.in {
 		return
 	}
-	q.all.Remove(w.inAll)
+	w.in = false
+	q.all.remove(w, ofAll)
 	each := q.bySource[w.source]
-	if each.Remove(w.inEach); each.Len() == 0 {
+	if each.remove(w, ofEach); each.count == 0 {
 		delete(q.bySource, w.source)
+		return
 	}
-	w.inAll, w.inEach = nil, nil
+	q.bySource[w.source] = each
 }

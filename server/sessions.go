@@ -1,7 +1,6 @@
 package server
 
 import (
-	"context"
 	"net/netip"
 	"sync"
 	"time"
@@ -74,9 +73,10 @@ func (ss *sessions) all() []*Session {
 type life struct {
 	state   *state   // of its server
 	serving *serving // where it came from
-	end     context.CancelCauseFunc
 
-	mu      sync.Mutex // guards the session's Record while it is open, too
+	mu      sync.Mutex         // guards the session's Record while it is open, too
+	end     func(reason error) // tells whoever serves the session; it does not block, and nil only says that it is over
+	why     error              // the first reason for which it is to end; nil: it need not
 	request *Request
 	grant   Grant
 	granted bool
@@ -87,12 +87,28 @@ type life struct {
 	ended   bool               // nothing is granted any more
 }
 
-// open makes the session known, and returns the context of its life.
-func (s *Session) open(ctx context.Context, st *state, from *serving, r *Request) context.Context {
-	ctx, end := context.WithCancelCause(ctx)
+// open makes the session known. end is told when it is to end.
+func (s *Session) open(st *state, from *serving, r *Request, end func(reason error)) {
 	s.life.state, s.life.serving, s.life.end, s.life.request = st, from, end, r
 	st.sessions.add(s)
-	return ctx
+}
+
+// pass has another told when the session is to end, at once if it is already.
+func (s *Session) pass(end func(reason error)) {
+	s.life.mu.Lock()
+	s.life.end = end
+	why := s.life.why
+	s.life.mu.Unlock()
+	if why != nil {
+		end(why)
+	}
+}
+
+// ending returns why the session is to end; nil: it need not.
+func (s *Session) ending() error {
+	s.life.mu.Lock()
+	defer s.life.mu.Unlock()
+	return s.life.why
 }
 
 // close is the end of open. It may be called of a session that was not opened.
@@ -105,8 +121,9 @@ func (s *Session) close() {
 	s.life.ended = true
 	s.life.alarm.stop()
 	s.leave()
+	end := s.life.end
 	s.life.mu.Unlock()
-	s.life.end(nil)
+	end(nil)
 }
 
 // End ends the session with the reason: what it relays is reset on both sides,
@@ -114,7 +131,15 @@ func (s *Session) close() {
 // does not wait for that. The first reason holds, and of a session that is over
 // it has no effect. Reason should be, or wrap, a [Reason]. It is for open
 // sessions, as [Server.Sessions] returns them and [Recorder] is told of.
-func (s *Session) End(reason error) { s.life.end(reason) }
+func (s *Session) End(reason error) {
+	s.life.mu.Lock()
+	if s.life.why == nil {
+		s.life.why = reason
+	}
+	end := s.life.end
+	s.life.mu.Unlock()
+	end(reason)
+}
 
 // Now returns what is known of an open session at this moment.
 func (s *Session) Now() Record {
@@ -128,6 +153,16 @@ func (s *Session) note(change func(*Record)) {
 	s.life.mu.Lock()
 	defer s.life.mu.Unlock()
 	change(&s.Record)
+}
+
+// decided notes what the policy has said.
+func (s *Session) decided(g *Grant) {
+	s.life.mu.Lock()
+	defer s.life.mu.Unlock()
+	s.Rule, s.Via = g.Rule, g.Way.via()
+	if g.Identity != (Identity{}) {
+		s.Identity = g.Identity
+	}
 }
 
 // hold gives the session its grant, which was asked for while before was the
@@ -162,8 +197,17 @@ func (s *Session) leaveReviewsTo(f func(*Judge)) {
 
 // reached notes the address that the session leads to.
 func (s *Session) reached(at netip.AddrPort) {
-	s.note(func(r *Record) { r.Address = at })
+	s.life.mu.Lock()
+	s.Address = at
+	s.life.mu.Unlock()
 	s.catchUp()
+}
+
+// bound notes the address that its client is told.
+func (s *Session) bound(at netip.AddrPort) {
+	s.life.mu.Lock()
+	defer s.life.mu.Unlock()
+	s.Bound = at
 }
 
 // catchUp puts the session to the last judge, if a review has missed it, or

@@ -156,7 +156,7 @@ func checkMachine(t *testing.T, l *Listener, b []byte, want outcome) {
 func drive(c net.Conn, l *Listener) (step, []byte, error) {
 	d := &driver{exchange: exchangeFor(l), headed: true, buf: make([]byte, 0, handshakeBuffer)}
 	d.conn = c
-	last, err := d.drive(context.Background())
+	last, err := d.drive(context.Background(), step{})
 	return last, d.buf, err
 }
 

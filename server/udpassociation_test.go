@@ -80,7 +80,8 @@ func associateInMemory(t *testing.T, p Policy, idle time.Duration) *memoryAssoci
 		idle:    idle,
 	}
 	m.association.client, m.direct = m.client, &exit{sockets: [families]packetSocket{v4: m.target}}
-	ctx := m.session.open(context.WithoutCancel(t.Context()), &m.server.state, nil, &m.request)
+	ctx, end := context.WithCancelCause(context.WithoutCancel(t.Context()))
+	m.session.open(&m.server.state, nil, &m.request, end)
 	m.session.leaveReviewsTo(m.review)
 	t.Cleanup(m.session.close)
 	go func() { m.ended <- m.run(ctx, near) }()
