@@ -76,6 +76,7 @@ func serveHTTP2(handshakes, sessions context.Context, x *exchange) error {
 	defer c.served.Wait()
 	c.awaitFirst(handshakes)
 	defer context.AfterFunc(handshakes, c.drain)()
+	defer c.server.state.leaving.after(c.drain)()
 
 	err := c.read()
 	return c.over(err)

@@ -27,7 +27,7 @@ func (h *httpConn) forward(handshakes, sessions context.Context, r *httpRequest)
 			o.abort()
 			return h.refuse(context.Cause(sessions), r)
 		}
-		f := &forwarding{httpConn: h, origin: o, r: r, stopping: handshakes.Done()}
+		f := &forwarding{httpConn: h, origin: o, r: r, stopping: handshakes.Done(), leaving: h.server.state.leaving.begun}
 		more, err = f.run(sessions)
 		if !errors.Is(err, errStale) {
 			return more, err
@@ -85,7 +85,8 @@ type forwarding struct {
 	*httpConn
 	origin   *origin
 	r        *httpRequest
-	stopping <-chan struct{} // closed when the server takes no more requests
+	stopping <-chan struct{} // closed when the server takes no more requests at all
+	leaving  <-chan struct{} // closed when it takes no more clients
 	silence  *silence
 
 	up    sync.WaitGroup
@@ -287,7 +288,7 @@ func (f *forwarding) pass(response *httpResponse) (ending, error) {
 	t.body = response.body(f.r.method)
 	_, open := t.body.(*openBody)
 	t.chunks = response.chunked && f.r.minor > 0 && !response.bodiless(f.r.method)
-	ends := ending{chunks: t.chunks, close: open || f.r.closes() || isClosed(f.stopping) || f.unexpected()}
+	ends := ending{chunks: t.chunks, close: open || f.r.closes() || isClosed(f.stopping) || isClosed(f.leaving) || f.unexpected()}
 	t.out = response.appendHead(nil, f.server.state.pseudonym.String(), ends)
 	return ends, t.run()
 }

@@ -32,6 +32,7 @@ type Server struct {
 
 	mu      sync.Mutex
 	closed  bool
+	retired bool // by Drain
 	serving map[*serving]struct{}
 	state   state
 }
@@ -51,6 +52,7 @@ type state struct {
 	associated   endpoints                // where clients of associations send to
 	batches      batches                  // memory for datagrams
 	pseudonym    pseudonym                // what the Via of HTTP calls this server
+	leaving      leaving                  // that it takes no new clients
 }
 
 // Listener says how the clients of one listening socket are served. The zero
@@ -228,11 +230,12 @@ func (s *Server) timeouts() Timeouts {
 func (s *Server) register(sv *serving) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
+	if s.closed || s.retired {
 		return false
 	}
 	if s.serving == nil {
 		s.serving = make(map[*serving]struct{})
+		s.state.leaving = newLeaving()
 		s.state.limit(s.Limits.withDefaults())
 	}
 	s.serving[sv] = struct{}{}
@@ -253,12 +256,13 @@ func (s *Server) forget(sv *serving) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.serving, sv)
+	s.sayEmpty()
 }
 
 func (s *Server) isClosed() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.closed
+	return s.closed || s.retired
 }
 
 // Shutdown closes every listening socket, ends what is still in its handshake,
