@@ -44,7 +44,7 @@ type decoder struct {
 	limitRefs      []*node  // the same
 	passwordRefs   []*node  // the rules that ask for one
 	upstreamRefs   []*node  // the same of rules that say via
-	secrets        []*node  // URLs with a password
+	secrets        []secret // URLs with a password
 	firstProxies   []firstProxy
 	usersSet       bool // the section is there
 	files          []fileRef

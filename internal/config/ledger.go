@@ -1,15 +1,19 @@
 package config
 
 import (
+	"net/url"
 	"path/filepath"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // Ledger says where what was used is kept, and how.
 type Ledger struct {
 	Off   bool
-	Path  string        // of an SQLite file; a relative name starts at the settings file's folder; empty: the usual one
+	Path  string        // of an SQLite file; a relative name starts at the settings file's folder; empty: the usual one, or URL
+	URL   string        // of a PostgreSQL database, as libpq takes it; it may hold a password. Empty: an SQLite file
+	Node  string        // what this server is called among those that share the database; empty: as the machine
 	Flush time.Duration // from one write to the next
 	Keep  LedgerKeep
 }
@@ -17,6 +21,9 @@ type Ledger struct {
 // LedgerKeep is for how long use is kept by minute, hour and day. No longer for
 // the finer than for the coarser.
 type LedgerKeep struct{ Minutes, Hours, Days time.Duration }
+
+// mostNode is how many bytes the name of a node may have.
+const mostNode = 100
 
 const day = 24 * time.Hour
 
@@ -34,7 +41,10 @@ func defaultLedger() Ledger {
 	return Ledger{Flush: time.Second, Keep: LedgerKeep{Minutes: 2 * day, Hours: 60 * day, Days: 3 * 365 * day}}
 }
 
-const writeStore = "write `sqlite:/var/lib/sallyport/ledger.db`"
+const (
+	writeStore    = "write `sqlite:/var/lib/sallyport/ledger.db`"
+	writeDatabase = "write `postgres://USER@HOST/DATABASE`"
+)
 
 // decodeLedger takes off, a store, or keys.
 func (d *decoder) decodeLedger(n *node) {
@@ -50,6 +60,16 @@ func (d *decoder) decodeLedger(n *node) {
 			}
 		},
 		"keep": d.ledgerKeep,
+		"node": func(v *node) {
+			name, ok := d.text(v)
+			switch {
+			case !ok:
+			case name == "" || len(name) > mostNode || strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }):
+				d.fail(v, "the name of a node is 1 to 100 letters, digits and signs", "leave it out: the name of the machine will do")
+			default:
+				d.settings.Ledger.Node = name
+			}
+		},
 	}, "when_lost")
 }
 
@@ -66,9 +86,9 @@ func (d *decoder) ledgerStore(n *node) {
 	name, isFile := strings.CutPrefix(text, "sqlite:")
 	switch {
 	case strings.HasPrefix(text, "postgres://") || strings.HasPrefix(text, "postgresql://"):
-		d.fail(n, "PostgreSQL is not in this version yet", writeStore)
+		d.ledgerURL(n, text)
 	case !isFile:
-		d.fail(n, "expected off or sqlite: and the name of a file, found "+n.describe(), writeStore)
+		d.fail(n, "expected off, sqlite: and the name of a file, or postgres: and a database, found "+n.describe(), writeStore+" or `postgres://USER@HOST/DATABASE`")
 	case name == "" || strings.Contains(name, "\x00"):
 		d.fail(n, "the ledger needs the name of a file", writeStore)
 	case filepath.IsAbs(name):
@@ -76,6 +96,23 @@ func (d *decoder) ledgerStore(n *node) {
 	default:
 		l.Path = filepath.Join(filepath.Dir(n.src.file), name)
 	}
+}
+
+// ledgerURL takes the URL of a database. The driver will look at the rest of it.
+func (d *decoder) ledgerURL(n *node, text string) {
+	u, err := url.Parse(text)
+	if err != nil {
+		d.fail(n, "the ledger's database has a URL that cannot be read", writeDatabase)
+		return
+	}
+	if u.Query().Has("password") || u.Query().Has("sslpassword") {
+		d.fail(n, "a password does not stand behind the question mark", "write `postgres://USER:PASSWORD@HOST/DATABASE`, or keep it in ~/.pgpass")
+		return
+	}
+	if _, there := u.User.Password(); there {
+		d.secrets = append(d.secrets, secret{n, "~/.pgpass, or what $PGPASSFILE names"})
+	}
+	d.settings.Ledger.URL = text
 }
 
 func (d *decoder) ledgerKeep(n *node) {

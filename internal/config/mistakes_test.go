@@ -17,11 +17,17 @@ var mistakes = []struct {
 	// The top level.
 	{"unknown section", "listner: x", []string{`1:1 unknown key "listner" | did you mean "listeners"?`}},
 	{"unknown section, nothing near", "colour: red", []string{`1:1 unknown key "colour" | the keys here are admin, groups, hide_address, include, ledger, limits, listeners, log, open_to_the_world, resolver, rules, schedules, sets, timeouts, upstreams, users`}},
-	{"every section of a later version", "virtual_ports: 1\nledger: postgres://u:secret@db/x\n", []string{
+	{"every section of a later version", "virtual_ports: 1\n", []string{
 		`1:1 "virtual_ports" is not in this version yet | leave it out`,
-		"2:9 PostgreSQL is not in this version yet | write `sqlite:/var/lib/sallyport/ledger.db`",
 	}},
-	{"ledger: on", "ledger: maybe", []string{"1:9 expected off or sqlite: and the name of a file, found \"maybe\" | write `sqlite:/var/lib/sallyport/ledger.db`"}},
+	{"ledger: on", "ledger: maybe", []string{"1:9 expected off, sqlite: and the name of a file, or postgres: and a database, found \"maybe\" | write `sqlite:/var/lib/sallyport/ledger.db` or `postgres://USER@HOST/DATABASE`"}},
+	{"ledger in a database: passwords", "ledger: {store: 'postgres://u@db/x?password=s', node: \"a\\tb\"}", []string{
+		"1:17 a password does not stand behind the question mark | write `postgres://USER:PASSWORD@HOST/DATABASE`, or keep it in ~/.pgpass",
+		"1:55 the name of a node is 1 to 100 letters, digits and signs | leave it out: the name of the machine will do",
+	}},
+	{"ledger in a database: no URL", "ledger: 'postgres://u:%zz@db/x'", []string{
+		"1:9 the ledger's database has a URL that cannot be read | write `postgres://USER@HOST/DATABASE`",
+	}},
 	{"ledger without a file", "ledger: 'sqlite:'", []string{"1:9 the ledger needs the name of a file | write `sqlite:/var/lib/sallyport/ledger.db`"}},
 	{"ledger: times", "ledger: {flush: 1ms, keep: {hours: soon, days: 200y}, when_lost: deny}", []string{
 		`1:17 "1ms" is out of bounds | from 100ms to 1m`,

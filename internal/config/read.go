@@ -40,6 +40,7 @@ func parseOn(files disk, file string, data []byte, o Override) (*Settings, error
 	if !d.partial {
 		d.references()
 		d.upstreamReferences()
+		d.exposedSecrets()
 		d.openProxies()
 		d.neverMatching()
 	}

@@ -167,7 +167,7 @@ func adminSchema() *jsonschema.Schema {
 
 func ledgerSchema() *jsonschema.Schema {
 	store := func(description string) *jsonschema.Schema {
-		return &jsonschema.Schema{Description: description, AnyOf: []*jsonschema.Schema{pattern("sqlite:.+"), {Enum: []any{"off", false}}}}
+		return &jsonschema.Schema{Description: description, AnyOf: []*jsonschema.Schema{pattern("sqlite:.+|postgres(ql)?://.+"), {Enum: []any{"off", false}}}}
 	}
 	return &jsonschema.Schema{
 		Description: "where what was used is kept, for `sallyport usage`",
@@ -175,7 +175,8 @@ func ledgerSchema() *jsonschema.Schema {
 			store("").AnyOf[0],
 			store("").AnyOf[1],
 			object("", properties{
-				"store": store("sqlite: and the name of a file, or off; default: ledger.db in the folder for what a service keeps"),
+				"store": store("sqlite: and the name of a file, a URL of PostgreSQL, or off; default: ledger.db in the folder for what a service keeps"),
+				"node":  text("what this server is called among those that share the database; default: the name of the machine"),
 				"flush": duration("from one write to the next, 100ms to 1m; default: 1s"),
 				"keep": object("for how long", properties{
 					"minutes": duration("use by minute; default: 2d"),

@@ -118,7 +118,7 @@ func (d *decoder) proxies(n *node) []string {
 			return
 		}
 		if slices.ContainsFunc(chain, func(p client.Proxy) bool { return p.HasSecret }) {
-			d.secrets = append(d.secrets, item)
+			d.secrets = append(d.secrets, secret{item, "`login: {file: FILE}`"})
 		}
 		d.firstProxies = append(d.firstProxies, firstProxy{item, chain[0]})
 		list = append(list, text)
@@ -148,9 +148,19 @@ func (d *decoder) upstreamReferences() {
 			d.fail(p.at, "this proxy is the listener "+quote(d.settings.Listeners[i].Name)+": what goes there comes back here", "name another proxy")
 		}
 	}
-	for _, n := range d.secrets {
-		if d.disk.exposed(n.src.file) {
-			d.fail(n, "there is a password in this URL, and others than the owner and the group can read the settings", "chmod 640, or move it out: `login: {file: FILE}`")
+}
+
+// secret is a URL with a password, and where the password could be instead.
+type secret struct {
+	at        *node
+	elsewhere string
+}
+
+// exposedSecrets checks that not everybody can read them.
+func (d *decoder) exposedSecrets() {
+	for _, s := range d.secrets {
+		if d.disk.exposed(s.at.src.file) {
+			d.fail(s.at, "there is a password in this URL, and others than the owner and the group can read the settings", "chmod 640, or move it out: "+s.elsewhere)
 		}
 	}
 }

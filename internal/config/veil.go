@@ -1,12 +1,26 @@
 package config
 
-import "strings"
+import (
+	"regexp"
+	"strings"
+	"unicode/utf8"
+)
 
 // veil hides what may be the password of a URL, so that no message has it: all
 // from the colon behind the user to the last @ of the text becomes stars, as
 // many as there were characters. It rather hides too much: a URL that is written
 // wrong is just what messages are about.
 func veil(text string) string {
+	return parameter.ReplaceAllStringFunc(veilLogin(text), func(found string) string {
+		name, value, _ := strings.Cut(found, "=")
+		return name + "=" + strings.Repeat("*", utf8.RuneCountInString(value))
+	})
+}
+
+// parameter is a password behind the question mark of a database's URL.
+var parameter = regexp.MustCompile(`(?i)[?&][a-z]*password=[^&]*`)
+
+func veilLogin(text string) string {
 	end := strings.LastIndexByte(text, '@')
 	if !strings.Contains(text, "://") {
 		for end > 0 && strings.IndexByte(`"'`, text[end-1]) >= 0 {

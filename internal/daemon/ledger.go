@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,28 +42,43 @@ func openLedger(ctx context.Context, l config.Ledger, usual string, log *slog.Lo
 	if l.Off {
 		return nil, nil
 	}
-	path := l.Path
+	place := placeOf(l)
 	var err error
 	switch {
-	case path == "" && usual == "":
+	case place == "" && usual == "":
 		err = errors.New("this system has no folder for it")
-	case path == "":
-		path = usual
-		err = os.MkdirAll(filepath.Dir(path), 0o700)
+	case place == "":
+		place = ledger.Place(usual)
+		err = os.MkdirAll(filepath.Dir(usual), 0o700)
 	}
 	var opened *ledger.Ledger
 	if err == nil {
-		opened, err = ledger.Open(ctx, path, ledger.Options{Flush: l.Flush, Keep: ledger.Keep(l.Keep), Log: log})
+		opened, err = ledger.Open(ctx, place, ledger.Options{Flush: l.Flush, Keep: ledger.Keep(l.Keep), Node: nodeName(l), Log: log})
 	}
 	switch {
 	case err == nil:
 		return opened, nil
-	case l.Path == "" && !errors.Is(err, ledger.ErrUnusable):
+	case placeOf(l) == "" && !errors.Is(err, ledger.ErrUnusable):
 		log.Warn("no ledger: what is used is not kept; `ledger: sqlite:FILE` names one, `ledger: off` wants none", "error", err)
 		return nil, nil
 	}
 	return nil, fmt.Errorf("the ledger cannot be opened: %w", err)
 }
+
+// nodeName is what this server is called among those that share a ledger.
+func nodeName(l config.Ledger) string {
+	if l.Node != "" {
+		return l.Node
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return "nameless"
+	}
+	return name
+}
+
+// placeOf returns where the settings have the ledger; empty: at the usual place.
+func placeOf(l config.Ledger) ledger.Place { return ledger.Place(cmp.Or(l.URL, l.Path)) }
 
 // keepLedger has the ledger written. end writes what is left, and waits for that.
 func (d *Daemon) keepLedger(ctx context.Context) (end func()) {
@@ -90,35 +106,35 @@ func UsageGroups() []string { return ledger.Groups() }
 // Usage names a ledger.
 type Usage struct {
 	File  string // the settings file, which may name it; empty: the built-in settings
-	Store string // sqlite: and a path, in the place of what the settings say; empty: theirs
+	Store string // sqlite: and a path, or a URL of PostgreSQL, in the place of what the settings say; empty: theirs
 }
 
 var (
 	errNoLedger = errors.New("the settings say `ledger: off`: nothing was counted")
-	errNoStore  = errors.New("a store is written sqlite:FILE")
+	errNoStore  = errors.New("a store is written sqlite:FILE, or postgres://USER@HOST/DATABASE")
 )
 
 // Read answers the query. The server may run meanwhile or not. Bad settings are a
 // [*SettingsError].
 func (u Usage) Read(ctx context.Context, q UsageQuery) (*UsageReport, error) {
-	path, err := u.path()
+	place, err := u.place()
 	if err != nil {
 		return nil, err
 	}
-	r, err := ledger.Read(ctx, path, q)
+	r, err := place.Read(ctx, q)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("there is no ledger yet: %w; --config FILE or --store sqlite:FILE says where another is", err)
 	}
 	return r, err
 }
 
-func (u Usage) path() (string, error) {
+func (u Usage) place() (ledger.Place, error) {
 	if u.Store != "" {
-		path, ok := strings.CutPrefix(u.Store, "sqlite:")
-		if !ok || path == "" {
+		place := ledger.Place(u.Store)
+		if !place.IsShared() && (!strings.HasPrefix(u.Store, "sqlite:") || place.File() == "") {
 			return "", errNoStore
 		}
-		return path, nil
+		return place, nil
 	}
 	s, err := Source{File: u.File}.load()
 	switch {
@@ -126,10 +142,8 @@ func (u Usage) path() (string, error) {
 		return "", err
 	case s.Ledger.Off:
 		return "", errNoLedger
-	case s.Ledger.Path != "":
-		return s.Ledger.Path, nil
 	}
-	return ledger.DefaultPath(), nil
+	return cmp.Or(placeOf(s.Ledger), ledger.Place(ledger.DefaultPath())), nil
 }
 
 // ParseTime reads a time as a person gives it to `sallyport usage`: a date, a date

@@ -1,6 +1,10 @@
 package ledger
 
 import (
+	"cmp"
+	"crypto/sha256"
+	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -68,7 +72,7 @@ func (c *counter) Closed(s *server.Session, _ error) {
 	if r == nil {
 		r = &reading{}
 	}
-	if !r.known && up == 0 && down == 0 && !s.Address.IsValid() {
+	if !r.known && up == 0 && down == 0 && !s.Address.IsValid() && s.Proxy == "" {
 		c.add(keyOfNothing(&s.Record), Counts{Refused: 1})
 		return
 	}
@@ -153,19 +157,37 @@ func keyOf(r *server.Record) Key {
 // keyOfNothing leaves out what a client may choose that nobody has let in: it would
 // fill the ledger with names of its own.
 func keyOfNothing(r *server.Record) Key {
-	k := Key{Listener: r.Listener, Rule: legible(r.Rule)}
+	k := Key{Listener: legible(r.Listener), Rule: legible(r.Rule)}
 	if r.Client.IsValid() {
 		k.Source = r.Client.Addr().Unmap().WithZone("").String()
 	}
 	return k
 }
 
+// longest is how many bytes of a name are kept. An index of PostgreSQL takes 2704 for
+// all of a key.
+const longest = 400
+
 // legible makes a name of any bytes fit for a table: no two names become the same.
+// Of one that is too long the end becomes a digest.
 func legible(name string) string {
 	plain := utf8.ValidString(name) && !strings.ContainsFunc(name, func(r rune) bool { return r == '\\' || !strconv.IsPrint(r) })
-	if plain {
+	if !plain {
+		quoted := strconv.Quote(name)
+		name = quoted[1 : len(quoted)-1]
+	}
+	if len(name) <= longest {
 		return name
 	}
-	quoted := strconv.Quote(name)
-	return quoted[1 : len(quoted)-1]
+	digest := sha256.Sum256([]byte(name))
+	end := fmt.Sprintf("...%x", digest[:16])
+	return strings.ToValidUTF8(name[:longest-len(end)], "") + end
+}
+
+// sortKeys puts keys into the one order that all nodes have.
+func sortKeys(keys []Key) {
+	slices.SortFunc(keys, func(a, b Key) int {
+		return cmp.Or(strings.Compare(a.User, b.User), strings.Compare(a.Source, b.Source), strings.Compare(a.Listener, b.Listener),
+			strings.Compare(a.Rule, b.Rule), strings.Compare(a.Host, b.Host))
+	})
 }

@@ -1,14 +1,21 @@
 package ledger
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 )
 
-// foldRows is how many rows of the journal are folded in one transaction.
-const foldRows = 500
+// What is folded in one transaction at the most: rows of the journal, and what is in
+// them, but for a single row.
+const (
+	foldRows  = 500
+	foldBytes = 4 << 20
+)
 
 // unused is for how long the row of a key, or of a node, is kept beyond its last
 // use. Far more than freshness, so that clocks need not agree.
@@ -29,31 +36,57 @@ func (s span) start(at int64) int64 { return at - at%s.seconds }
 // cell is a row of a table.
 type cell struct{ at, key int64 }
 
-// fold moves what is in the journal into the tables.
-func (s *store) fold(ctx context.Context) error {
-	for {
-		var rows int
-		err := s.within(ctx, func(tx *sql.Tx) (err error) {
-			rows, err = foldSome(ctx, tx)
-			return err
-		})
-		if err != nil || rows < foldRows {
-			return err
-		}
+// turn reports whether it is this node's turn to do what is done once in a while by
+// one node for all: nobody else is at it until the transaction ends, nor did it lately.
+func (s *store) turn(ctx context.Context, tx *sql.Tx, what string, now time.Time, every time.Duration) (bool, error) {
+	if alone, err := s.dialect.alone(ctx, tx); err != nil || !alone {
+		return false, err
 	}
+	var last int64
+	if err := tx.QueryRowContext(ctx, `SELECT coalesce(max(at), 0) FROM horizon WHERE name = $1`, what).Scan(&last); err != nil {
+		return false, err
+	}
+	return now.Sub(time.Unix(last, 0)).Abs() >= every, nil // Abs: clocks may be set back
 }
 
-// foldSome folds the oldest rows, and tells how many they were.
-func foldSome(ctx context.Context, tx *sql.Tx) (rows int, err error) {
+// done remembers when it was done.
+func done(ctx context.Context, tx *sql.Tx, what string, at int64) error {
+	_, err := tx.ExecContext(ctx, `INSERT INTO horizon (name, at) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET at = excluded.at`, what, at)
+	return err
+}
+
+// fold moves the oldest rows of the journal into the tables, if no node has done that
+// within the time, and tells whether more are left.
+func (s *store) fold(ctx context.Context, now time.Time, every time.Duration) (more bool, err error) {
+	err = s.within(ctx, func(tx *sql.Tx) error {
+		more = false
+		mine, err := s.turn(ctx, tx, "folded", now, every)
+		if err != nil || !mine {
+			return err
+		}
+		if more, err = s.foldSome(ctx, tx); err != nil || more {
+			return err
+		}
+		return done(ctx, tx, "folded", now.Unix())
+	})
+	return more, err
+}
+
+// foldSome folds as many rows as one transaction should.
+func (s *store) foldSome(ctx context.Context, tx *sql.Tx) (more bool, err error) {
+	limit, more, err := foldable(ctx, tx)
+	if err != nil || limit == 0 {
+		return false, err
+	}
 	minutes := spans()[0]
 	sums := make(map[cell]Counts)
-	var last int64
-	rows, err = eachRow(ctx, tx, fmt.Sprintf("ORDER BY id LIMIT %d", foldRows), func(id, at, key int64, c Counts) {
-		last = id
-		addTo(sums, cell{minutes.start(at), key}, c)
-	})
-	if err != nil || rows == 0 {
-		return 0, err
+	// Not the rows up to some number: of another node a lower one may come later.
+	taken, err := tx.QueryContext(ctx, `DELETE FROM journal WHERE id IN (SELECT id FROM journal ORDER BY id LIMIT $1) RETURNING id, at, counts`, limit)
+	if err != nil {
+		return false, err
+	}
+	if err := eachRow(taken, func(at, key int64, c Counts) { addTo(sums, cell{minutes.start(at), key}, c) }); err != nil {
+		return false, err
 	}
 	for _, to := range spans() {
 		coarser := make(map[cell]Counts, len(sums))
@@ -61,12 +94,31 @@ func foldSome(ctx context.Context, tx *sql.Tx) (rows int, err error) {
 			addTo(coarser, cell{to.start(at.at), at.key}, c)
 		}
 		sums = coarser
-		if err := put(ctx, tx, to, sums); err != nil {
-			return 0, err
+		if err := s.put(ctx, tx, to, sums); err != nil {
+			return false, err
 		}
 	}
-	_, err = tx.ExecContext(ctx, `DELETE FROM journal WHERE id <= ?`, last)
-	return rows, err
+	return more, nil
+}
+
+// foldable tells how many rows, from the oldest on, are folded in one transaction, and
+// whether there are more.
+func foldable(ctx context.Context, tx *sql.Tx) (rows int, more bool, err error) {
+	sizes, err := tx.QueryContext(ctx, `SELECT length(counts) FROM journal ORDER BY id LIMIT $1`, foldRows+1)
+	if err != nil {
+		return 0, false, err
+	}
+	defer sizes.Close()
+	for sum := 0; sizes.Next(); rows++ {
+		var size int
+		if err := sizes.Scan(&size); err != nil {
+			return 0, false, err
+		}
+		if sum += size; rows > 0 && sum > foldBytes || rows == foldRows {
+			return rows, true, nil
+		}
+	}
+	return rows, false, sizes.Err()
 }
 
 func addTo[K comparable](sums map[K]Counts, k K, more Counts) {
@@ -75,74 +127,73 @@ func addTo[K comparable](sums map[K]Counts, k K, more Counts) {
 	sums[k] = sum
 }
 
-// eachRow calls f for the counts in the rows of the journal that the end of a query
-// selects, and tells how many rows there are.
-func eachRow(ctx context.Context, tx *sql.Tx, which string, f func(id, at, key int64, c Counts)) (n int, err error) {
-	rows, err := tx.QueryContext(ctx, `SELECT id, at, counts FROM journal `+which)
-	if err != nil {
-		return 0, err
-	}
+// eachRow calls f for the counts in rows of the journal, and closes them.
+func eachRow(rows *sql.Rows, f func(at, key int64, c Counts)) error {
 	defer rows.Close()
 	for rows.Next() {
 		var id, at int64
-		var counts sql.RawBytes
+		var counts []byte
 		if err := rows.Scan(&id, &at, &counts); err != nil {
-			return 0, err
+			return err
 		}
-		if err := eachCounts(counts, func(key int64, c Counts) { f(id, at, key, c) }); err != nil {
-			return 0, fmt.Errorf("row %d of the journal: %w", id, err)
+		if err := eachCounts(counts, func(key int64, c Counts) { f(at, key, c) }); err != nil {
+			return fmt.Errorf("row %d of the journal: %w", id, err)
 		}
-		n++
 	}
-	return n, rows.Err()
+	return rows.Err()
 }
 
 // put adds the sums to a table.
-func put(ctx context.Context, tx *sql.Tx, to span, sums map[cell]Counts) error {
-	add, err := tx.PrepareContext(ctx, `INSERT INTO `+to.table+` (at, key, sessions, refused, up, down) VALUES (?, ?, ?, ?, ?, ?)
-		ON CONFLICT (at, key) DO UPDATE SET sessions = sessions + excluded.sessions, refused = refused + excluded.refused,
-			up = up + excluded.up, down = down + excluded.down`)
+func (s *store) put(ctx context.Context, tx *sql.Tx, to span, sums map[cell]Counts) error {
+	into := insertion{
+		head: `INSERT INTO ` + to.table + ` (at, key, sessions, refused, up, down) VALUES`,
+		tail: fmt.Sprintf(` ON CONFLICT (at, key) DO UPDATE SET sessions = %[1]s.sessions + excluded.sessions,
+			refused = %[1]s.refused + excluded.refused, up = %[1]s.up + excluded.up, down = %[1]s.down + excluded.down`, to.table),
+		width: 6,
+	}
+	cells := slices.SortedFunc(maps.Keys(sums), func(a, b cell) int { return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.key, b.key)) })
+	for _, at := range cells {
+		c := sums[at]
+		into.values = append(into.values, at.at, at.key, c.Sessions, c.Refused, c.Up, c.Down)
+	}
+	return into.run(ctx, tx, s.dialect, nil)
+}
+
+// prune drops what is older than it is to be kept, if no node has done that within the
+// time.
+func (s *store) prune(ctx context.Context, now time.Time, keep Keep, every time.Duration) error {
+	return s.within(ctx, func(tx *sql.Tx) error {
+		mine, err := s.turn(ctx, tx, "pruned", now, every)
+		if err != nil || !mine {
+			return err
+		}
+		ages := []time.Duration{keep.Minutes, keep.Hours, keep.Days}
+		for i, one := range spans() {
+			if err := one.drop(ctx, tx, one.start(now.Add(-ages[i]).Unix())); err != nil {
+				return err
+			}
+		}
+		if _, err := tx.ExecContext(ctx, `DELETE FROM nodes WHERE at < $1`, now.Add(-unused).Unix()); err != nil {
+			return err
+		}
+		// Days are kept the longest. Whatever refers to a key is younger than its last look-up, but for freshness.
+		if _, err := tx.ExecContext(ctx, `DELETE FROM keys WHERE used < $1`, now.Add(-keep.Days-unused).Unix()); err != nil {
+			return err
+		}
+		return done(ctx, tx, "pruned", now.Unix())
+	})
+}
+
+// drop drops what is of before a time, and remembers that.
+func (s span) drop(ctx context.Context, tx *sql.Tx, before int64) error {
+	dropped, err := tx.ExecContext(ctx, `DELETE FROM `+s.table+` WHERE at < $1`, before)
 	if err != nil {
 		return err
 	}
-	defer add.Close()
-	for at, c := range sums {
-		if _, err := add.ExecContext(ctx, at.at, at.key, c.Sessions, c.Refused, c.Up, c.Down); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// prune drops what is older than it is to be kept, then the keys that nothing refers
-// to any more. The journal must be folded before.
-func (s *store) prune(ctx context.Context, now time.Time, keep Keep) error {
-	return s.within(ctx, func(tx *sql.Tx) error {
-		ages := []time.Duration{keep.Minutes, keep.Hours, keep.Days}
-		for i, one := range spans() {
-			before := one.start(now.Add(-ages[i]).Unix())
-			done, err := tx.ExecContext(ctx, `DELETE FROM `+one.table+` WHERE at < ?`, before)
-			if err != nil {
-				return err
-			}
-			n, err := done.RowsAffected()
-			if err != nil {
-				return err
-			}
-			if n == 0 {
-				continue
-			}
-			if _, err := tx.ExecContext(ctx, `INSERT INTO horizon (name, at) VALUES (?, ?)
-				ON CONFLICT (name) DO UPDATE SET at = max(at, excluded.at)`, one.table, before); err != nil {
-				return err
-			}
-		}
-		long := now.Add(-unused).Unix()
-		if _, err := tx.ExecContext(ctx, `DELETE FROM nodes WHERE at < ?`, long); err != nil {
-			return err
-		}
-		// Days are kept the longest: what the other tables refer to, they do too.
-		_, err := tx.ExecContext(ctx, `DELETE FROM keys WHERE used < ? AND id NOT IN (SELECT key FROM days)`, long)
+	if n, err := dropped.RowsAffected(); err != nil || n == 0 {
 		return err
-	})
+	}
+	_, err = tx.ExecContext(ctx, `INSERT INTO horizon (name, at) VALUES ($1, $2)
+		ON CONFLICT (name) DO UPDATE SET at = excluded.at WHERE horizon.at < excluded.at`, s.table, before)
+	return err
 }

@@ -1,5 +1,6 @@
 // Package ledger keeps what was used: sessions and bytes of every user, source,
-// listener, rule and target host, by minute, hour and day, in an SQLite file.
+// listener, rule and target host, by minute, hour and day, in an SQLite file, or in a
+// PostgreSQL database that several nodes share.
 //
 // The server tells it of sessions ([Ledger] is a [server.Recorder]); what has moved
 // is read off their counters once a flush, and written in one transaction
@@ -22,6 +23,7 @@ import (
 type Options struct {
 	Flush time.Duration // from one write to the next
 	Keep  Keep
+	Node  string // what this node is called among those that share the ledger
 	Log   *slog.Logger
 }
 
@@ -32,8 +34,6 @@ type Keep struct{ Minutes, Hours, Days time.Duration }
 const (
 	foldEvery  = time.Minute
 	pruneEvery = time.Hour
-	// patience bounds one visit to the database. Nothing waits for it but the next.
-	patience = 30 * time.Second
 	// lastPatience is what the end of the server gives to the last flush.
 	lastPatience = 5 * time.Second
 )
@@ -43,31 +43,39 @@ const (
 type Ledger struct {
 	counter
 
-	path    string
+	place   Place
 	options Options
-	node    string // this process, in the journal
+	writer  writer // this process, in the journal
 
 	// Of Run alone.
-	store  *store // nil: it could not be opened again yet
-	batch  map[Key]Counts
-	seq    int64 // of the batch, which is written once, however often it is tried
-	lost   bool  // the last write failed, and the log says so
-	said   bool  // that there are too many keys
-	folded time.Time
-	pruned time.Time
+	store   *store // nil: it could not be opened again yet
+	batch   map[Key]Counts
+	seq     int64 // of the batch, which is written once, however often it is tried
+	lost    bool  // the last write failed, and the log says so
+	said    bool  // that there are too many keys
+	folding bool  // some of the journal was folded, and more is left
+	folded  time.Time
+	pruned  time.Time
 }
 
 var _ server.Recorder = (*Ledger)(nil)
 
-// Open opens the ledger in the SQLite file at path, and makes the file if there is
+// Open opens the ledger at the place, and makes the file, or the tables, if there are
 // none. An error that wraps [ErrUnusable] tells a person what to do about the
-// file, which stays as it is. Run or Close must be called.
-func Open(ctx context.Context, path string, o Options) (*Ledger, error) {
-	s, err := openStore(ctx, path)
-	if err != nil {
-		return nil, err
+// file or the database, which stays as it is. A database that cannot be reached is no
+// error: the log says so, and Run reaches it when it can. Run or Close must be called.
+func Open(ctx context.Context, place Place, o Options) (*Ledger, error) {
+	l := &Ledger{counter: newCounter(), place: place, options: o, writer: writer{rand.Text(), o.Node}}
+	ctx, cancel := context.WithTimeout(ctx, place.patience())
+	defer cancel()
+	var err error
+	if l.store, err = place.open(ctx); err != nil {
+		if !place.IsShared() || errors.Is(err, ErrUnusable) {
+			return nil, err
+		}
+		l.report(err)
 	}
-	return &Ledger{counter: newCounter(), path: path, options: o, node: rand.Text(), store: s}, nil
+	return l, nil
 }
 
 // Close closes a ledger that is not to be run.
@@ -86,31 +94,41 @@ func (l *Ledger) Run(ctx context.Context) {
 	ticker := time.NewTicker(l.options.Flush)
 	defer ticker.Stop()
 	for ctx.Err() == nil {
-		l.visit(ctx, patience, time.Now())
+		l.visit(ctx, time.Now())
 		select {
 		case <-ctx.Done():
 		case <-ticker.C:
 		}
 	}
-	last := context.WithoutCancel(ctx)
-	l.visit(last, lastPatience, time.Now())
-	if l.batch == nil && l.moved() { // the visit brought a batch in that had failed before
-		l.visit(last, lastPatience, time.Now())
+	l.finish(context.WithoutCancel(ctx))
+}
+
+// finish writes what is left.
+func (l *Ledger) finish(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, lastPatience)
+	defer cancel()
+	err := l.flush(ctx, time.Now())
+	if err == nil && l.moved() { // the flush brought a batch in that had failed before
+		err = l.flush(ctx, time.Now())
 	}
-	if l.lost {
-		l.options.Log.Error("the ledger could not be written to the end: what was counted since it was lost is gone", "ledger", l.path)
+	if err != nil {
+		l.options.Log.Error("the ledger could not be written to the end: what was counted since its last write is gone", "ledger", l.place.String(), "error", err)
 	}
 }
 
-// visit writes what has been counted, and does what is due beside it.
-func (l *Ledger) visit(ctx context.Context, patience time.Duration, now time.Time) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+// visit writes what has been counted, and does what is due beside it. The end of ctx
+// cuts it short: what is not known to be written is written by finish.
+func (l *Ledger) visit(ctx context.Context, now time.Time) {
+	now = now.Round(0) // by the clock on the wall: others have no other, and a machine may sleep
+	visit, cancel := context.WithTimeout(ctx, l.place.patience())
 	defer cancel()
-	err := l.flush(ctx, now)
+	err := l.flush(visit, now)
 	if err == nil {
-		err = l.keepUp(ctx, now)
+		err = l.keepUp(visit, now)
 	}
-	l.report(err)
+	if ctx.Err() == nil {
+		l.report(err)
+	}
 }
 
 // flush writes what has moved since the last flush.
@@ -128,30 +146,32 @@ func (l *Ledger) flush(ctx context.Context, now time.Time) error {
 	}
 	if l.store == nil {
 		var err error
-		if l.store, err = openStore(ctx, l.path); err != nil {
+		if l.store, err = l.place.open(ctx); err != nil {
 			return err
 		}
 	}
-	if err := l.store.write(ctx, l.node, l.seq, now, l.batch); err != nil {
+	if err := l.store.write(ctx, l.writer, l.seq, now, l.batch); err != nil {
 		return err
 	}
 	l.batch = nil
 	return nil
 }
 
-// keepUp folds the journal and drops what is old, when it is time.
+// keepUp folds the journal and drops what is old, when it is time. It folds no more at
+// a time than that the next flush comes in time.
 func (l *Ledger) keepUp(ctx context.Context, now time.Time) error {
-	if l.store == nil || now.Sub(l.folded).Abs() < foldEvery { // Abs: a clock may be set back
+	if l.store == nil || !l.folding && now.Sub(l.folded).Abs() < foldEvery { // Abs: a clock may be set back
 		return nil
 	}
-	if err := l.store.fold(ctx); err != nil {
+	var err error
+	if l.folding, err = l.store.fold(ctx, now, foldEvery); err != nil || l.folding {
 		return err
 	}
 	l.folded = now
 	if now.Sub(l.pruned).Abs() < pruneEvery {
 		return nil
 	}
-	if err := l.store.prune(ctx, now, l.options.Keep); err != nil {
+	if err := l.store.prune(ctx, now, l.options.Keep, pruneEvery); err != nil {
 		return err
 	}
 	l.pruned = now
@@ -163,10 +183,10 @@ func (l *Ledger) report(err error) {
 	switch {
 	case err != nil && !l.lost:
 		l.lost = true
-		l.options.Log.Error("the ledger cannot be written: serving and counting go on, and what is counted is kept in memory until it can", "ledger", l.path, "error", err)
+		l.options.Log.Error("the ledger cannot be written: serving and counting go on, and what is counted is kept in memory until it can", "ledger", l.place.String(), "error", err)
 	case err == nil && l.lost && l.batch == nil:
 		l.lost = false
-		l.options.Log.Info("the ledger is written again: nothing that was counted is lost", "ledger", l.path)
+		l.options.Log.Info("the ledger is written again: nothing that was counted is lost", "ledger", l.place.String())
 	}
 	if err != nil && l.store != nil && !errors.Is(err, context.DeadlineExceeded) {
 		l.Close() // opened anew at the next flush: what is wrong may be with the connection

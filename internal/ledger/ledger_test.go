@@ -10,20 +10,15 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/sallyport/sallyport/internal/proxytest"
 	"github.com/sallyport/sallyport/server"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // everybody grants every address, and claims are names.
 type everybody struct{}
@@ -39,19 +34,19 @@ func (everybody) Decide(_ context.Context, r *server.Request) (server.Grant, err
 // what it gets twice.
 type bench struct {
 	*Ledger
-	path     string
+	place    Place
 	in       *proxytest.Listener
 	up, down atomic.Int64 // as the target counts
 	ports    atomic.Uint32
 	end      func() // ends the server, then the ledger
 }
 
-func newBench(t *testing.T, flush time.Duration) *bench {
+func newBench(t *testing.T, place Place, flush time.Duration) *bench {
 	t.Helper()
-	b := &bench{path: filepath.Join(t.TempDir(), "ledger.db")}
+	b := &bench{place: place}
 	var err error
 	quiet := slog.New(slog.DiscardHandler)
-	if b.Ledger, err = Open(t.Context(), b.path, Options{Flush: flush, Keep: keepAll, Log: quiet}); err != nil {
+	if b.Ledger, err = Open(t.Context(), b.place, Options{Flush: flush, Keep: keepAll, Log: quiet}); err != nil {
 		t.Fatal(err)
 	}
 	network := proxytest.NewNetwork(netip.MustParseAddr("127.0.0.1"), 64<<10)
@@ -161,13 +156,15 @@ func (b *bench) visits(user string, n int, denied bool) error {
 
 // TestEveryByteCounts: the ledger has what the targets have counted, after many
 // short sessions while it is written, to the byte and to the session.
-func TestEveryByteCounts(t *testing.T) {
+func TestEveryByteCounts(t *testing.T) { everywhere(t, everyByteCounts) }
+
+func everyByteCounts(t *testing.T, place Place) {
 	each := 1250
 	if testing.Short() {
 		each = 50
 	}
 	const users = 8
-	b := newBench(t, 5*time.Millisecond)
+	b := newBench(t, place, 5*time.Millisecond)
 	var all sync.WaitGroup
 	for user := range users {
 		all.Go(func() {
@@ -183,23 +180,25 @@ func TestEveryByteCounts(t *testing.T) {
 	b.end()
 	want := Counts{Sessions: int64(users * each), Refused: int64(users * ((each + 9) / 10)), Up: b.up.Load(), Down: b.down.Load()}
 	for _, by := range Groups() {
-		r := reads(t, b.path, Query{By: by})
+		r := reads(t, b.place, Query{By: by})
 		if r.Sum != want {
 			t.Errorf("by %s: %+v, want %+v", by, r.Sum, want)
 		}
 	}
-	if r := reads(t, b.path, Query{By: "user"}); len(r.Lines) != users+1 { // one more: nobody is let in by a name
+	if r := reads(t, b.place, Query{By: "user"}); len(r.Lines) != users+1 { // one more: nobody is let in by a name
 		t.Errorf("%d users: %+v", len(r.Lines), r.Lines)
 	}
-	if r := reads(t, b.path, Query{By: "rule", User: "user 3"}); len(r.Lines) != 1 || r.Lines[0].Name != "anything" || r.Sum.Sessions != int64(each) {
+	if r := reads(t, b.place, Query{By: "rule", User: "user 3"}); len(r.Lines) != 1 || r.Lines[0].Name != "anything" || r.Sum.Sessions != int64(each) {
 		t.Errorf("of one user: %+v", r)
 	}
 }
 
 // TestOpenSessionsCount: what a session moves is in the ledger before it ends, and
 // is counted once.
-func TestOpenSessionsCount(t *testing.T) {
-	b := newBench(t, time.Millisecond)
+func TestOpenSessionsCount(t *testing.T) { everywhere(t, openSessionsCount) }
+
+func openSessionsCount(t *testing.T, place Place) {
+	b := newBench(t, place, time.Millisecond)
 	c, err := b.connects("alice", 80)
 	if err != nil {
 		t.Fatal(err)
@@ -210,11 +209,11 @@ func TestOpenSessionsCount(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := Counts{Sessions: 1, Up: 1000 * round, Down: 2000 * round}
-		proxytest.Eventually(t, "it is written", func() bool { return reads(t, b.path, Query{By: "host"}).Sum == want })
+		proxytest.Eventually(t, "it is written", func() bool { return reads(t, b.place, Query{By: "host"}).Sum == want })
 	}
 	c.Close()
 	b.end()
-	r := reads(t, b.path, Query{By: "host"})
+	r := reads(t, b.place, Query{By: "host"})
 	if len(r.Lines) != 1 || r.Lines[0] != (Line{"127.0.0.2", Counts{Sessions: 1, Up: 3000, Down: 6000}}) {
 		t.Errorf("%+v", r.Lines)
 	}

@@ -4,90 +4,92 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
-	"net/url"
-	"os"
-	"path/filepath"
+	mathrand "math/rand/v2"
+	"strings"
 	"time"
-
-	"modernc.org/sqlite"
-	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// ErrUnusable says that the file cannot be used as a ledger, and that no later
-// try will make it better. What wraps it says why, and what to do.
+// ErrUnusable says that the file or database cannot be used as a ledger, and that no
+// later try will make it better. What wraps it says why, and what to do.
 var ErrUnusable = errors.New("the ledger cannot be used")
 
-// freshness is for how long the number of a key is remembered. Whenever it is looked
-// up the key's row is touched, and rows that were not touched for far longer are
-// dropped if nothing refers to them: a number that is remembered is never one of those.
-const freshness = time.Hour
+const (
+	// freshness is for how long the number of a key is remembered. Whenever it is looked
+	// up the key's row is touched, and rows that were not touched for far longer are
+	// dropped if nothing refers to them: a number that is remembered is never one of those.
+	freshness = time.Hour
+	// mostNumbers is how many are remembered, more or less.
+	mostNumbers = 4 * mostKeys
+)
 
 // store is the database. It is used by one goroutine.
 type store struct {
-	db    *sql.DB
-	ids   map[Key]int64
-	since time.Time // ids are remembered since then
+	db      *sql.DB
+	dialect dialect
+	ids     map[Key]int64
+	since   time.Time // ids are remembered since then
 }
 
-// openStore opens the SQLite file at path, makes it if it is not there, and brings
-// its tables up to date.
-func openStore(ctx context.Context, path string) (*store, error) {
-	// The journal of SQLite takes over the rights of the file.
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	f.Close()
-	// FULL: what was written outlives a power cut too. It costs one fsync a flush.
-	db, err := openDB(path, url.Values{"_txlock": {"immediate"}, "_pragma": {"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)"}})
-	if err != nil {
-		return nil, err
-	}
-	s := &store{db: db, ids: make(map[Key]int64)}
+// dialect is what SQLite and PostgreSQL do not have in common. Statements are
+// written so that both take them: with $1 for a value, and "user" in quotes.
+type dialect interface {
+	// words stand in the place of those in braces in a step of migrations.
+	words() *strings.Replacer
+	// value is how the value of this number, from 1 on, is written where there are many.
+	value(number int) string
+	// lock keeps others from taking steps until the transaction ends.
+	lock(ctx context.Context, tx *sql.Tx) error
+	// version tells how many steps were taken.
+	version(ctx context.Context, tx *sql.Tx) (int, error)
+	// setVersion remembers it.
+	setVersion(ctx context.Context, tx *sql.Tx, version int) error
+	// alone reports whether no other node folds until the transaction ends.
+	alone(ctx context.Context, tx *sql.Tx) (bool, error)
+	// again reports that a transaction failed only because of another one.
+	again(err error) bool
+	// explain says what to do about an error.
+	explain(err error) error
+	// close frees what the database was opened with.
+	close()
+}
+
+func newStore(ctx context.Context, db *sql.DB, d dialect) (*store, error) {
+	s := &store{db: db, dialect: d, ids: make(map[Key]int64)}
 	if err := s.migrate(ctx, migrations); err != nil {
 		s.close()
-		return nil, explain(path, err)
+		return nil, d.explain(err)
 	}
 	return s, nil
-}
-
-func openDB(path string, options url.Values) (*sql.DB, error) {
-	path, err := filepath.Abs(path)
-	if err != nil {
-		return nil, err
-	}
-	name := url.URL{Scheme: "file", Path: filepath.ToSlash(path), RawQuery: options.Encode()}
-	db, err := sql.Open("sqlite", name.String())
-	if err != nil {
-		return nil, err
-	}
-	db.SetMaxOpenConns(1)
-	return db, nil
-}
-
-// explain says what to do where a file is of no use.
-func explain(path string, err error) error {
-	if e, ok := errors.AsType[*sqlite.Error](err); ok {
-		switch e.Code() & 0xff {
-		case sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT:
-			return fmt.Errorf("%w: %s is damaged, or is no SQLite file (%w). Nothing was changed in it. "+
-				"`sqlite3 FILE .recover` gets out what can be read; move the file away, with its -wal and -shm, to begin a new ledger", ErrUnusable, path, err)
-		}
-	}
-	if errors.Is(err, ErrUnusable) {
-		return fmt.Errorf("%w: %s", err, path)
-	}
-	return err
 }
 
 func (s *store) close() {
 	// What it could not say in a transaction it has said there; there is nothing to lose here.
 	_ = s.db.Close()
+	s.dialect.close()
 }
 
-// within runs f in a transaction.
+// within runs f in a transaction, and again where another one was in its way: f may be
+// called several times.
 func (s *store) within(ctx context.Context, f func(tx *sql.Tx) error) error {
+	err := s.once(ctx, f)
+	for tries := range 5 {
+		if err == nil || !s.dialect.again(err) {
+			break
+		}
+		// Two that meet again at once would be in each other's way again.
+		pause := time.NewTimer(mathrand.N(10 * time.Millisecond << tries))
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+			return err
+		}
+		err = s.once(ctx, f)
+	}
+	return err
+}
+
+func (s *store) once(ctx context.Context, f func(tx *sql.Tx) error) error {
 	tx, err := s.db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
@@ -98,29 +100,33 @@ func (s *store) within(ctx context.Context, f func(tx *sql.Tx) error) error {
 	return tx.Commit()
 }
 
+// writer is a process that writes: its number, drawn at random, and the name of its
+// node.
+type writer struct{ id, node string }
+
 // write puts a batch into the journal, all or nothing. A batch that is there
-// already, as the number of the node's last one tells, is not written again: of a
+// already, as the number of the writer's last one tells, is not written again: of a
 // transaction that failed at its end it is not known whether it holds.
-func (s *store) write(ctx context.Context, node string, seq int64, now time.Time, batch map[Key]Counts) error {
-	if now.Sub(s.since).Abs() > freshness {
+func (s *store) write(ctx context.Context, by writer, seq int64, now time.Time, batch map[Key]Counts) error {
+	if now.Sub(s.since).Abs() > freshness || len(s.ids) > mostNumbers {
 		clear(s.ids)
 		s.since = now
 	}
-	fresh := make(map[Key]int64)
+	var fresh map[Key]int64
 	err := s.within(ctx, func(tx *sql.Tx) error {
-		done, err := tx.ExecContext(ctx, `INSERT INTO nodes (id, seq, at) VALUES (?, ?, ?)
-			ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, at = excluded.at WHERE nodes.seq < excluded.seq`, node, seq, now.Unix())
+		done, err := tx.ExecContext(ctx, `INSERT INTO nodes (id, name, seq, at) VALUES ($1, $2, $3, $4)
+			ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, at = excluded.at WHERE nodes.seq < excluded.seq`, by.id, by.node, seq, now.Unix())
 		if err != nil {
 			return err
 		}
 		if n, err := done.RowsAffected(); err != nil || n == 0 {
 			return err
 		}
-		row, err := s.encode(ctx, tx, now, batch, fresh)
-		if err != nil {
+		var row []byte
+		if row, fresh, err = s.encode(ctx, tx, now, batch); err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, `INSERT INTO journal (node, at, counts) VALUES (?, ?, ?)`, node, now.Unix(), row)
+		_, err = tx.ExecContext(ctx, `INSERT INTO journal (node, at, counts) VALUES ($1, $2, $3)`, by.id, now.Unix(), row)
 		return err
 	})
 	if err != nil {
@@ -134,23 +140,50 @@ func (s *store) write(ctx context.Context, node string, seq int64, now time.Time
 
 // encode makes the journal's row. The numbers of keys that it looks up are in fresh:
 // they hold when the transaction does.
-func (s *store) encode(ctx context.Context, tx *sql.Tx, now time.Time, batch map[Key]Counts, fresh map[Key]int64) ([]byte, error) {
-	number, err := tx.PrepareContext(ctx, `INSERT INTO keys (user, source, listener, rule, host, used) VALUES (?, ?, ?, ?, ?, ?)
-		ON CONFLICT (user, source, listener, rule, host) DO UPDATE SET used = excluded.used RETURNING id`)
-	if err != nil {
-		return nil, err
-	}
-	defer number.Close()
-	row := append(make([]byte, 0, 1+16*len(batch)), blobForm)
+func (s *store) encode(ctx context.Context, tx *sql.Tx, now time.Time, batch map[Key]Counts) (row []byte, fresh map[Key]int64, err error) {
+	var unknown []Key
+	row = append(make([]byte, 0, 1+16*len(batch)), blobForm)
 	for k, counts := range batch {
-		id, known := s.ids[k]
-		if !known {
-			if err := number.QueryRowContext(ctx, k.User, k.Source, k.Listener, k.Rule, k.Host, now.Unix()).Scan(&id); err != nil {
-				return nil, err
-			}
-			fresh[k] = id
+		if id, known := s.ids[k]; known {
+			row = appendCounts(row, id, counts)
+		} else {
+			unknown = append(unknown, k)
 		}
-		row = appendCounts(row, id, counts)
 	}
-	return row, nil
+	if fresh, err = s.number(ctx, tx, now, unknown); err != nil {
+		return nil, nil, err
+	}
+	for _, k := range unknown {
+		row = appendCounts(row, fresh[k], batch[k])
+	}
+	return row, fresh, nil
+}
+
+// number looks up the numbers of keys, and gives one to those that have none. All
+// nodes do it in the same order, so that they do not wait for each other in a circle.
+func (s *store) number(ctx context.Context, tx *sql.Tx, now time.Time, unknown []Key) (map[Key]int64, error) {
+	sortKeys(unknown)
+	into := insertion{
+		head: `INSERT INTO keys ("user", source, listener, rule, host, used) VALUES`,
+		tail: ` ON CONFLICT ("user", source, listener, rule, host) DO UPDATE SET used = excluded.used
+			RETURNING id, "user", source, listener, rule, host`,
+		width: 6,
+	}
+	for _, k := range unknown {
+		into.values = append(into.values, k.User, k.Source, k.Listener, k.Rule, k.Host, now.Unix())
+	}
+	fresh := make(map[Key]int64, len(unknown))
+	err := into.run(ctx, tx, s.dialect, func(rows *sql.Rows) error {
+		var id int64
+		var k Key
+		if err := rows.Scan(&id, &k.User, &k.Source, &k.Listener, &k.Rule, &k.Host); err != nil {
+			return err
+		}
+		fresh[k] = id
+		return nil
+	})
+	if err == nil && len(fresh) != len(unknown) {
+		err = errors.New("the database did not keep all keys as they were written")
+	}
+	return fresh, err
 }

@@ -18,9 +18,9 @@ var (
 	bob     = Key{"bob", "192.0.2.2", "lan", "web", "example.org"}
 )
 
-func opens(t *testing.T, path string) *store {
+func opens(t *testing.T, place Place) *store {
 	t.Helper()
-	s, err := openStore(t.Context(), path)
+	s, err := place.open(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,15 +30,18 @@ func opens(t *testing.T, path string) *store {
 
 func (s *store) writes(t *testing.T, seq int64, at time.Time, batch map[Key]Counts) {
 	t.Helper()
-	if err := s.write(t.Context(), "node", seq, at, batch); err != nil {
+	if err := s.write(t.Context(), writer{"id", "node"}, seq, at, batch); err != nil {
 		t.Fatal(err)
 	}
 }
 
 func (s *store) folds(t *testing.T) {
 	t.Helper()
-	if err := s.fold(t.Context()); err != nil {
-		t.Fatal(err)
+	for more := true; more; {
+		var err error
+		if more, err = s.fold(t.Context(), noon, 0); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
@@ -50,9 +53,9 @@ func (s *store) rows(t *testing.T, table string) (n int) {
 	return n
 }
 
-func reads(t *testing.T, path string, q Query) *Report {
+func reads(t *testing.T, place Place, q Query) *Report {
 	t.Helper()
-	r, err := Read(t.Context(), path, q)
+	r, err := place.Read(t.Context(), q)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,24 +72,26 @@ func text(r *Report) string {
 
 // TestBatchIsWrittenOnce: of a batch that was written, and whose writer could not
 // know it, nothing is counted twice.
-func TestBatchIsWrittenOnce(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "ledger.db")
-	s := opens(t, path)
+func TestBatchIsWrittenOnce(t *testing.T) { everywhere(t, batchIsWrittenOnce) }
+
+func batchIsWrittenOnce(t *testing.T, place Place) {
+	s := opens(t, place)
 	batch := map[Key]Counts{alice: {1, 0, 10, 20}}
 	s.writes(t, 1, noon, batch)
 	s.writes(t, 1, noon.Add(time.Second), batch)
 	s.folds(t)
 	s.writes(t, 1, noon.Add(2*time.Second), batch)
 	s.writes(t, 2, noon.Add(3*time.Second), batch)
-	if got := text(reads(t, path, Query{By: "user"})); got != "alice 2 0 20 40" {
+	if got := text(reads(t, place, Query{By: "user"})); got != "alice 2 0 20 40" {
 		t.Errorf("%s", got)
 	}
 }
 
 // TestQueries: every way of asking, before the journal is folded and after it.
-func TestQueries(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "ledger.db")
-	s := opens(t, path)
+func TestQueries(t *testing.T) { everywhere(t, queries) }
+
+func queries(t *testing.T, place Place) {
+	s := opens(t, place)
 	s.writes(t, 1, noon, map[Key]Counts{alice: {1, 0, 10, 20}, bob: {1, 0, 5, 5}})
 	s.writes(t, 2, noon.Add(30*time.Minute), map[Key]Counts{alice: {0, 0, 1, 0}})
 	s.writes(t, 3, noon.Add(12*time.Hour), map[Key]Counts{bob: {2, 0, 100, 0}, {Source: "192.0.2.9", Listener: "lan"}: {0, 7, 0, 0}})
@@ -111,7 +116,7 @@ func TestQueries(t *testing.T) {
 			{Query{By: "user", Until: time.Date(2026, 11, 26, 0, 0, 0, 0, time.UTC)}, "alice 1 0 11 20; bob 1 0 5 5"},
 			{Query{By: "day", Since: time.Date(2026, 11, 26, 0, 0, 0, 0, time.UTC)}, "2026-11-26 2 7 100 0; 2026-12-05 1 0 0 1000"},
 		} {
-			if got := text(reads(t, path, test.q)); got != test.want {
+			if got := text(reads(t, place, test.q)); got != test.want {
 				t.Errorf("%s: %+v: %s, want %s", when, test.q, got, test.want)
 			}
 		}
@@ -126,17 +131,18 @@ func TestQueries(t *testing.T) {
 
 // TestRetention: each table is dropped in its time, the sums stay as long as the
 // days do, and what nothing refers to goes.
-func TestRetention(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "ledger.db")
-	s := opens(t, path)
+func TestRetention(t *testing.T) { everywhere(t, retention) }
+
+func retention(t *testing.T, place Place) {
+	s := opens(t, place)
 	s.writes(t, 1, noon, map[Key]Counts{alice: {1, 0, 10, 20}})
 	s.writes(t, 2, noon.Add(24*time.Hour), map[Key]Counts{bob: {1, 0, 3, 4}})
 	s.folds(t)
 	for _, step := range []struct {
 		days                       int
 		minutes, hours, daily, ids int
-	}{{1, 2, 2, 2, 2}, {3, 1, 2, 2, 2}, {59, 0, 2, 2, 2}, {61, 0, 1, 2, 2}, {3*365 + 1, 0, 0, 1, 1}, {3*365 + 2, 0, 0, 0, 0}} {
-		if err := s.prune(t.Context(), noon.Add(time.Duration(step.days)*24*time.Hour), keepAll); err != nil {
+	}{{1, 2, 2, 2, 2}, {3, 1, 2, 2, 2}, {59, 0, 2, 2, 2}, {61, 0, 1, 2, 2}, {3*365 + 1, 0, 0, 1, 2}, {3*365 + 3, 0, 0, 0, 1}, {3*365 + 4, 0, 0, 0, 0}} {
+		if err := s.prune(t.Context(), noon.Add(time.Duration(step.days)*24*time.Hour), keepAll, 0); err != nil {
 			t.Fatal(err)
 		}
 		got := [4]int{s.rows(t, "minutes"), s.rows(t, "hours"), s.rows(t, "days"), s.rows(t, "keys")}
@@ -145,7 +151,7 @@ func TestRetention(t *testing.T) {
 		}
 		if step.days == 61 {
 			// Nothing finer than days reaches back so far.
-			r := reads(t, path, Query{By: "user", Since: noon})
+			r := reads(t, place, Query{By: "user", Since: noon})
 			if text(r) != "alice 1 0 10 20; bob 1 0 3 4" || !r.Since.Equal(time.Date(2026, 11, 25, 0, 0, 0, 0, time.UTC)) {
 				t.Errorf("since %v: %s", r.Since, text(r))
 			}
@@ -154,30 +160,47 @@ func TestRetention(t *testing.T) {
 	// A key that was dropped comes again.
 	s.since = time.Time{}
 	s.writes(t, 3, noon.Add(4*365*24*time.Hour), map[Key]Counts{alice: {1, 0, 1, 1}})
-	if got := text(reads(t, path, Query{By: "user"})); got != "alice 1 0 1 1" {
+	if got := text(reads(t, place, Query{By: "user"})); got != "alice 1 0 1 1" {
 		t.Errorf("%s", got)
 	}
 }
 
-// TestMigration: a file of the version before is taken on with what is in it.
-func TestMigration(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "ledger.db")
-	db, err := openDB(path, nil)
-	if err != nil {
-		t.Fatal(err)
+// opensOld opens a ledger as a version did that knew so many steps.
+func opensOld(t *testing.T, place Place, steps int) *store {
+	t.Helper()
+	all := migrations
+	defer func() { migrations = all }()
+	migrations = all[:steps]
+	return opens(t, place)
+}
+
+// TestMigration: a ledger of the version before is taken on with what is in it.
+func TestMigration(t *testing.T) { everywhere(t, migration) }
+
+func migration(t *testing.T, place Place) {
+	old := opensOld(t, place, 1)
+	row := fmt.Sprintf("%x", appendCounts([]byte{blobForm}, 1, Counts{1, 0, 10, 20}))
+	if !place.IsShared() {
+		row = "x'" + row + "'"
+	} else {
+		row = `'\x` + row + "'"
 	}
-	old := &store{db: db, ids: map[Key]int64{}}
-	if err := old.migrate(t.Context(), migrations[:1]); err != nil {
-		t.Fatal(err)
+	for _, statement := range []string{
+		`INSERT INTO keys ("user", source, listener, rule, host, used) VALUES ('alice', '', '', '', '', 1)`,
+		`INSERT INTO nodes (id, seq, at) VALUES ('old', 1, 1)`,
+		fmt.Sprintf(`INSERT INTO journal (node, at, counts) VALUES ('old', %d, %s)`, noon.Unix(), row),
+	} {
+		if _, err := old.db.ExecContext(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
 	}
-	old.writes(t, 1, noon, map[Key]Counts{alice: {1, 0, 10, 20}})
 	old.close()
-	if _, err := Read(t.Context(), path, Query{By: "user"}); !errors.Is(err, ErrUnusable) {
+	if _, err := place.Read(t.Context(), Query{By: "user"}); !errors.Is(err, ErrUnusable) {
 		t.Errorf("reading before: %v", err)
 	}
-	s := opens(t, path)
+	s := opens(t, place)
 	s.folds(t)
-	if got := text(reads(t, path, Query{By: "user"})); got != "alice 1 0 10 20" {
+	if got := text(reads(t, place, Query{By: "user"})); got != "alice 1 0 10 20" {
 		t.Errorf("%s", got)
 	}
 }
@@ -187,7 +210,7 @@ func TestUnusableFiles(t *testing.T) {
 	dir := t.TempDir()
 	with := func(name, statement string) string {
 		path := filepath.Join(dir, name)
-		s := opens(t, path)
+		s := opens(t, Place(path))
 		if _, err := s.db.ExecContext(t.Context(), statement); err != nil {
 			t.Fatal(err)
 		}
@@ -207,11 +230,11 @@ func TestUnusableFiles(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = Open(t.Context(), path, Options{})
+		_, err = Open(t.Context(), Place(path), Options{})
 		if !errors.Is(err, ErrUnusable) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: %v, want %q", path, err, want)
 		}
-		if _, err := Read(t.Context(), path, Query{By: "user"}); !errors.Is(err, ErrUnusable) {
+		if _, err := Place(path).Read(t.Context(), Query{By: "user"}); !errors.Is(err, ErrUnusable) {
 			t.Errorf("reading %s: %v", path, err)
 		}
 		if after, err := os.ReadFile(path); err != nil || string(after) != string(before) {
@@ -225,7 +248,7 @@ func TestUnusableFiles(t *testing.T) {
 func TestFullDisk(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger.db")
 	var said lines
-	l, err := Open(t.Context(), path, Options{Flush: time.Second, Keep: keepAll, Log: slog.New(slog.NewTextHandler(&said, nil))})
+	l, err := Open(t.Context(), Place(path), Options{Flush: time.Second, Keep: keepAll, Log: slog.New(slog.NewTextHandler(&said, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,7 +257,7 @@ func TestFullDisk(t *testing.T) {
 	visit := func(full bool) {
 		now = now.Add(time.Second)
 		if full && l.store == nil {
-			l.store = opens(t, path)
+			l.store = opens(t, Place(path))
 		}
 		if full {
 			// As SQLite behaves when the disk has no room for another page.
@@ -245,18 +268,18 @@ func TestFullDisk(t *testing.T) {
 		for i := range 2000 {
 			l.add(Key{User: "alice", Host: fmt.Sprint(now.Unix(), i)}, Counts{Sessions: 1, Up: 3})
 		}
-		l.visit(t.Context(), patience, now)
+		l.visit(t.Context(), now)
 	}
 	visit(false)
 	for range 3 {
 		visit(true)
 	}
-	if got := reads(t, path, Query{By: "user"}).Sum; got != (Counts{Sessions: 2000, Up: 6000}) {
+	if got := reads(t, Place(path), Query{By: "user"}).Sum; got != (Counts{Sessions: 2000, Up: 6000}) {
 		t.Errorf("while it is full: %+v", got)
 	}
 	visit(false)
 	visit(false)
-	if got := reads(t, path, Query{By: "user"}).Sum; got != (Counts{Sessions: 12000, Up: 36000}) {
+	if got := reads(t, Place(path), Query{By: "user"}).Sum; got != (Counts{Sessions: 12000, Up: 36000}) {
 		t.Errorf("afterwards: %+v", got)
 	}
 	if text := said.text.String(); strings.Count(text, "cannot be written") != 1 || strings.Count(text, "written again") != 1 {
@@ -269,7 +292,7 @@ func TestFullDisk(t *testing.T) {
 func TestTruncatedWAL(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "ledger.db")
-	s := opens(t, path)
+	s := opens(t, Place(path))
 	for i := range 20 {
 		s.writes(t, int64(i+1), noon, map[Key]Counts{alice: {1, 0, 1, 2}, {User: fmt.Sprint(i)}: {1, 0, 1, 2}})
 	}
@@ -289,10 +312,10 @@ func TestTruncatedWAL(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		again := opens(t, copied)
+		again := opens(t, Place(copied))
 		again.folds(t)
 		again.close()
-		sum := reads(t, copied, Query{By: "user"}).Sum
+		sum := reads(t, Place(copied), Query{By: "user"}).Sum
 		if sum.Sessions < before || sum.Up != sum.Sessions || sum.Down != 2*sum.Sessions || sum.Sessions%2 != 0 {
 			t.Errorf("with %d/40 of the log: %+v after %d", cut, sum, before)
 		}
@@ -325,7 +348,11 @@ func FuzzJournalRow(f *testing.F) {
 // BenchmarkFlush9000 is the ledger's work of a second for 9,000 users who all move
 // something, with a sixtieth of what is done once a minute.
 func BenchmarkFlush9000(b *testing.B) {
-	l, err := Open(b.Context(), filepath.Join(b.TempDir(), "ledger.db"), Options{Keep: keepAll, Log: slog.New(slog.DiscardHandler)})
+	flush9000(b, Place(filepath.Join(b.TempDir(), "ledger.db")))
+}
+
+func flush9000(b *testing.B, place Place) {
+	l, err := Open(b.Context(), place, Options{Keep: keepAll, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -336,7 +363,7 @@ func BenchmarkFlush9000(b *testing.B) {
 		for i := range 9000 {
 			l.add(Key{fmt.Sprint(i), "192.0.2.1", "lan", "web", "example.com"}, Counts{Up: 1 << 10, Down: 1 << 16})
 		}
-		l.visit(b.Context(), patience, now)
+		l.visit(b.Context(), now)
 	}
 	second() // the keys are looked up once an hour
 	for b.Loop() {

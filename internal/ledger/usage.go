@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/jackc/pgx/v5/stdlib"
 )
 
 // Query asks what was used.
@@ -40,38 +42,54 @@ type Report struct {
 	Sum          Counts
 }
 
-// Read answers the query from the SQLite file at path, and changes nothing in it. A
-// server may write to it meanwhile. Without the file the error wraps fs.ErrNotExist.
-func Read(ctx context.Context, path string, q Query) (*Report, error) {
-	if _, err := os.Stat(path); err != nil {
-		return nil, err
+// Read answers the query from the ledger, and changes nothing in it. Servers may
+// write to it meanwhile. Without an SQLite file the error wraps fs.ErrNotExist.
+func (p Place) Read(ctx context.Context, q Query) (*Report, error) {
+	if !slices.Contains(Groups(), q.By) {
+		return nil, fmt.Errorf("there is no summing up by %q", q.By)
 	}
-	db, err := openDB(path, url.Values{"mode": {"rw"}, "_pragma": {"busy_timeout(5000)", "query_only(1)"}})
+	s, options, err := p.openToRead(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer db.Close()
-	tx, err := db.BeginTx(ctx, nil) // one view of the tables and the journal
+	defer s.close()
+	tx, err := s.db.BeginTx(ctx, options) // one view of the tables and the journal
 	if err != nil {
-		return nil, explain(path, err)
+		return nil, s.dialect.explain(err)
 	}
-	r, err := read(ctx, tx, q)
+	r, err := s.read(ctx, tx, q)
 	if undo := tx.Rollback(); err == nil {
 		err = undo
 	}
 	if err != nil {
-		return nil, explain(path, err)
+		return nil, s.dialect.explain(err)
 	}
 	return r, nil
 }
 
-func read(ctx context.Context, tx *sql.Tx, q Query) (*Report, error) {
-	var version, mark int
-	if err := tx.QueryRowContext(ctx, `SELECT (SELECT user_version FROM pragma_user_version), (SELECT application_id FROM pragma_application_id)`).Scan(&version, &mark); err != nil {
+func (p Place) openToRead(ctx context.Context) (*store, *sql.TxOptions, error) {
+	if p.IsShared() {
+		pool, err := newPool(ctx, string(p))
+		if err != nil {
+			return nil, nil, err
+		}
+		return &store{db: stdlib.OpenDBFromPool(pool), dialect: postgresDialect{pool, p.String()}},
+			&sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}, nil
+	}
+	if _, err := os.Stat(p.File()); err != nil {
+		return nil, nil, err
+	}
+	db, err := openFile(p.File(), url.Values{"mode": {"rw"}, "_pragma": {"busy_timeout(5000)", "query_only(1)"}})
+	return &store{db: db, dialect: sqliteDialect{p.File()}}, nil, err
+}
+
+func (s *store) read(ctx context.Context, tx *sql.Tx, q Query) (*Report, error) {
+	version, err := s.dialect.version(ctx, tx)
+	if err != nil {
 		return nil, err
 	}
-	if mark != application || version != len(migrations) {
-		return nil, fmt.Errorf("%w: the file is no ledger, or one of another version of sallyport", ErrUnusable)
+	if version != len(migrations) {
+		return nil, fmt.Errorf("%w: it is no ledger, or one of another version of sallyport", ErrUnusable)
 	}
 	from, err := q.table(ctx, tx)
 	if err != nil {
@@ -125,7 +143,7 @@ func (q Query) table(ctx context.Context, tx *sql.Tx) (span, error) {
 	}
 	for ; best < len(all)-1; best++ {
 		var horizon int64
-		if err := tx.QueryRowContext(ctx, `SELECT coalesce(max(at), 0) FROM horizon WHERE name = ?`, all[best].table).Scan(&horizon); err != nil {
+		if err := tx.QueryRowContext(ctx, `SELECT coalesce(max(at), 0) FROM horizon WHERE name = $1`, all[best].table).Scan(&horizon); err != nil {
 			return span{}, err
 		}
 		if horizon == 0 || !q.Since.IsZero() && q.Since.Unix() >= horizon || q.By == "hour" && all[best].seconds == 3600 {
@@ -148,13 +166,14 @@ func (q Query) bounds(s span) (since, until int64) {
 	return since, until
 }
 
-// condition is the one that the query has for keys.
-func (q Query) condition() (where string, values []any) {
-	where = "1"
+// condition is the one that the query has for keys, with its values behind those
+// that the statement has before.
+func (q Query) condition(before ...any) (where string, values []any) {
+	where, values = "true", before
 	for _, one := range []struct{ column, value string }{{"user", q.User}, {"source", q.Source}, {"rule", q.Rule}} {
 		if one.value != "" {
-			where += " AND k." + one.column + " = ?"
 			values = append(values, one.value)
+			where += fmt.Sprintf(` AND k."%s" = $%d`, one.column, len(values))
 		}
 	}
 	return where, values
@@ -165,7 +184,7 @@ func (q Query) column() string {
 	if q.layout() != "" {
 		return "t.at"
 	}
-	return "k." + q.By
+	return `k."` + q.By + `"`
 }
 
 // name is that of the line which a value of the column goes to.
@@ -178,9 +197,10 @@ func (q Query) name(column any) string {
 }
 
 func (q Query) sumTable(ctx context.Context, tx *sql.Tx, from span, since, until int64, sums map[string]Counts) error {
-	where, values := q.condition()
-	rows, err := tx.QueryContext(ctx, `SELECT `+q.column()+`, sum(t.sessions), sum(t.refused), sum(t.up), sum(t.down)
-		FROM `+from.table+` t JOIN keys k ON k.id = t.key WHERE t.at >= ? AND t.at < ? AND `+where+` GROUP BY 1`, append([]any{since, until}, values...)...)
+	where, values := q.condition(since, until)
+	sum := func(column string) string { return `, CAST(sum(t.` + column + `) AS BIGINT)` }
+	rows, err := tx.QueryContext(ctx, `SELECT `+q.column()+sum("sessions")+sum("refused")+sum("up")+sum("down")+`
+		FROM `+from.table+` t JOIN keys k ON k.id = t.key WHERE t.at >= $1 AND t.at < $2 AND `+where+` GROUP BY 1`, values...)
 	if err != nil {
 		return err
 	}
@@ -199,7 +219,11 @@ func (q Query) sumTable(ctx context.Context, tx *sql.Tx, from span, since, until
 // sumJournal adds what was not folded yet.
 func (q Query) sumJournal(ctx context.Context, tx *sql.Tx, from span, since, until int64, sums map[string]Counts) error {
 	unfolded := make(map[cell]Counts)
-	_, err := eachRow(ctx, tx, "", func(_, at, key int64, c Counts) {
+	journal, err := tx.QueryContext(ctx, `SELECT id, at, counts FROM journal`)
+	if err != nil {
+		return err
+	}
+	err = eachRow(journal, func(at, key int64, c Counts) {
 		if at = from.start(at); at >= since && at < until {
 			addTo(unfolded, cell{at, key}, c)
 		}

@@ -1,0 +1,49 @@
+package ledger
+
+import (
+	"context"
+	"strings"
+	"time"
+)
+
+// Place says where a ledger is kept: in an SQLite file, if it is written
+// "sqlite:FILE", or in a PostgreSQL database, if it is written as a URL of libpq:
+// "postgres://USER@HOST/DATABASE".
+type Place string
+
+// IsShared reports whether other nodes may keep their ledger there as well: whether it
+// is in PostgreSQL.
+func (p Place) IsShared() bool {
+	return strings.HasPrefix(string(p), "postgres://") || strings.HasPrefix(string(p), "postgresql://")
+}
+
+// File returns the name of the SQLite file; empty: it is kept elsewhere.
+func (p Place) File() string {
+	if p.IsShared() {
+		return ""
+	}
+	return strings.TrimPrefix(string(p), "sqlite:")
+}
+
+// String returns the place as it may be shown: without a password.
+func (p Place) String() string {
+	if p.IsShared() {
+		return hidePassword(string(p))
+	}
+	return p.File()
+}
+
+// patience bounds one visit to the database. Nothing waits for it but the next.
+func (p Place) patience() time.Duration {
+	if p.IsShared() {
+		return 10 * time.Second // a way that was cut says nothing
+	}
+	return 30 * time.Second
+}
+
+func (p Place) open(ctx context.Context) (*store, error) {
+	if p.IsShared() {
+		return openPostgres(ctx, string(p))
+	}
+	return openSQLite(ctx, p.File())
+}

@@ -1,0 +1,98 @@
+package ledger
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+// sqliteDialect is that of the file of this name.
+type sqliteDialect struct{ path string }
+
+// openSQLite opens the file at path, makes it if it is not there, and brings its
+// tables up to date.
+func openSQLite(ctx context.Context, path string) (*store, error) {
+	// The journal of SQLite takes over the rights of the file.
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	f.Close()
+	// FULL: what was written outlives a power cut too. It costs one fsync a flush.
+	db, err := openFile(path, url.Values{"_txlock": {"immediate"}, "_pragma": {"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)"}})
+	if err != nil {
+		return nil, err
+	}
+	return newStore(ctx, db, sqliteDialect{path})
+}
+
+func openFile(path string, options url.Values) (*sql.DB, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	name := url.URL{Scheme: "file", Path: filepath.ToSlash(path), RawQuery: options.Encode()}
+	db, err := sql.Open("sqlite", name.String())
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(1)
+	return db, nil
+}
+
+// AUTOINCREMENT: numbers of keys are never used twice.
+func (sqliteDialect) words() *strings.Replacer {
+	return strings.NewReplacer("{number}", "INTEGER PRIMARY KEY AUTOINCREMENT", "{int}", "INTEGER", "{bytes}", "BLOB", "{compact}", "WITHOUT ROWID")
+}
+
+// application marks the file as a ledger, for `file` and for us.
+const application = 0x53616c6c // "Sall"
+
+// value: names of values take time by the square of how many there are.
+func (sqliteDialect) value(int) string { return "?" }
+
+// lock: the transactions of who writes begin with it.
+func (sqliteDialect) lock(context.Context, *sql.Tx) error { return nil }
+
+func (sqliteDialect) version(ctx context.Context, tx *sql.Tx) (version int, err error) {
+	var mark, tables int
+	err = tx.QueryRowContext(ctx, `SELECT (SELECT user_version FROM pragma_user_version), (SELECT application_id FROM pragma_application_id),
+		(SELECT count(*) FROM sqlite_schema)`).Scan(&version, &mark, &tables)
+	if err == nil && tables > 0 && mark != application {
+		err = fmt.Errorf("%w: the file is the database of another program; name another file", ErrUnusable)
+	}
+	return version, err
+}
+
+func (sqliteDialect) setVersion(ctx context.Context, tx *sql.Tx, version int) error {
+	_, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA application_id = %d; PRAGMA user_version = %d", application, version))
+	return err
+}
+
+func (sqliteDialect) alone(context.Context, *sql.Tx) (bool, error) { return true, nil }
+
+func (sqliteDialect) again(error) bool { return false }
+
+func (d sqliteDialect) explain(err error) error {
+	if e, ok := errors.AsType[*sqlite.Error](err); ok {
+		switch e.Code() & 0xff {
+		case sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT:
+			return fmt.Errorf("%w: %s is damaged, or is no SQLite file (%w). Nothing was changed in it. "+
+				"`sqlite3 FILE .recover` gets out what can be read; move the file away, with its -wal and -shm, to begin a new ledger", ErrUnusable, d.path, err)
+		}
+	}
+	if errors.Is(err, ErrUnusable) {
+		return fmt.Errorf("%w: %s", err, d.path)
+	}
+	return err
+}
+
+func (sqliteDialect) close() {}
