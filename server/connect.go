@@ -48,7 +48,7 @@ func (x *exchange) open(ctx context.Context, judge verdict) (*route, error) {
 	if err != nil {
 		return nil, x.deny(err, netip.AddrPort{})
 	}
-	r := &route{target: target}
+	r := &route{target: target, release: x.release}
 	granted := false
 	defer func() {
 		if !granted {
@@ -82,6 +82,7 @@ func (x *exchange) arrive(r *route, local netip.AddrPort) []byte {
 // route is what stands between a granted CONNECT and its target.
 type route struct {
 	target    net.Conn
+	release   func()     // tells who chose the target that it is free of this; nil: nobody did
 	primaries *primaries // that have key; nil: none do
 	key       primary
 }
@@ -91,6 +92,9 @@ func (r *route) close() {
 		r.primaries.remove(r.key)
 	}
 	r.target.Close()
+	if r.release != nil {
+		r.release()
+	}
 }
 
 // reach decides and dials within the connect limit. A client that resets its
@@ -98,6 +102,9 @@ func (r *route) close() {
 func (x *exchange) reach(ctx context.Context, judge verdict) (net.Conn, error) {
 	ctx, end := x.await(ctx, x.server.timeouts().Connect, false)
 	defer end()
+	if m := x.listener.Mapping; m != nil {
+		return x.reachMapped(ctx, m)
+	}
 	to, err := judge(ctx)
 	if err != nil {
 		return nil, err

@@ -28,6 +28,7 @@ type exchange struct {
 	head        []byte   // what the client sent behind its request: it goes to the target first
 	lingers     bool     // the last words were said, and the client may not have read them yet
 	accepted    net.Conn // conn, or what is beneath its TLS; nil: somebody else closes it
+	release     func()   // of the target that a mapping has chosen; nil: there is none
 	route       *route   // of a relay that goes on by itself
 	gone        func()   // is called when all is over; nil: by then it was, or there is nothing to call
 }
@@ -39,7 +40,8 @@ func (s *Server) serveConn(handshakes, sessions context.Context, c net.Conn, sv 
 	x := &exchange{server: s, conn: c, accepted: c, listener: sv.listener.Load(), serving: sv, gone: leave}
 	x.begin()
 	defer x.contain()
-	reason := x.handshake(handshakes, newDriver(x), step{})
+	d := newDriver(x)
+	reason := x.handshake(handshakes, d, d.first())
 	if reason == nil && x.stream != nil {
 		reason = x.stream(handshakes, sessions, x)
 	} else if reason == nil {
@@ -95,7 +97,7 @@ func (x *exchange) begin() {
 		ID:       x.server.state.lastID.Add(1),
 		Started:  time.Now(),
 		Listener: x.listener.Name,
-		Client:   addrPort(x.conn.RemoteAddr()),
+		Client:   clientOf(x.conn),
 		TLS:      secure,
 	}}
 	if x.relayed != nil {
@@ -147,6 +149,9 @@ func (x *exchange) ask(r *Request) {
 // handshake reads the request, or says why there is none. The handshake begins, or
 // goes on, with next.
 func (x *exchange) handshake(ctx context.Context, d *driver, next step) error {
+	if next.over() {
+		return x.requested(next, nil) // a mapping's, which there is nothing to wait for
+	}
 	ctx, leave := x.server.state.handshakes.hold(ctx, x.session.Client.Addr())
 	defer leave()
 	last, rest, err := d.shake(ctx, next)
@@ -284,6 +289,9 @@ func (x *exchange) linger(ctx context.Context) {
 // write sends a reply. A reply is far smaller than any socket buffer: a client
 // that does not take it in this time takes nothing.
 func (x *exchange) write(reply []byte) error {
+	if len(reply) == 0 {
+		return nil // a mapping says nothing
+	}
 	if err := x.conn.SetWriteDeadline(time.Now().Add(lingerTime)); err != nil {
 		return err
 	}

@@ -96,7 +96,17 @@ type driver struct {
 }
 
 func newDriver(x *exchange) *driver {
-	return &driver{exchange: x, headed: len(x.listener.ProxyFrom) == 0}
+	// A mapping's client may wait for the target to speak: it is not waited for here.
+	headed := len(x.listener.ProxyFrom) == 0 || x.listener.Mapping != nil && !x.listener.takesHeader(x.session.Client.Addr())
+	return &driver{exchange: x, headed: headed}
+}
+
+// first is what is to be done before anything has arrived.
+func (d *driver) first() step {
+	if d.listener.Mapping != nil {
+		return d.mapped()
+	}
+	return step{}
 }
 
 // drive does what the handshake wants, and returns the step that ended it.
@@ -152,6 +162,9 @@ func (d *driver) advance() (step, error) {
 		if d.headed, err = d.header(); !d.headed {
 			return step{}, err
 		}
+	}
+	if d.listener.Mapping != nil {
+		return d.mapped(), nil
 	}
 	if len(d.buf) == 0 {
 		return step{}, nil

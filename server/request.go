@@ -41,6 +41,7 @@ const (
 	SOCKS4a Protocol = "socks4a"
 	SOCKS5  Protocol = "socks5"
 	HTTP    Protocol = "http"
+	Mapped  Protocol = "map" // none: the listener is a port mapping
 )
 
 // Request is what a handshake ends in: a question that awaits its answer.

@@ -71,6 +71,10 @@ type Listener struct {
 	// must begin each connection with a header of the PROXY protocol, version 1
 	// or 2, and the client is whom that names. From others it is garbage.
 	ProxyFrom []netip.Prefix
+
+	// Mapping makes it a port mapping: no protocol of ours is spoken, and Protocols
+	// means nothing. With TLS every client speaks that. nil: it is none.
+	Mapping *Mapping
 }
 
 // PortRange is a range of ports, both ends included. The zero value is any port.
@@ -351,6 +355,15 @@ func (s *Server) outbound() Outbound {
 		return &direct{}
 	}
 	return s.Outbound
+}
+
+// clientOf returns the other end of a connection. Who comes by a unix socket is on
+// this machine.
+func clientOf(c net.Conn) netip.AddrPort {
+	if _, ok := c.RemoteAddr().(*net.UnixAddr); ok {
+		return netip.AddrPortFrom(hereIP, 0)
+	}
+	return addrPort(c.RemoteAddr())
 }
 
 func addrPort(a net.Addr) netip.AddrPort {

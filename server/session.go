@@ -36,6 +36,7 @@ type Record struct {
 	Command  socks.Command  // zero until a request was read
 	Identity Identity
 	Target   socks.Addr     // what was asked for
+	Socket   string         // of a mapping, the unix socket that it leads to; empty: none
 	Address  netip.AddrPort // what was dialled, the peer that BIND accepted, or the first that datagrams went to; zero: none
 	Bound    netip.AddrPort // the address of ours that was told to the client; zero: none
 	Rule     string         // the rule that decided; empty: none matched, or none was asked

@@ -74,8 +74,8 @@ func (d *dribbling) Read(b []byte) (int, error) {
 	return d.Stream.Read(b)
 }
 
-// TestUnixSocket: a listener need not be of TCP. Its clients have no address and
-// are one source.
+// TestUnixSocket: a listener need not be of TCP. Its clients are this machine,
+// and one source.
 func TestUnixSocket(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	socket, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", path)
@@ -101,7 +101,7 @@ func TestUnixSocket(t *testing.T) {
 	proxytest.Say(t, bind, proxytest.Bind4(echo, "bob"))
 	proxytest.Granted4(t, bind)
 	bind.Close()
-	if e := r.next(ClientGone); e.Primary != "held" || e.Client.IsValid() {
+	if e := r.next(ClientGone); e.Primary != "held" || e.Client != netip.MustParseAddrPort("127.0.0.1:0") {
 		t.Errorf("recorded primary %q, client %v", e.Primary, e.Client)
 	}
 }

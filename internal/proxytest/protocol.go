@@ -21,6 +21,10 @@ type Protocol struct {
 	// what follows. It reports whether the target was granted; err is for an
 	// answer that breaks the protocol.
 	Answer func(from io.Reader) (granted bool, err error)
+	// Mute says that none of it goes over the wire, as of a port mapping: whatever
+	// a client sends is for the target. What is about bytes of the opening that are
+	// wrong is then left out.
+	Mute bool
 }
 
 // SOCKS4 is SOCKS 4 with a userid, which may be empty.
