@@ -6,30 +6,14 @@ package upstream
 import (
 	"context"
 	"errors"
-	"fmt"
-	"hash/fnv"
 	"log/slog"
-	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/sallyport/sallyport/client"
 	"github.com/sallyport/sallyport/server"
-)
-
-// Choose is which of the proxies that are alive comes first. The words are those
-// of the settings.
-type Choose string
-
-// The choices.
-const (
-	FirstAlive Choose = "first alive" // the first in the list; the others stand by
-	RoundRobin Choose = "round robin" // each in turn
-	Random     Choose = "random"
-	ByClient   Choose = "by client" // the same one for a client's address, as long as it is alive
 )
 
 // Settings say what a Pool is made of.
@@ -50,11 +34,10 @@ const defaultCheck = 30 * time.Second
 // [server.Upstream], and safe for concurrent use.
 type Pool struct {
 	name    string
-	choose  Choose
+	chooser chooser
 	forward forward
 	check   time.Duration
 	members []*member
-	turn    atomic.Uint64
 }
 
 // New returns a Pool, or an error that holds nothing secret. It connects to nothing.
@@ -66,7 +49,8 @@ func New(s Settings) (*Pool, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	p := &Pool{name: s.Name, choose: s.Choose, check: s.Check}
+	p := &Pool{name: s.Name, check: s.Check}
+	p.chooser.choose = s.Choose
 	if p.check == 0 {
 		p.check = defaultCheck
 	}
@@ -99,44 +83,24 @@ func (p *Pool) Run(ctx context.Context) {
 // order returns the proxies in the order in which they are to be asked: those
 // that are alive as they were chosen, then, for want of better, the others.
 func (p *Pool) order(d server.Departure) []*member {
-	all := slices.Clone(p.members)
-	switch p.choose {
-	case RoundRobin:
-		n := int((p.turn.Add(1) - 1) % uint64(len(all)))
-		all = append(all[n:], all[:n]...)
-	case Random:
-		rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-	case ByClient:
-		slices.SortStableFunc(all, func(a, b *member) int { return weigh(d.Client.Addr(), a, b) })
+	all := make([]*health, len(p.members))
+	for i, m := range p.members {
+		all[i] = m.health
+	}
+	var members []*member
+	for _, i := range p.chooser.order(d.Client.Addr(), all) {
+		members = append(members, p.members[i])
 	}
 	now := time.Now()
-	rank := func(m *member) int {
-		switch {
-		case !m.usable(now):
-			return 2
-		case m.name == d.Proxy:
-			return 0
+	slices.SortStableFunc(members, func(a, b *member) int {
+		switch known := d.Proxy; {
+		case known == "" || a.name == b.name:
+		case a.name == known && a.usable(now):
+			return -1
+		case b.name == known && b.usable(now):
+			return 1
 		}
-		return 1
-	}
-	slices.SortStableFunc(all, func(a, b *member) int { return rank(a) - rank(b) })
-	return all
-}
-
-// weigh puts two proxies in an order that only the client decides: where one is
-// added or fails, most clients keep theirs.
-func weigh(c netip.Addr, a, b *member) int {
-	weight := func(m *member) uint64 {
-		h := fnv.New64a()
-		fmt.Fprint(h, c, " ", m.name)
-		return h.Sum64()
-	}
-	x, y := weight(a), weight(b)
-	switch {
-	case x < y:
-		return -1
-	case x > y:
-		return 1
-	}
-	return 0
+		return 0
+	})
+	return members
 }
