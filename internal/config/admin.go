@@ -32,6 +32,11 @@ func (d *decoder) socketPath(n *node) string {
 	if !ok {
 		return ""
 	}
+	return d.socketFile(n, name)
+}
+
+// socketFile is socketPath for a name that n has among other things.
+func (d *decoder) socketFile(n *node, name string) string {
 	path := name
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(filepath.Dir(n.src.file), path)

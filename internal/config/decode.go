@@ -30,6 +30,7 @@ type decoder struct {
 	settings *Settings
 
 	listeners []listenerPlace  // beside settings.Listeners
+	clashed   map[*node]bool   // addresses that were told of
 	named     map[string]*node // listeners by name: where it stands
 	ruleNames map[string]*node // the same of rules
 	rules     []rulePlace      // beside settings.Rules
@@ -46,6 +47,7 @@ type decoder struct {
 	upstreamRefs   []*node  // the same of rules that say via
 	secrets        []secret // URLs with a password
 	firstProxies   []firstProxy
+	mapRefs        []mapRef
 	usersSet       bool // the section is there
 	files          []fileRef
 	zones          map[string]*time.Location // those looked up; nil: there is none

@@ -39,7 +39,7 @@ func examples(t *testing.T, page string) []string {
 func loadHere(t *testing.T, text string) *Settings {
 	t.Helper()
 	dir := t.TempDir()
-	for _, name := range []string{"users", "gw.pem", "gw.key", "staff-ca.pem", "ads.txt", "blocked-hosts.txt", "blocked-nets.txt", "conf.d/empty.yaml", "teams/empty.yaml", "extra.yaml", "headquarters.login", "hq.login"} {
+	for _, name := range []string{"users", "gw.pem", "gw.key", "staff-ca.pem", "ads.txt", "blocked-hosts.txt", "blocked-nets.txt", "conf.d/empty.yaml", "teams/empty.yaml", "extra.yaml", "headquarters.login", "hq.login", "shop-ca.pem"} {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			t.Fatal(err)

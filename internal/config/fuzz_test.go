@@ -92,11 +92,16 @@ func checkPrint(t *testing.T, fault *Error) {
 // checkSettings checks what the rest of the program relies on.
 func checkSettings(t *testing.T, s *Settings) {
 	t.Helper()
-	listeners := map[string]bool{}
+	listeners, addresses := map[string]bool{}, map[string]bool{}
 	for _, l := range s.Listeners {
-		if _, m := parseListen(l.Listen); m != nil || l.Name == "" || listeners[l.Name] || len(l.Protocols) == 0 {
+		if _, m := parseListen(l.Listen); m != nil && !strings.HasPrefix(l.Listen, socketSign) || l.Name == "" || len(l.Protocols) == 0 {
 			t.Errorf("listener %+v", l)
 		}
+		if addresses[l.Listen] && !strings.HasSuffix(l.Listen, ":0") {
+			t.Errorf("two listeners on %s", l.Listen)
+		}
+		addresses[l.Listen] = true
+		checkMap(t, l)
 		if l.UserIDMax < 0 || l.UserIDMax > 1024 || l.BindPorts.First > l.BindPorts.Last || l.BindPorts.First > 0 && l.BindPorts.First < 1024 {
 			t.Errorf("listener %+v", l)
 		}
@@ -120,6 +125,24 @@ func checkSettings(t *testing.T, s *Settings) {
 	} {
 		if d <= 0 || d > int64(maxTimeout)+1 {
 			t.Errorf("timeouts %+v", s.Timeouts)
+		}
+	}
+}
+
+func checkMap(t *testing.T, l Listener) {
+	t.Helper()
+	if udp := strings.HasPrefix(l.Listen, "udp/"); udp != (l.Map != nil && l.Map.Idle > 0) {
+		t.Errorf("listener %+v, %+v", l, l.Map)
+	}
+	if l.Map == nil {
+		return
+	}
+	if len(l.Map.Targets) == 0 || len(l.Protocols) != 1 || l.Protocols[0] != mapped {
+		t.Errorf("listener %+v", l)
+	}
+	for _, m := range l.Map.Targets {
+		if (m.Host == "") == (m.Socket == "") || (m.Port == 0) == (m.Socket == "") || m.last != 0 {
+			t.Errorf("listener %+v: target %+v", l, m)
 		}
 	}
 }

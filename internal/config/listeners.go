@@ -2,8 +2,6 @@ package config
 
 import (
 	"fmt"
-	"net"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,9 +14,11 @@ const (
 	maxListeners     = 1000 // each is compared with all others
 )
 
-// listenerPlace is where the parts of a listener stand.
+// listenerPlace is where the parts of a listener stand. A listener with several
+// addresses is as many, of one name.
 type listenerPlace struct {
 	name, listen     *node    // nil: not written
+	further          bool     // it is not the first of its name, or of a range of ports
 	addr             endpoint // of listen
 	ok               bool     // addr is valid
 	flag             bool     // addr comes from the command line
@@ -28,6 +28,16 @@ type listenerPlace struct {
 
 func protocols() words {
 	return words{what: "a protocol", known: []string{"socks4", "socks4a", "socks5", "http"}, later: []string{"ssh"}}
+}
+
+// mapped is what a listener speaks that is a port mapping.
+const mapped = "map"
+
+// ruleProtocols are what rules can be about.
+func ruleProtocols() words {
+	w := protocols()
+	w.known = append(w.known, mapped)
+	return w
 }
 
 func newListener() Listener {
@@ -54,13 +64,11 @@ func (d *decoder) decodeListeners(n *node) {
 func (d *decoder) decodeListener(n *node) {
 	l := newListener()
 	var p listenerPlace
-	before := len(d.faults) + d.unshown
+	var at []address
+	before, refs := len(d.faults)+d.unshown, len(d.mapRefs)
 	d.mapping(n, fields{
-		"name": func(v *node) { p.name = v; l.Name, _ = d.text(v) },
-		"listen": func(v *node) {
-			p.listen = v
-			l.Listen, p.addr, p.ok = d.listen(v)
-		},
+		"name":              func(v *node) { p.name = v; l.Name, _ = d.text(v) },
+		"listen":            func(v *node) { at = d.addresses(v) },
 		"protocols":         func(v *node) { l.Protocols = d.wordList(v, protocols()) },
 		"advertise":         func(v *node) { l.Advertise, _ = d.address(v) },
 		"bind_ports":        func(v *node) { l.BindPorts, _ = d.ports(v, lowestBindPort) },
@@ -69,22 +77,66 @@ func (d *decoder) decodeListener(n *node) {
 		"tls":               func(v *node) { l.TLS = d.tls(v) },
 		"during":            func(v *node) { l.During = d.scheduleName(v) },
 		"proxy_protocol":    func(v *node) { l.ProxyProtocol = d.balancers(v) },
+		"map":               func(v *node) { l.Map = d.portMapping(v) },
 		"userid_max": func(v *node) {
 			if most, ok := d.number(v, 1, maxUserIDMax); ok {
 				l.UserIDMax = most
 			}
 		},
-	}, "map")
+	})
 	if n.kind == mapping && !n.has("listen") {
 		d.fail(n, "the listener has no address", "write `listen: 127.0.0.1:1080`")
 	}
-	if !n.has("name") {
-		l.Name = l.Listen
-	}
+	d.asMapping(n, &l, at, d.mapRefs[refs:])
 	p.faulty = before != len(d.faults)+d.unshown
-	d.unlikeOthers(l.Name, p)
-	d.settings.Listeners = append(d.settings.Listeners, l)
-	d.listeners = append(d.listeners, p)
+	if len(at) == 0 { // a fault, which the rest of the file is not to suffer for
+		at = []address{{}}
+	}
+	if !n.has("name") {
+		l.Name = at[0].text
+	}
+	d.addListener(l, p, at)
+}
+
+// address is one that a listener has.
+type address struct {
+	at   *node
+	text string // as written
+	endpoint
+}
+
+// addresses returns n as the addresses of a listener.
+func (d *decoder) addresses(n *node) []address {
+	var all []address
+	d.each(n, func(item *node) {
+		if text, e, ok := d.listen(item); ok {
+			all = append(all, address{item, text, e})
+		} else {
+			all = append(all, address{at: item})
+		}
+	})
+	return all
+}
+
+// addListener adds a listener for each of its addresses.
+func (d *decoder) addListener(l Listener, p listenerPlace, at []address) {
+	for i, a := range at {
+		if len(d.listeners)+a.count() > maxListeners {
+			d.fail(a.at, fmt.Sprintf("over %d listeners, a range of ports counted as many", maxListeners), "")
+			return
+		}
+		texts, parts := a.parts(a.text)
+		for j := range parts {
+			p.listen, p.addr, p.ok = a.at, parts[j], a.text != ""
+			p.further = i+j > 0
+			l.Listen = texts[j]
+			d.unlikeOthers(l.Name, p)
+			part := l
+			part.Map = l.Map.part(j)
+			d.settings.Listeners = append(d.settings.Listeners, part)
+			d.listeners = append(d.listeners, p)
+		}
+	}
 }
 
 // balancers returns n as the networks of load balancers. Whoever sits there can
@@ -102,7 +154,8 @@ func (d *decoder) unlikeOthers(name string, p listenerPlace) {
 	clash := slices.IndexFunc(d.listeners, func(other listenerPlace) bool {
 		return p.ok && other.ok && p.addr.clashes(other.addr)
 	})
-	if clash >= 0 {
+	if clash >= 0 && !d.clashed[p.listen] { // of a range of ports one is told of
+		d.clashed[p.listen] = true
 		d.fail(p.listen, "two listeners on the same address", "the other one is in "+placeFrom(p.listen, d.listeners[clash].listen))
 	}
 	at := p.name
@@ -111,7 +164,7 @@ func (d *decoder) unlikeOthers(name string, p listenerPlace) {
 	}
 	first, taken := d.named[name]
 	switch {
-	case name == "" || clash >= 0 && p.name == nil: // said already
+	case p.further, name == "" || clash >= 0 && p.name == nil: // it has its name from the first, or that is said already
 	case taken:
 		d.fail(at, "two listeners are called "+quote(name), "the other one is in "+placeFrom(at, first))
 	default:
@@ -136,6 +189,10 @@ func (d *decoder) listen(n *node) (string, endpoint, bool) {
 	if !ok {
 		return "", endpoint{}, false
 	}
+	if _, isSocket := strings.CutPrefix(text, socketSign); isSocket {
+		path, ok := d.unixSocket(n, text)
+		return socketSign + path, endpoint{socket: path}, ok
+	}
 	addr, m := parseListen(text)
 	return text, addr, d.take(n, m)
 }
@@ -153,6 +210,8 @@ func (d *decoder) override(o Override) {
 	switch {
 	case m != nil:
 		d.failFlag("--listen", m.problem, m.hint)
+	case addr.udp || addr.last != 0:
+		d.failFlag("--listen", "the address must be one, of TCP", "write what else there is into the file")
 	case len(d.listeners) > 1:
 		d.failFlag("--listen", fmt.Sprintf("the file has %d listeners, and this is for the only one", len(d.listeners)), "change their addresses in the file")
 	case len(d.listeners) == 1:
@@ -160,81 +219,4 @@ func (d *decoder) override(o Override) {
 		p := &d.listeners[0]
 		p.addr, p.ok, p.flag = addr, true, true
 	}
-}
-
-// endpoint is an address to listen on, taken apart.
-type endpoint struct {
-	name string     // a host name in lower case; empty for an IP address
-	ip   netip.Addr // unmapped; unspecified where no host is written
-	port uint16     // 0: any free one
-}
-
-// parseListen takes host:port apart. The host may be missing.
-func parseListen(text string) (endpoint, *mistake) {
-	if strings.HasPrefix(text, "udp/") {
-		return endpoint{}, &mistake{"listening for UDP is not in this version yet", ""}
-	}
-	host, port, err := net.SplitHostPort(text)
-	if err != nil {
-		return endpoint{}, noHostPort(text)
-	}
-	e := endpoint{ip: netip.IPv6Unspecified()}
-	var ok bool
-	if e.port, ok = parsePort(port); !ok {
-		return endpoint{}, &mistake{quote(port) + " is not a port", "write a number from 0 to 65535; 0 is any free port"}
-	}
-	if host == "" {
-		return e, nil
-	}
-	if ip, err := netip.ParseAddr(host); err == nil {
-		e.ip = ip.Unmap()
-		if ip.Is4() && strings.HasPrefix(text, "[") {
-			return endpoint{}, &mistake{"brackets are for IPv6 addresses", "write " + host + ":" + port}
-		}
-		return e, nil
-	}
-	if endsInNumber(host) || strings.ContainsAny(host, ":/%") {
-		return endpoint{}, notAnAddress(host)
-	}
-	name, m := parseHost(host)
-	return endpoint{name: name, port: e.port}, m
-}
-
-// noHostPort words why text is not host:port.
-func noHostPort(text string) *mistake {
-	m := &mistake{quote(text) + " is not an address with a port", "write an address such as 127.0.0.1:1080, or :1080 for all addresses"}
-	ip, err := netip.ParseAddr(strings.Trim(text, "[]"))
-	_, isPort := parsePort(text)
-	last := strings.LastIndexByte(text, ':')
-	switch {
-	case isPort:
-		m.hint = "write :" + text + " for all addresses, or 127.0.0.1:" + text + " for this machine"
-	case err == nil && ip.Is4():
-		m.hint = "write " + ip.String() + ":1080"
-	case strings.Count(text, ":") > 1 && !strings.ContainsAny(text, "[]"):
-		if ip, err := netip.ParseAddr(text[:last]); err == nil {
-			m.hint = "write an IPv6 address in brackets: " + quote("["+ip.String()+"]"+text[last:])
-		} else {
-			m.hint = `write an IPv6 address in brackets: "[::1]:1080"`
-		}
-	case err == nil:
-		m.hint = "write " + quote("["+ip.String()+"]:1080")
-	}
-	return m
-}
-
-// everywhere tells whether all addresses of the machine are listened on.
-func (e endpoint) everywhere() bool { return e.name == "" && e.ip.IsUnspecified() }
-
-// loopback tells whether only this machine can connect.
-func (e endpoint) loopback() bool {
-	return e.name == "localhost" || e.name == "" && e.ip.IsLoopback()
-}
-
-// clashes tells whether not both can be listened on.
-func (e endpoint) clashes(other endpoint) bool {
-	if e.port != other.port || e.port == 0 {
-		return false
-	}
-	return e.name == other.name && e.ip == other.ip || e.everywhere() || other.everywhere()
 }

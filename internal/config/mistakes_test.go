@@ -54,11 +54,10 @@ var mistakes = []struct {
 
 	// Listeners.
 	{"no listeners", "listeners: []", []string{`1:12 the list is empty | leave the key out, and the default holds`}},
-	{"listener is an address", "listeners: 127.0.0.1:1080", []string{`1:12 expected keys with values, found "127.0.0.1:1080" | the keys here are advertise, bind_ports, during, hide_address, listen, name, open_to_the_world, protocols, proxy_protocol, tls, userid_max`}},
+	{"listener is an address", "listeners: 127.0.0.1:1080", []string{`1:12 expected keys with values, found "127.0.0.1:1080" | the keys here are advertise, bind_ports, during, hide_address, listen, map, name, open_to_the_world, protocols, proxy_protocol, tls, userid_max`}},
 	{"listener without address", "listeners:\n  - name: lan", []string{"2:5 the listener has no address | write `listen: 127.0.0.1:1080`"}},
 	{"empty listener", "listeners:\n  - \n", []string{`2:3 an entry without a value | `}},
-	{"listener key of a later version", "listeners:\n  - listen: 127.0.0.1:1080\n    map: a:25\n    during: day", []string{
-		`3:5 "map" is not in this version yet | leave it out`,
+	{"listener without its schedule", "listeners:\n  - listen: 127.0.0.1:1080\n    map: a:25\n    during: day", []string{
 		`4:13 no schedule is called "day" | there are none in the settings`,
 	}},
 	{"everybody as a load balancer", "listeners:\n  - {listen: 127.0.0.1:1, proxy_protocol: any}\n  - {listen: 127.0.0.1:2, proxy_protocol: [private, internet]}\n  - {listen: 127.0.0.1:3, proxy_protocol: [0.0.0.0/1, 128.0.0.0/1]}", []string{
@@ -84,8 +83,69 @@ var mistakes = []struct {
 	{"listen: port by name", "listeners: {listen: 127.0.0.1:socks}", []string{`1:21 "socks" is not a port | write a number from 0 to 65535; 0 is any free port`}},
 	{"listen: short IPv4", "listeners: {listen: 127.1:1080}", []string{`1:21 "127.1" is not an IP address | write all four numbers of an IPv4 address`}},
 	{"listen: no such name", "listeners: {listen: lo_cal-:1080}", []string{`1:21 "lo_cal-" is not a host name | write a name such as www.example.com`}},
-	{"listen: udp", "listeners: {listen: udp/127.0.0.1:53}", []string{`1:21 listening for UDP is not in this version yet | `}},
-	{"listen: a list", "listeners: {listen: [127.0.0.1:1080]}", []string{`1:21 expected text, found a list | `}},
+	{"listen: udp", "listeners: {listen: udp/127.0.0.1:53}", []string{"1:21 a listener for UDP is a port mapping | write `map: HOST:PORT`; the UDP of SOCKS 5 needs no listener of its own"}},
+	{"listen: in a list", "listeners: {listen: [127.0.0.1:1080, 127.0.0.2:x, 127.0.0.1:1080]}", []string{
+		`1:38 "x" is not a port | write a number from 0 to 65535; 0 is any free port`,
+		`1:51 two listeners on the same address | the other one is in line 1`,
+	}},
+	{"listen: ranges", "listeners: [{name: a, listen: 127.0.0.1:9-8}, {name: b, listen: 127.0.0.1:0-8}, {name: c, listen: 127.0.0.1:80-90}, {name: d, listen: 127.0.0.1:85-95}]", []string{
+		`1:31 the range 9-8 has no two ports | write the lower port first`,
+		`1:65 a range of ports begins at 1 | `,
+		`1:135 two listeners on the same address | the other one is in line 1`,
+	}},
+	{"listen: too large a range", "listeners: [{name: a, listen: 127.0.0.1:1-999}, {name: b, listen: [127.0.0.2:1, 127.0.0.1:1000-2000]}, {listen: 127.0.0.1:1-65535}]", []string{
+		`1:81 over 1000 listeners, a range of ports counted as many | `,
+		`1:113 over 1000 listeners, a range of ports counted as many | `,
+	}},
+	{"listen: a socket without a name", "listeners: {listen: 'unix:'}", []string{`1:21 the socket has no name | write unix:/run/service.sock`}},
+	{"listen twice on one socket", "listeners: [{name: a, listen: unix:/s}, {name: b, listen: 'unix:/s'}]", []string{`1:59 two listeners on the same address | the other one is in line 1`}},
+	{"map: nothing", "listeners: {listen: 127.0.0.1:1, map: {choose: random}}", []string{"1:39 the port mapping has no target | write `to: mail.example.com:25`"}},
+	{"map: targets", "listeners: {listen: 127.0.0.1:1, map: [a, a:b, 'a:0', 1.2.3:4, 0.0.0.0:1, a:2, A.:2, a_!:1, 'unix:']}", []string{
+		`1:40 "a" is not a host with a port | write a target such as mail.example.com:25, or unix:/run/service.sock`,
+		`1:43 "b" is not a port | write a number from 0 to 65535; 0 is any free port`,
+		`1:48 port 0 leads nowhere | write a number from 1 to 65535`,
+		`1:55 "1.2.3" is not an IP address | write all four numbers of an IPv4 address`,
+		`1:64 0.0.0.0 is not the address of a machine | write an address such as 192.168.1.9`,
+		`1:80 the same target stands here twice | keep one of them`,
+		`1:86 "a_!" is not a host name | write a name such as www.example.com`,
+		`1:93 the socket has no name | write unix:/run/service.sock`,
+	}},
+	{"map: words", "listeners: {listen: 127.0.0.1:1, map: {to: 'a:1', choose: fastest, check: 1ms, proxy_protocol: v3, tls: gw.pem, idle: 1s}}", []string{
+		"1:39 `idle` is for a mapping of UDP | `timeouts: {idle: ...}` holds for connections",
+		`1:59 "fastest" is not a way to choose | a way to choose is one of first alive, round robin, random, by client, least sessions`,
+		`1:75 a time must be over zero: every wait has a limit | at most 30d`,
+		`1:96 "v3" is not a version of the PROXY protocol | did you mean "v1"?`,
+		`1:105 expected true or false, found "gw.pem" | `,
+	}},
+	{"map: what is about protocols", "listeners: {listen: 127.0.0.1:1, map: 'a:1', protocols: socks5, hide_address: true, userid_max: 9}", []string{
+		`1:46 a port mapping speaks no protocol: "protocols" says nothing here | leave it out`,
+		`1:65 a port mapping speaks no protocol: "hide_address" says nothing here | leave it out`,
+		`1:85 a port mapping speaks no protocol: "userid_max" says nothing here | leave it out`,
+	}},
+	{"map: unlike ranges", "listeners: {listen: 127.0.0.1:1-3, map: ['a:1-3', 'b:7', 'c:1-2']}", []string{
+		`1:21 the listener has 3 ports, and its target c has 2 | write ranges of as many ports, or one port as the target`,
+	}},
+	{"map: UDP", "listeners: {listen: [udp/127.0.0.1:1, 127.0.0.1:1], proxy_protocol: loopback, map: {to: [a:1, unix:/s], tls: true}}", []string{
+		`1:39 the listener is for UDP and for TCP | make two of it`,
+		`1:53 "proxy_protocol" is for connections, and this is UDP | leave it out`,
+		"1:84 `tls` and `proxy_protocol` are for connections, and this is UDP | leave them out",
+	}},
+	{"map: UDP, checks", "listeners: {listen: udp/127.0.0.1:1, map: {to: a:1, check: 1m}}", []string{
+		"1:43 `check` is for connections: of UDP nobody can tell whether it is served | leave it out",
+	}},
+	{"map: UDP, a socket", "listeners: {listen: udp/127.0.0.1:1, map: {to: unix:/s}}", []string{
+		`1:43 a unix socket takes connections, and this is UDP | write HOST:PORT`,
+	}},
+	{"map: to itself", "listeners: [{name: a, listen: 127.0.0.1:5, map: ['b:1', 127.0.0.1:5]}, {name: u, listen: udp/127.0.0.1:6, map: 127.0.0.1:6}, {name: s, listen: unix:/s, map: ['127.0.0.1:6', unix:/s]}]", []string{
+		`1:57 this target is the listener "a": what goes there comes back here | name another target`,
+		`1:112 this target is the listener "u": what goes there comes back here | name another target`,
+		`1:174 this target is the listener "s": what goes there comes back here | name another target`,
+	}},
+	{"map: a rule that cannot match", "listeners: {name: m, listen: 127.0.0.1:1, map: 'a:1'}\nrules: [{allow: a, listeners: m, protocols: socks5}, {allow: b, listeners: m, commands: bind}, {allow: c, protocols: map, proof: password}]\nusers: {file: users}", []string{
+		`2:45 the rule can never match: no listener of it speaks this | let one speak it, or take the rule out`,
+		`2:89 the rule can never match: no protocol of it has this command | bind is a command of socks4, socks4a and socks5, udp of socks5 and map; this rule is for map`,
+		`2:130 the rule can never match: no protocol of it shows this | a password is shown by socks5 and http, a claimed userid by socks4 and socks4a; this rule is for map`,
+	}},
 	{"listen twice on one address", "listeners:\n  - {name: a, listen: 127.0.0.1:1080}\n  - {name: b, listen: '[::ffff:127.0.0.1]:1080'}", []string{`3:23 two listeners on the same address | the other one is in line 2`}},
 	{"listen on all and on one", "listeners:\n  - {name: a, listen: 127.0.0.1:1080}\n  - {name: b, listen: :1080, open_to_the_world: true}", []string{`3:23 two listeners on the same address | the other one is in line 2`}},
 	{"a listener twice", "listeners:\n  - {name: a, listen: 127.0.0.1:1080}\n  - {name: a, listen: 127.0.0.1:1080}\n  - listen: :81\n  - listen: :81", []string{
@@ -419,8 +479,8 @@ var mistakes = []struct {
 	}},
 	{"behind its schedule", "schedules: {s: {days: mon}}\nrules:\n  - {allow: one, during: s}\n  - {allow: two, during: s, commands: [bind, connect], bind: {}}", []string{`4:13 the rule "two" can never match: whatever it matches, "one" matches first | "one" is in line 3; put it behind this one, or take one of them out`}},
 	{"commands without a protocol", "rules: [{allow: a, protocols: http, commands: bind}, {allow: b, protocols: [socks4, http], commands: udp}]", []string{
-		`1:47 the rule can never match: no protocol of it has this command | bind is a command of socks4, socks4a and socks5, udp of socks5; this rule is for http`,
-		`1:102 the rule can never match: no protocol of it has this command | bind is a command of socks4, socks4a and socks5, udp of socks5; this rule is for socks4, http`,
+		`1:47 the rule can never match: no protocol of it has this command | bind is a command of socks4, socks4a and socks5, udp of socks5 and map; this rule is for http`,
+		`1:102 the rule can never match: no protocol of it has this command | bind is a command of socks4, socks4a and socks5, udp of socks5 and map; this rule is for socks4, http`,
 	}},
 	{"proof without a protocol", "users: {file: u}\nrules: [{allow: a, protocols: [socks4, socks4a], proof: password}, {allow: b, protocols: [socks5, http], proof: claimed}]", []string{
 		`2:57 the rule can never match: no protocol of it shows this | a password is shown by socks5 and http, a claimed userid by socks4 and socks4a; this rule is for socks4, socks4a`,
@@ -429,7 +489,7 @@ var mistakes = []struct {
 	{"protocol without a listener", "listeners: [{name: a, listen: 127.0.0.1:1, protocols: socks5}, {name: b, listen: 127.0.0.1:2, protocols: http}]\nrules: [{allow: x, protocols: [socks4]}, {allow: y, listeners: a, protocols: http}, {allow: z, listeners: b, commands: bind}]", []string{
 		`2:31 the rule can never match: no listener of it speaks this | let one speak it, or take the rule out`,
 		`2:78 the rule can never match: no listener of it speaks this | let one speak it, or take the rule out`,
-		`2:120 the rule can never match: no protocol of it has this command | bind is a command of socks4, socks4a and socks5, udp of socks5; this rule is for http`,
+		`2:120 the rule can never match: no protocol of it has this command | bind is a command of socks4, socks4a and socks5, udp of socks5 and map; this rule is for http`,
 	}},
 
 	// Everything at once, in the order of the lines.

@@ -14,7 +14,8 @@ func (d *decoder) openProxies() {
 	for i, l := range d.settings.Listeners {
 		p := d.listeners[i]
 		// Behind a load balancer, who connects here is not who is served.
-		if !p.ok || l.OpenToTheWorld || p.addr.loopback() && len(l.ProxyProtocol) == 0 {
+		// Through a port mapping nobody comes anywhere else.
+		if !p.ok || p.further && p.listen == d.listeners[max(0, i-1)].listen || l.Map != nil || l.OpenToTheWorld || p.addr.loopback() && len(l.ProxyProtocol) == 0 {
 			continue
 		}
 		open := slices.IndexFunc(d.openRules, func(r Rule) bool {

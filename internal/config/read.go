@@ -27,7 +27,7 @@ func Parse(file string, data []byte, o Override) (*Settings, error) {
 // parseOn is Parse with a disk that has the files which the settings name.
 func parseOn(files disk, file string, data []byte, o Override) (*Settings, error) {
 	d := &decoder{
-		first: file, disk: files, settings: defaults(), named: map[string]*node{}, ruleNames: map[string]*node{},
+		first: file, disk: files, settings: defaults(), clashed: map[*node]bool{}, named: map[string]*node{}, ruleNames: map[string]*node{},
 		zones: map[string]*time.Location{}, included: map[string]*node{}, order: map[string]int{"": -1}, // faults of the command line come first
 	}
 	d.included[files.real(file)] = nil
@@ -41,6 +41,7 @@ func parseOn(files disk, file string, data []byte, o Override) (*Settings, error
 		d.references()
 		d.upstreamReferences()
 		d.exposedSecrets()
+		d.mapReferences()
 		d.openProxies()
 		d.neverMatching()
 	}

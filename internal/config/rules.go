@@ -47,7 +47,7 @@ func (d *decoder) decodeRule(n *node) {
 		"allow":     name(false),
 		"deny":      name(true),
 		"listeners": func(v *node) { p.listeners, r.Listeners = v, d.listenerNames(v) },
-		"protocols": func(v *node) { p.protocols, r.Protocols = v, d.wordList(v, protocols()) },
+		"protocols": func(v *node) { p.protocols, r.Protocols = v, d.wordList(v, ruleProtocols()) },
 		"commands":  func(v *node) { p.commands, r.Commands = v, d.wordList(v, commands()) },
 		"from":      func(v *node) { r.From = d.clients(v) },
 		"users":     func(v *node) { r.Users = d.users(v) },

@@ -48,7 +48,8 @@ func settingsSchema() *jsonschema.Schema {
 
 func listenerSchema() *jsonschema.Schema {
 	return object("", properties{
-		"listen":            text("host:port or :port"),
+		"listen":            oneOrMany("host:port, :port, interface:port, host:4000-4010, udp/host:port, unix:/path", pattern(".*:.+")),
+		"map":               mapSchema(),
 		"name":              text("what rules and the log call it; default: the address"),
 		"protocols":         oneOrMany("what clients may speak; default: all", oneOf(protocols().known)),
 		"tls":               tlsSchema(),
@@ -60,6 +61,32 @@ func listenerSchema() *jsonschema.Schema {
 		"open_to_the_world": truth("may serve anybody on a public address"),
 		"during":            text("the schedule by which it serves; default: always"),
 	}, "listen")
+}
+
+func mapSchema() *jsonschema.Schema {
+	targets := oneOrMany("host:port or unix:/path; each as good as the other", pattern(".+:.+"))
+	choose := oneOf(mapChoices().known)
+	choose.Description = "which is tried first of those that are alive; default: first alive"
+	check := duration("from one check of each target to the next, or off; default: 30s")
+	check.AnyOf = append(check.AnyOf, &jsonschema.Schema{Enum: []any{"off", false}})
+	keys := object("", properties{
+		"to":     targets,
+		"choose": choose,
+		"check":  check,
+		"tls": {Description: "TLS with the targets", AnyOf: []*jsonschema.Schema{
+			object("", properties{
+				"ca":   text("a PEM file with the certificates of who signs those of targets; default: the system's"),
+				"name": text("what their certificates must be for; default: the target's host"),
+			}),
+			{Type: "boolean"},
+		}},
+		"proxy_protocol": oneOf(proxyVersions().known),
+		"idle":           duration("of UDP: how long a client may be silent; default: 2m"),
+	}, "to")
+	return &jsonschema.Schema{
+		Description: "a port mapping: where all clients of the listener are led to",
+		AnyOf:       append([]*jsonschema.Schema{keys}, targets.CloneSchemas().AnyOf...),
+	}
 }
 
 func tlsSchema() *jsonschema.Schema {
@@ -122,7 +149,7 @@ func ruleSchema() *jsonschema.Schema {
 		"allow":     text("the name of a rule that allows"),
 		"deny":      text("the name of a rule that denies"),
 		"listeners": oneOrMany("requests to these listeners; default: all", text("")),
-		"protocols": oneOrMany("default: all", oneOf(protocols().known)),
+		"protocols": oneOrMany("default: all; map: port mappings", oneOf(ruleProtocols().known)),
 		"commands":  oneOrMany("default: all", oneOf(commands().known)),
 		"from":      oneOrMany("the client's address: networks, @sets, any, internet, private, loopback; default: anywhere", text("")),
 		"users":     oneOrMany("names, @groups, or any: whoever shows a name; default: anybody, known or not", text("")),

@@ -78,6 +78,12 @@ func TestSchemaKeys(t *testing.T) {
 		{"listeners: {tls: {?: 1}}", func(s *jsonschema.Schema) *jsonschema.Schema {
 			return s.Properties["listeners"].AnyOf[0].Properties["tls"]
 		}},
+		{"listeners: {map: {?: 1}}", func(s *jsonschema.Schema) *jsonschema.Schema {
+			return s.Properties["listeners"].AnyOf[0].Properties["map"].AnyOf[0]
+		}},
+		{"listeners: {map: {tls: {?: 1}}}", func(s *jsonschema.Schema) *jsonschema.Schema {
+			return s.Properties["listeners"].AnyOf[0].Properties["map"].AnyOf[0].Properties["tls"].AnyOf[0]
+		}},
 		{"users: {?: 1}", func(s *jsonschema.Schema) *jsonschema.Schema { return s.Properties["users"] }},
 		{"sets: {a: {?: 1}}", func(s *jsonschema.Schema) *jsonschema.Schema { return s.Properties["sets"].AdditionalProperties }},
 		{"schedules: {a: {?: 1}}", func(s *jsonschema.Schema) *jsonschema.Schema {

@@ -47,11 +47,13 @@ type Settings struct {
 	Ledger    Ledger
 }
 
-// Listener is an address that clients come to.
+// Listener is an address that clients come to. One that was written with several
+// addresses, or a range of ports, is as many.
 type Listener struct {
-	Name           string     // unique; the default is Listen, and "default" without a file
-	Listen         string     // "host:port" or ":port", as written. Port 0 is any free one
-	Protocols      []string   // of "socks4", "socks4a", "socks5", "http"; never empty
+	Name           string     // unique, but for those that were written as one; the default is Listen, and "default" without a file
+	Listen         string     // "host:port", ":port", "udp/host:port" or "unix:/path", as written, but for ranges. Port 0 is any free one; the host may be an interface
+	Protocols      []string   // of "socks4", "socks4a", "socks5", "http"; never empty. Of a port mapping just "map"
+	Map            *Map       // where all clients are led to; nil: it is no port mapping
 	TLS            TLS        // of the proxy itself
 	ProxyProtocol  []Network  // load balancers, which must say who the client is: prefixes, "loopback", "private"
 	Advertise      netip.Addr // what BIND and UDP replies say, behind NAT; zero: none
@@ -60,6 +62,32 @@ type Listener struct {
 	OpenToTheWorld bool       // may serve everybody on a public address
 	UserIDMax      int        // bytes of a userid, 1 to 1024; the default is 255
 	During         string     // the schedule by which it serves; it exists. Empty: always
+}
+
+// Map says where the clients of a listener are led to: each to one of the targets.
+type Map struct {
+	Targets       []MapTarget   // at least one
+	Choose        string        // "first alive", "round robin", "random", "by client", "least sessions"
+	Check         time.Duration // from one check of each target to the next, 1s at the least; 0: none is checked
+	TLS           MapTLS        // with the targets
+	ProxyProtocol int           // 1 or 2: the version of the PROXY header that a target gets; 0: none
+	Idle          time.Duration // of UDP: how long a client may be silent; 0: it is not UDP
+}
+
+// MapTarget is where a port mapping leads to: Host and Port, or Socket.
+type MapTarget struct {
+	Host   string // an address, or a name in lower case without the trailing dot
+	Port   uint16 // 1 or more
+	Socket string // the path of a unix socket; a relative name starts at the settings file's folder
+	last   uint16 // while it is read: of a range of ports that begins with Port; 0: it is none
+}
+
+// MapTLS says that, and how, targets are spoken to over TLS. The zero value: they
+// are not.
+type MapTLS struct {
+	On   bool
+	CA   string // PEM: who signs the targets' certificates; empty: whom the system trusts
+	Name string // what the certificate must be for; empty: the target's host
 }
 
 // TLS lets clients speak to a listener over TLS. The zero value does not. The

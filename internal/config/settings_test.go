@@ -339,6 +339,47 @@ rules:
 	}
 }
 
+func TestPortMappings(t *testing.T) {
+	s := parse(t, `
+listeners:
+  - {name: mail, listen: 192.168.1.1:25, map: Mail.Example.com.:25}
+  - name: shop
+    listen: "[::1]:4000-4002"
+    map: {to: [10.1.0.1:5000-5002, unix:/run/shop], choose: least sessions, check: off, tls: {name: shop.example}, proxy_protocol: v2}
+  - {listen: udp/192.168.1.1:53, map: {to: 10.1.0.53:53, idle: 30s}}
+  - {name: own, listen: [eth0.100:7, unix:own.sock], protocols: socks5}
+`)
+	mail := &Map{Targets: []MapTarget{{Host: "mail.example.com", Port: 25}}, Choose: "first alive"}
+	shop := func(port uint16) *Map {
+		return &Map{
+			Targets: []MapTarget{{Host: "10.1.0.1", Port: port}, {Socket: "/run/shop"}},
+			Choose:  "least sessions", TLS: MapTLS{On: true, Name: "shop.example"}, ProxyProtocol: 2,
+		}
+	}
+	names := &Map{Targets: []MapTarget{{Host: "10.1.0.53", Port: 53}}, Choose: "first alive", Idle: 30 * time.Second}
+	want := []struct {
+		name, listen string
+		m            *Map
+	}{
+		{"mail", "192.168.1.1:25", mail},
+		{"shop", "[::1]:4000", shop(5000)},
+		{"shop", "[::1]:4001", shop(5001)},
+		{"shop", "[::1]:4002", shop(5002)},
+		{"udp/192.168.1.1:53", "udp/192.168.1.1:53", names},
+		{"own", "eth0.100:7", nil},
+		{"own", "unix:own.sock", nil},
+	}
+	for i, w := range want {
+		l := s.Listeners[i]
+		if l.Name != w.name || l.Listen != w.listen || !reflect.DeepEqual(l.Map, w.m) {
+			t.Errorf("listener %d: %+v, %+v", i, l, l.Map)
+		}
+	}
+	if len(s.Listeners) != len(want) {
+		t.Errorf("%d listeners, want %d", len(s.Listeners), len(want))
+	}
+}
+
 func TestOverride(t *testing.T) {
 	file := "listeners: {name: lan, listen: 192.168.1.1:1080, userid_max: 20}"
 	s, err := Parse("f.yaml", []byte(file), Override{Listen: "localhost:0", Admin: "off"})

@@ -70,7 +70,7 @@ func (r *Rule) contradiction(spoken map[string][]string, p *rulePlace) (*node, *
 		}
 	}
 	var could []string // the protocols of the requests that the rule may match
-	for _, protocol := range protocols().known {
+	for _, protocol := range ruleProtocols().known {
 		if slices.Contains(there, protocol) && (len(r.Protocols) == 0 || slices.Contains(r.Protocols, protocol)) {
 			could = append(could, protocol)
 		}
@@ -80,7 +80,7 @@ func (r *Rule) contradiction(spoken map[string][]string, p *rulePlace) (*node, *
 	case len(could) == 0:
 		return p.protocols, &mistake{"the rule can never match: no listener of it speaks this", "let one speak it, or take the rule out"}
 	case !anyPair(r.Commands, could, hasCommand):
-		return p.commands, &mistake{"the rule can never match: no protocol of it has this command", "bind is a command of socks4, socks4a and socks5, udp of socks5; this rule is for " + all}
+		return p.commands, &mistake{"the rule can never match: no protocol of it has this command", "bind is a command of socks4, socks4a and socks5, udp of socks5 and map; this rule is for " + all}
 	case !anyPair(r.Proof, could, showsProof):
 		return p.proof, &mistake{"the rule can never match: no protocol of it shows this", "a password is shown by socks5 and http, a claimed userid by socks4 and socks4a; this rule is for " + all}
 	}
@@ -98,9 +98,9 @@ func anyPair(some, protocols []string, goes func(word, protocol string) bool) bo
 func hasCommand(command, protocol string) bool {
 	switch command {
 	case "bind":
-		return protocol != "http"
+		return protocol != "http" && protocol != mapped
 	case "udp":
-		return protocol == "socks5"
+		return protocol == "socks5" || protocol == mapped
 	}
 	return true
 }
@@ -109,7 +109,7 @@ func showsProof(proof, protocol string) bool {
 	bySOCKS4 := protocol == "socks4" || protocol == "socks4a"
 	switch proof {
 	case "password":
-		return !bySOCKS4
+		return !bySOCKS4 && protocol != mapped
 	case "claimed":
 		return bySOCKS4
 	}

@@ -168,11 +168,15 @@ func (d *decoder) exposedSecrets() {
 // isReachedAt tells whether a proxy is certainly what listens here.
 func (e endpoint) isReachedAt(p client.Proxy) bool {
 	port, _ := parsePort(p.Port)
-	host := strings.ToLower(strings.TrimSuffix(p.Host, "."))
+	return !e.udp && e.isReachedBy(strings.ToLower(strings.TrimSuffix(p.Host, ".")), port)
+}
+
+// isReachedBy tells whether who connects to a host and a port certainly comes here.
+func (e endpoint) isReachedBy(host string, port uint16) bool {
 	ip, err := netip.ParseAddr(host)
 	local := host == "localhost" || err == nil && ip.Unmap().IsLoopback()
 	switch {
-	case port != e.port:
+	case port != e.port || e.socket != "":
 		return false
 	case e.everywhere():
 		return local
