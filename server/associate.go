@@ -83,11 +83,11 @@ func (x *exchange) prepare(ctx context.Context, a *association) (netip.AddrPort,
 		return netip.AddrPort{}, err
 	}
 	a.client = newPacketSocket(client)
-	sockets, err := listenTargets(ctx, x.server.outbound())
+	sockets, err := listenTargets(ctx, x.server.outbound(), [families]bool{true, true})
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
-	a.direct = &exit{sockets: sockets}
+	a.direct = &exit{sockets: sockets, usual: true}
 	if ctx.Err() != nil {
 		return netip.AddrPort{}, context.Cause(ctx)
 	}
@@ -140,14 +140,17 @@ func (x *exchange) listenClient(ctx context.Context) (net.PacketConn, error) {
 	return nil, fmt.Errorf("%w: every port from %d to %d is taken", NoPort, ports.First, ports.Last)
 }
 
-// listenTargets opens a socket for each family that this machine has.
-func listenTargets(ctx context.Context, o Outbound) (sockets [families]packetSocket, err error) {
+// listenTargets opens a socket for each family that is wanted and this machine has.
+func listenTargets(ctx context.Context, o Outbound, wanted [families]bool) (sockets [families]packetSocket, err error) {
 	out, ok := o.(PacketOutbound)
 	if !ok {
 		return sockets, fmt.Errorf("%w: no datagrams by this way out", Unsupported)
 	}
 	var errs [families]error
 	for f, network := range [families]string{v4: "udp4", v6: "udp6"} {
+		if !wanted[f] {
+			continue
+		}
 		c, err := out.ListenPacket(ctx, network, ":0")
 		if err == nil {
 			sockets[f], err = newPacketSocket(c), noBroadcast(c)

@@ -172,6 +172,7 @@ func (s *Server) listensOn(to netip.AddrPort) (this, all bool) {
 	for sv := range s.serving {
 		at := sv.address.Addr()
 		switch {
+		case sv.packets != nil: // other ports
 		case sv.ended.Load() || sv.address.Port() != to.Port():
 		case at == to.Addr(), sv.listener.Load().Advertise == to.Addr():
 			this = true

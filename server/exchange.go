@@ -211,11 +211,8 @@ func (x *exchange) await(ctx context.Context, limit time.Duration, endIsGone boo
 
 // decide asks the policy.
 func (x *exchange) decide(ctx context.Context) (Grant, error) {
-	if x.server.Policy == nil {
-		return Grant{}, fmt.Errorf("%w: the server has no policy", Denied)
-	}
 	judge := x.server.state.judge.Load()
-	grant, err := x.server.Policy.Decide(ctx, x.request)
+	grant, err := x.server.decide(ctx, x.request)
 	x.hear(&grant, err, judge)
 	if ctx.Err() != nil {
 		err = context.Cause(ctx) // it came too late, or the client left, or the grant is over already

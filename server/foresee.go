@@ -34,7 +34,7 @@ func Foresee(r *Request, g Grant) error {
 
 // aims returns an error for a target that nothing can be sent to.
 func aims(r *Request) error {
-	if r.Target.Port == 0 {
+	if r.Target.Port == 0 && r.Protocol != Mapped { // of which a unix socket has none
 		return fmt.Errorf("%w: port 0", BadRequest)
 	}
 	return nil

@@ -30,9 +30,9 @@ func mappingOf(targets ...netip.AddrPort) *Mapping {
 	return m
 }
 
-// mapper is a mapping for the suite, in which a client chooses its target: each
+// mapBench is a mapping for the suite, in which a client chooses its target: each
 // client has a listener of its own, which is opened once it has named the target.
-type mapper struct {
+type mapBench struct {
 	*rig
 	listener Listener
 	enter    func(plain proxytest.Stream) proxytest.Stream // what a client does first of all
@@ -41,18 +41,18 @@ type mapper struct {
 	fates map[netip.AddrPort]bool // by client: whether its target was reached; of those whose session is over
 }
 
-// startMapping starts a mapper for the inbound suite.
+// startMapping starts a mapBench for the inbound suite.
 func startMapping(l Listener, enter func(proxytest.Stream) proxytest.Stream) proxytest.Start {
 	return func(tb testing.TB, allow func(netip.AddrPort) bool) func() proxytest.Stream {
 		tb.Helper()
-		m := &mapper{listener: l, enter: enter, fates: map[netip.AddrPort]bool{}}
+		m := &mapBench{listener: l, enter: enter, fates: map[netip.AddrPort]bool{}}
 		m.rig = newRig(tb, &Server{Policy: allowing(allow)})
 		m.server.Recorder = m
-		return func() proxytest.Stream { return &mapClient{mapper: m} }
+		return func() proxytest.Stream { return &mapClient{mapBench: m} }
 	}
 }
 
-func (m *mapper) Closed(s *Session, reason error) {
+func (m *mapBench) Closed(s *Session, reason error) {
 	m.mu.Lock()
 	end := s.Client
 	if s.Through.IsValid() {
@@ -81,7 +81,7 @@ const opening = 6
 
 // mapClient is a client that connects when it has said which target it wants.
 type mapClient struct {
-	*mapper
+	*mapBench
 	proxytest.Stream
 	named  []byte
 	plain  proxytest.Stream

@@ -189,9 +189,10 @@ func listenTCP(tb testing.TB, address string) net.Listener {
 	return socket
 }
 
-func (r *rig) serve(socket net.Listener, l Listener) {
+func (r *rig) serve(socket net.Listener, l Listener) { r.serveDoor(r.server.Door(socket, l)) }
+
+func (r *rig) serveDoor(door *Door) {
 	ctx := context.WithoutCancel(r.Context()) // what ends it is Shutdown
-	door := r.server.Door(socket, l)
 	r.door = door
 	go func() { r.served <- door.Serve(ctx) }()
 	r.Cleanup(func() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"iter"
 	"log/slog"
 	"math/rand/v2"
@@ -124,11 +125,14 @@ type Limits struct {
 	BindsPerSource        int // the same for one source; 64
 	Associations          int // UDP associations; 1024, but no more than a quarter of Connections
 	AssociationsPerSource int // the same for one source; 64
+	Flows                 int // clients of one port mapping of datagrams; 4096, but no more than a quarter of Connections. One more ends who was silent for the longest time
+	FlowsPerSource        int // the same for one source; half of Flows
 }
 
 func (l Limits) withDefaults() Limits {
 	connections := orElse(l.Connections, connectionBudget())
 	handshakes := orElse(l.Handshakes, max(1, connections/2))
+	flows := orElse(l.Flows, min(4096, max(1, connections/4)))
 	return Limits{
 		Connections:           connections,
 		Handshakes:            handshakes,
@@ -137,6 +141,8 @@ func (l Limits) withDefaults() Limits {
 		BindsPerSource:        orElse(l.BindsPerSource, 64),
 		Associations:          orElse(l.Associations, min(1024, max(1, connections/4))),
 		AssociationsPerSource: orElse(l.AssociationsPerSource, 64),
+		Flows:                 flows,
+		FlowsPerSource:        orElse(l.FlowsPerSource, max(1, flows/2)),
 	}
 }
 
@@ -172,6 +178,7 @@ func (s *Server) Serve(ctx context.Context, socket net.Listener, l Listener) err
 type Door struct {
 	server   *Server
 	socket   net.Listener
+	packets  net.PacketConn           // of a door for datagrams, in the place of socket
 	listener atomic.Pointer[Listener] // for the next client
 }
 
@@ -191,21 +198,26 @@ func (d *Door) Change(l Listener) { d.listener.Store(&l) }
 
 // Serve does what [Server.Serve] does, once.
 func (d *Door) Serve(ctx context.Context) error {
-	s, socket := d.server, d.socket
-	defer socket.Close()
+	s := d.server
+	defer d.close()
 	sessions, cut := context.WithCancelCause(ctx)
 	handshakes, refuse := context.WithCancelCause(sessions)
-	sv := &serving{Door: d, address: addrPort(socket.Addr()), refuse: refuse, cut: cut}
+	sv := &serving{Door: d, address: d.address(), refuse: refuse, cut: cut}
 	if !s.register(sv) {
 		cut(ErrServerClosed)
 		return ErrServerClosed
 	}
-	stop := context.AfterFunc(ctx, func() { socket.Close() })
+	stop := context.AfterFunc(ctx, d.close)
 	defer stop()
 
-	err := s.acceptAll(handshakes, sv, func(c net.Conn, leave func()) {
-		s.serveConn(handshakes, sessions, c, sv, leave)
-	})
+	var err error
+	if d.packets != nil {
+		err = s.mapDatagrams(sessions, sv)
+	} else {
+		err = s.acceptAll(handshakes, sv, func(c net.Conn, leave func()) {
+			s.serveConn(handshakes, sessions, c, sv, leave)
+		})
+	}
 	sv.ended.Store(true)
 	go s.forget(sv)
 	switch {
@@ -215,6 +227,22 @@ func (d *Door) Serve(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 	return err
+}
+
+// close closes the socket.
+func (d *Door) close() {
+	if d.packets != nil {
+		_ = d.packets.Close() // nobody is left to tell
+		return
+	}
+	_ = d.socket.Close()
+}
+
+func (d *Door) address() netip.AddrPort {
+	if d.packets != nil {
+		return udpAddrPort(d.packets.LocalAddr())
+	}
+	return addrPort(d.socket.Addr())
 }
 
 // SetTimeouts changes Timeouts. The new ones hold for every wait that begins
@@ -312,7 +340,7 @@ func (s *Server) stopAccepting() []*serving {
 	s.closed = true
 	var all []*serving
 	for sv := range s.serving {
-		sv.socket.Close()
+		sv.close()
 		sv.refuse(Shutdown)
 		all = append(all, sv)
 	}
@@ -334,6 +362,14 @@ func (s *Server) launch(sv *serving, f func(leave func())) bool {
 		sv.conns.Done()
 	})
 	return true
+}
+
+// decide asks the policy, if there is one.
+func (s *Server) decide(ctx context.Context, r *Request) (Grant, error) {
+	if s.Policy == nil {
+		return Grant{}, fmt.Errorf("%w: the server has no policy", Denied)
+	}
+	return s.Policy.Decide(ctx, r)
 }
 
 func (s *Server) logger() *slog.Logger {

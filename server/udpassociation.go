@@ -150,18 +150,22 @@ func (a *association) read(ctx context.Context, s packetSocket, handle func(cont
 	})
 }
 
-// pump hands batches of datagrams on until the socket fails or is closed.
 func (a *association) pump(ctx context.Context, s packetSocket, handle func(context.Context, *batch, int)) error {
+	return pump(&a.server.state.batches, s, func(b *batch, n int) { handle(ctx, b, n) })
+}
+
+// pump hands batches of datagrams on until the socket fails or is closed.
+func pump(pool *batches, s packetSocket, handle func(*batch, int)) error {
 	for {
 		if err := s.wait(); err != nil {
 			return err
 		}
-		b := a.server.state.batches.take(s)
+		b := pool.take(s)
 		n, err := s.read(b.in)
 		if n > 0 {
-			handle(ctx, b, n)
+			handle(b, n)
 		}
-		a.server.state.batches.giveBack(b)
+		pool.giveBack(b)
 		if err != nil && !passes(err) {
 			return err
 		}
@@ -290,10 +294,10 @@ func (a *association) judge(life context.Context, d *destination) (at netip.Addr
 	defer cancel()
 	request := a.request
 	request.Target = d.target
-	grant, err := a.server.Policy.Decide(ctx, &request)
+	grant, err := a.server.decide(ctx, &request)
 	d.grant = grant
 	if err == nil && d.target.Port != 0 {
-		by, err = a.exit(life, ctx, grant.Way)
+		by, err = a.exit(life, ctx, grant)
 	}
 	switch {
 	case err != nil && ctx.Err() != nil:
@@ -344,7 +348,7 @@ func (a *association) choose(ctx context.Context, granted []netip.Addr, d *desti
 		return netip.AddrPort{}, err
 	case d.exit == by && slices.Contains(hosts, d.at):
 		return d.at, nil
-	case len(hosts) == 1 || by != a.direct || a.server.Outbound != nil: // whose ways are not known here
+	case len(hosts) == 1 || !by.usual || a.server.Outbound != nil: // whose ways are not known here
 		return hosts[0], nil
 	}
 	first := slices.IndexFunc(hosts, func(h netip.AddrPort) bool {

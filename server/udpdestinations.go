@@ -50,6 +50,7 @@ type peer struct {
 // destinations is what one association knows of where its client sends to. The
 // zero value is empty. It is not safe for concurrent use.
 type destinations struct {
+	bare     bool // what comes back to the client has no header
 	byTarget map[socks.Addr]*destination
 	peers    map[source]*peer
 	order    list.List // the most recently used first
@@ -128,7 +129,10 @@ func (ds *destinations) move(d *destination, at netip.AddrPort, by *exit) {
 	d.to = net.UDPAddrFromAddrPort(at)
 	p := ds.peers[source{by, at}]
 	if p == nil {
-		p = &peer{header: socks.Datagram5{Host: socks.NewHost5(at)}.Append(nil)}
+		p = &peer{}
+		if !ds.bare {
+			p.header = socks.Datagram5{Host: socks.NewHost5(at)}.Append(nil)
+		}
 		ds.peers[source{by, at}] = p
 	}
 	p.destinations++

@@ -12,6 +12,7 @@ type exit struct {
 	sockets [families]packetSocket // nil: the family is not to be had
 	proxy   string                 // of an upstream: which proxy
 	through bool                   // an upstream: one socket stands for both families
+	usual   bool                   // by the Server's own Outbound
 	gone    bool                   // it has failed; guarded by the association's mu
 }
 
@@ -34,14 +35,15 @@ func (e *exit) close() {
 
 // exit returns what leads out by a way, and opens it where it is the first time
 // that it is needed. It stays until the association ends (life), or it fails.
-func (a *association) exit(life, ctx context.Context, way *Way) (*exit, error) {
-	if way == nil {
+func (a *association) exit(life, ctx context.Context, grant Grant) (*exit, error) {
+	way := grant.Way
+	if way == nil && a.direct != nil {
 		return a.direct, nil
 	}
 	if e := a.opened(way); e != nil {
 		return e, nil
 	}
-	e, err := a.openExit(ctx, way)
+	e, err := a.openExit(ctx, way, a.wanted(grant))
 	if err != nil {
 		return nil, err
 	}
@@ -54,10 +56,22 @@ func (a *association) opened(way *Way) *exit {
 	return a.exits[way]
 }
 
-func (a *association) openExit(ctx context.Context, way *Way) (*exit, error) {
-	if way.Upstream == nil {
-		sockets, err := listenTargets(ctx, a.server.outboundOf(way))
-		e := &exit{sockets: sockets}
+// wanted says of which families sockets are needed: of both where other
+// destinations may follow.
+func (a *association) wanted(grant Grant) (of [families]bool) {
+	if !a.known.bare {
+		return [families]bool{true, true}
+	}
+	for _, host := range grant.Addrs {
+		of[family(host.Unmap())] = true
+	}
+	return of
+}
+
+func (a *association) openExit(ctx context.Context, way *Way, wanted [families]bool) (*exit, error) {
+	if way.upstream() == nil {
+		sockets, err := listenTargets(ctx, a.server.outboundOf(way), wanted)
+		e := &exit{sockets: sockets, usual: way == nil}
 		if err != nil {
 			e.close()
 		}

@@ -62,7 +62,7 @@ func newExplain() *cobra.Command {
 	flags.StringVar(&f.proof, "proof", "", "the `PROOF` that it gives: claimed, ident, password or certificate; default: as the protocol has it")
 	flags.StringVar(&f.to, "to", "", "the `TARGET`: HOST:PORT")
 	flags.StringVar(&f.command, "command", "connect", "the `COMMAND`: connect, bind or udp")
-	flags.StringVar(&f.protocol, "protocol", "", "the `PROTOCOL`: socks4, socks4a, socks5 or http; default: socks5, of a claimed user socks4a")
+	flags.StringVar(&f.protocol, "protocol", "", "the `PROTOCOL`: socks4, socks4a, socks5, http or map; default: what the listener is for, socks5, of a claimed user socks4a")
 	flags.StringVar(&f.listener, "listener", "", "the `NAME` of the listener; default: the only one")
 	flags.StringVar(&f.at, "at", "", "at what `TIME`: 2006-01-02T15:04:05Z, \"2006-01-02 15:04\" here, or 15:04 today; default: now")
 	flags.StringVar(&f.log, "log", "", "judge the sessions in this log `FILE` of ours instead; \"-\": standard input")
@@ -111,7 +111,7 @@ func (f *explainFlags) question() (daemon.Question, error) {
 	if ask.Proof, err = oneOf("proof", server.Proof(f.proof), server.Claimed, server.Ident, server.Password, server.Certificate); err != nil {
 		return ask, err
 	}
-	if ask.Protocol, err = oneOf("protocol", server.Protocol(f.protocol), server.SOCKS4, server.SOCKS4a, server.SOCKS5, server.HTTP); err != nil {
+	if ask.Protocol, err = oneOf("protocol", server.Protocol(f.protocol), server.SOCKS4, server.SOCKS4a, server.SOCKS5, server.HTTP, server.Mapped); err != nil {
 		return ask, err
 	}
 	commands := []socks.Command{socks.Connect, socks.Bind, socks.Associate}

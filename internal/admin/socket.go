@@ -37,7 +37,7 @@ func Listen(ctx context.Context, path string, makeFolder bool) (net.Listener, er
 			return nil, err
 		}
 	}
-	if err := clearTheWay(ctx, path); err != nil {
+	if err := Vacate(ctx, path); err != nil {
 		return nil, err
 	}
 	l, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
@@ -52,7 +52,7 @@ func Listen(ctx context.Context, path string, makeFolder bool) (net.Listener, er
 }
 
 // clearTheWay removes a socket behind which nobody is.
-func clearTheWay(ctx context.Context, path string) error {
+func Vacate(ctx context.Context, path string) error {
 	info, err := os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

@@ -24,11 +24,12 @@ import (
 // name servers, and what is known of upstreams.
 func buildRules(s *config.Settings, before *inForce, table *limits.Table, log *slog.Logger) (*rules, error) {
 	var known waysOut
+	var mapped mappings
 	if before != nil {
-		known = before.rules.ways
+		known, mapped = before.rules.ways, before.rules.maps
 	}
 	r := &rules{limits: table}
-	var ofWays, ofLists error
+	var ofWays, ofLists, ofMaps error
 	r.ways, ofWays = buildWays(s, known, log)
 	if before != nil && reflect.DeepEqual(before.settings.Resolver, s.Resolver) {
 		r.resolver = before.rules.resolver
@@ -36,8 +37,9 @@ func buildRules(s *config.Settings, before *inForce, table *limits.Table, log *s
 		r.resolver = buildResolver(s.Resolver)
 	}
 	r.lists, ofLists = buildLists(s, log)
+	r.maps, ofMaps = buildMappings(s, mapped, r.resolver, log)
 	ofUsers := r.openUsers(s, before, log)
-	if err := joinFaults(ofWays, ofLists, ofUsers); err != nil {
+	if err := joinFaults(ofWays, ofLists, ofMaps, ofUsers); err != nil {
 		return nil, err
 	}
 	r.policy = buildPolicy(s, r, access.Options{Resolver: r.resolver})

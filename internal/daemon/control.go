@@ -47,7 +47,7 @@ func (d *Daemon) Status() admin.Status {
 	s := admin.Status{Version: d.source.Version, Started: d.started, Sessions: len(d.server.Sessions()), Reload: d.last}
 	for _, one := range d.inForce.doors {
 		s.Listeners = append(s.Listeners, admin.Listener{
-			Name: one.listener.Name, Address: one.socket.Addr().String(), Protocols: protocolNames(one.listener),
+			Name: one.listener.Name, Address: one.address(), Protocols: protocolNames(one.listener),
 		})
 	}
 	return s

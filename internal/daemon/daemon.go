@@ -82,7 +82,7 @@ func (d *Daemon) open(ctx context.Context, s *config.Settings) error {
 		Log:           d.log,
 		Timeouts:      buildTimeouts(s.Timeouts),
 	}
-	doors, err := openDoors(ctx, d.server, s.Listeners, nil, d.log)
+	doors, err := openDoors(ctx, d.server, s.Listeners, r.maps, nil, d.log)
 	if err != nil {
 		return err
 	}
@@ -120,16 +120,39 @@ func (d *Daemon) Greet(w io.Writer, version string) {
 	d.mu.Unlock()
 	var b strings.Builder
 	for _, door := range doors {
-		fmt.Fprintf(&b, "sallyport %s: listening on %s (%s)\n", version, door.socket.Addr(), strings.Join(protocolNames(door.listener), ", "))
+		fmt.Fprintf(&b, "sallyport %s: listening on %s (%s)\n", version, door.address(), strings.Join(protocolNames(door.listener), ", "))
 	}
-	first := doors[0].socket.Addr().String()
-	if host, port, err := net.SplitHostPort(first); err == nil && net.ParseIP(host).IsUnspecified() {
-		first = net.JoinHostPort("localhost", port)
+	if i := slices.IndexFunc(doors, func(d *door) bool { return d.listener.Mapping == nil }); i >= 0 {
+		doors[i].tryIt(&b)
 	}
-	fmt.Fprintf(&b, "try it: curl --proxy %s://%s http://example.com/\n", scheme(doors[0].listener), first)
 	if _, err := io.WriteString(w, b.String()); err != nil {
 		d.log.Warn("cannot say where it listens", "error", err)
 	}
+}
+
+// address is where a door listens, for people.
+func (d *door) address() string {
+	at := d.socket.Addr()
+	switch at.Network() {
+	case "udp":
+		return "udp/" + at.String()
+	case "unix":
+		return "unix:" + at.String()
+	}
+	return at.String()
+}
+
+// tryIt tells of a way to use a door.
+func (d *door) tryIt(b *strings.Builder) {
+	at := d.socket.Addr().String()
+	host, port, err := net.SplitHostPort(at)
+	if err != nil {
+		return // curl has no URL for a unix socket
+	}
+	if net.ParseIP(host).IsUnspecified() {
+		at = net.JoinHostPort("localhost", port)
+	}
+	fmt.Fprintf(b, "try it: curl --proxy %s://%s http://example.com/\n", scheme(d.listener), at)
 }
 
 // scheme is the one of a proxy's URL by which curl gets through the listener.

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
-	"net/netip"
 	"slices"
 
 	"github.com/sallyport/sallyport/internal/config"
@@ -16,19 +14,20 @@ import (
 type door struct {
 	settings config.Listener
 	listener server.Listener
-	socket   net.Listener
+	socket   socket
+	index    int          // of the interface that it is bound to; 0: it is bound to none
 	place    *server.Door // the server's side of it
 }
 
 // openDoors returns the doors that the settings want, in their order. Of those
 // that are open it takes each with the same address; its options may be others.
 // On an error nothing that it opened stays open.
-func openDoors(ctx context.Context, s *server.Server, wanted []config.Listener, open []*door, log *slog.Logger) ([]*door, error) {
+func openDoors(ctx context.Context, s *server.Server, wanted []config.Listener, maps mappings, open []*door, log *slog.Logger) ([]*door, error) {
 	var doors, opened []*door
 	var faults []error
 	kept := keptDoors(wanted, open)
 	for i, l := range wanted {
-		d, err := kept[i].changed(ctx, s, l, log)
+		d, err := kept[i].changed(ctx, s, l, maps[l.Listen].Mapping, log)
 		switch {
 		case err != nil:
 			faults = append(faults, err)
@@ -51,7 +50,7 @@ func keptDoors(wanted []config.Listener, open []*door) []*door {
 	for _, byName := range []bool{true, false} {
 		for i, l := range wanted {
 			at := slices.IndexFunc(free, func(d *door) bool {
-				return d.settings.Listen == l.Listen && (!byName || d.settings.Name == l.Name)
+				return d.settings.Listen == l.Listen && d.index == indexOf(l.Listen) && (!byName || d.settings.Name == l.Name)
 			})
 			if kept[i] == nil && at >= 0 {
 				kept[i] = free[at]
@@ -64,26 +63,27 @@ func keptDoors(wanted []config.Listener, open []*door) []*door {
 
 // changed returns the door as l wants it, on the same socket; of a nil door on a
 // new one. TLS terms that are the same stay, with the tickets that they gave out.
-func (d *door) changed(ctx context.Context, s *server.Server, l config.Listener, log *slog.Logger) (*door, error) {
+func (d *door) changed(ctx context.Context, s *server.Server, l config.Listener, m *server.Mapping, log *slog.Logger) (*door, error) {
 	next := &door{settings: l}
 	var err error
 	if next.listener, err = buildListener(l, log); err != nil {
 		return nil, fmt.Errorf("the listener %q: %w", l.Name, err)
 	}
+	next.listener.Mapping = m
 	if d != nil {
-		next.socket, next.place = d.socket, d.place
+		next.socket, next.index, next.place = d.socket, d.index, d.place
 		if d.settings.TLS == l.TLS {
 			next.listener.TLS = d.listener.TLS
 		}
 		return next, nil
 	}
-	lc := listenConfig()
-	next.socket, err = lc.Listen(ctx, networkOf(l.Listen), l.Listen)
+	next.index = indexOf(l.Listen)
+	next.socket, err = openSocket(ctx, l.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("the listener %q cannot open its address: %w", l.Name, err)
 	}
-	next.place = s.Door(next.socket, next.listener)
-	return next, nil
+	next.place, err = serverDoor(s, next.socket, next.listener)
+	return next, err
 }
 
 func closeDoors(doors []*door) {
@@ -98,17 +98,8 @@ func newDoors(doors, others []*door) []*door {
 }
 
 // has reports whether one of the doors has the socket.
-func has(doors []*door, socket net.Listener) bool {
-	return slices.ContainsFunc(doors, func(d *door) bool { return d.socket == socket })
-}
-
-// networkOf keeps a listener that is written as an IPv4 address to IPv4: for
-// Go, 0.0.0.0 would mean every IPv6 address too.
-func networkOf(listen string) string {
-	if at, err := netip.ParseAddrPort(listen); err == nil && at.Addr().Is4() {
-		return "tcp4"
-	}
-	return "tcp"
+func has(doors []*door, at socket) bool {
+	return slices.ContainsFunc(doors, func(d *door) bool { return d.socket == at })
 }
 
 // protocolNames are what a listener speaks.

@@ -85,6 +85,9 @@ func Explain(ctx context.Context, src Source, ask Question) (*Explanation, error
 	if err != nil {
 		return nil, err
 	}
+	if l.Map != nil && ask.Protocol == "" {
+		ask.Protocol = server.Mapped
+	}
 	if err := ask.complete(); err != nil {
 		return nil, err
 	}
@@ -143,8 +146,11 @@ func (ask *Question) complete() error {
 	four := isSOCKS4(ask.Protocol)
 	if ask.User != "" && ask.Proof == server.NoProof {
 		ask.Proof = server.Password
-		if four {
+		switch {
+		case four:
 			ask.Proof = server.Claimed
+		case ask.Protocol == server.Mapped:
+			ask.Proof = server.Certificate
 		}
 	}
 	switch {
@@ -152,12 +158,16 @@ func (ask *Question) complete() error {
 		return badQuestion("the proof %s is of a name: say with --user whose", ask.Proof)
 	case ask.Proof == server.Claimed && !four:
 		return badQuestion("a bare claim is possible in SOCKS 4 only: %s has passwords", ask.Protocol)
+	case ask.Proof == server.Password && ask.Protocol == server.Mapped:
+		return badQuestion("the clients of a port mapping show no password")
 	case ask.Proof == server.Password && four:
 		return badQuestion("%s has no passwords: a userid is claimed, and identd may confirm it", ask.Protocol)
 	case ask.Protocol == server.SOCKS4 && !ask.Target.IP.Is4():
 		return badQuestion("socks4 has IPv4 addresses only: its clients look names up themselves; socks4a has names")
-	case ask.Command == socks.Associate && ask.Protocol != server.SOCKS5:
+	case ask.Command == socks.Associate && ask.Protocol != server.SOCKS5 && ask.Protocol != server.Mapped:
 		return badQuestion("%s has no UDP: socks5 has", ask.Protocol)
+	case ask.Command == socks.Bind && ask.Protocol == server.Mapped:
+		return badQuestion("a port mapping has no BIND: SOCKS has")
 	case ask.Command == socks.Bind && ask.Protocol == server.HTTP:
 		return badQuestion("http has no BIND: SOCKS has")
 	}

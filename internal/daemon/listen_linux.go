@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"errors"
+	"fmt"
 	"net"
 	"syscall"
 
@@ -12,19 +14,37 @@ import (
 // be set on each: that a client is asked, after 15 s of silence, whether it is
 // still there. Multipath TCP, which Go would try, costs every connection
 // something, and the clients of proxies do not speak it.
-func listenConfig() net.ListenConfig {
-	lc := net.ListenConfig{
-		KeepAlive: -1,
-		Control: func(_, _ string, c syscall.RawConn) (err error) {
-			control := c.Control(func(fd uintptr) { err = keepAlive(int(fd)) })
-			if err == nil {
-				err = control
-			}
-			return err
-		},
-	}
+//
+// With a device, the socket takes what comes in by that interface, whatever its
+// addresses are and will be.
+func listenConfig(device string) net.ListenConfig {
+	lc := net.ListenConfig{KeepAlive: -1, Control: control(func(fd int) error {
+		return errors.Join(keepAlive(fd), bindTo(fd, device))
+	})}
 	lc.SetMultipathTCP(false)
 	return lc
+}
+
+// packetConfig is listenConfig for datagrams.
+func packetConfig(device string) net.ListenConfig {
+	return net.ListenConfig{Control: control(func(fd int) error { return bindTo(fd, device) })}
+}
+
+func control(set func(fd int) error) func(_, _ string, c syscall.RawConn) error {
+	return func(_, _ string, c syscall.RawConn) (err error) {
+		control := c.Control(func(fd uintptr) { err = set(int(fd)) })
+		return errors.Join(err, control)
+	}
+}
+
+func bindTo(fd int, device string) error {
+	if device == "" {
+		return nil
+	}
+	if err := unix.BindToDevice(fd, device); err != nil {
+		return fmt.Errorf("binding to the interface %s: %w", device, err)
+	}
+	return nil
 }
 
 // keepAlive sets what Go sets on its connections by default.

@@ -10,7 +10,7 @@ import (
 // TestAcceptedConnectionsInherit: what is set on a listening socket holds for the
 // connections that it accepts.
 func TestAcceptedConnectionsInherit(t *testing.T) {
-	lc := listenConfig()
+	lc := listenConfig("")
 	socket, err := lc.Listen(t.Context(), "tcp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -2,7 +2,23 @@
 
 package daemon
 
-import "net"
+import (
+	"fmt"
+	"net"
+	"runtime"
+	"syscall"
+)
 
-// listenConfig is how listening sockets are opened.
-func listenConfig() net.ListenConfig { return net.ListenConfig{} }
+// listenConfig is how listening sockets are opened. Only Linux can bind them to an
+// interface.
+func listenConfig(device string) net.ListenConfig {
+	if device == "" {
+		return net.ListenConfig{}
+	}
+	return net.ListenConfig{Control: func(string, string, syscall.RawConn) error {
+		return fmt.Errorf("%s cannot listen on the interface %s: write its address", runtime.GOOS, device)
+	}}
+}
+
+// packetConfig is listenConfig for datagrams.
+func packetConfig(device string) net.ListenConfig { return listenConfig(device) }

@@ -98,6 +98,9 @@ func appendRequest(line []slog.Attr, s *server.Session) []slog.Attr {
 		}
 		line = append(line, slog.Int64("dropped", s.Dropped()))
 	}
+	if s.Socket != "" {
+		line = append(line, slog.String("socket", s.Socket))
+	}
 	if s.Via != "" {
 		line = append(line, slog.String("via", s.Via))
 	}

@@ -81,10 +81,11 @@ type outcome struct {
 func (r *rehearsal) ask(ctx context.Context, l config.Listener, q server.Request) outcome {
 	var o outcome
 	refusal := r.admit(l, &q, &o)
-	if q.Command == socks.Connect && q.Target.Port == 0 && refusal == nil {
+	mapped := q.Protocol == server.Mapped // what it leads to may be a unix socket
+	if q.Command == socks.Connect && q.Target.Port == 0 && refusal == nil && !mapped {
 		refusal = server.Foresee(&q, server.Grant{}) // the rules are not asked
 	}
-	if q.Command == socks.Associate && refusal == nil {
+	if q.Command == socks.Associate && refusal == nil && !mapped {
 		before := q
 		before.Target = socks.Addr{} // of a destination nothing is known yet
 		_, refusal = r.rules.policy.MayAssociate(ctx, &before)
@@ -109,6 +110,9 @@ func (r *rehearsal) admit(l config.Listener, q *server.Request, o *outcome) erro
 	shown := q.Identity
 	if shown.Proof == server.Certificate && l.TLS.ClientCA == "" {
 		o.unread, q.Identity = shown.Proof, server.Identity{}
+	}
+	if q.Protocol == server.Mapped {
+		return nil // nobody is asked for a login
 	}
 	if isSOCKS4(q.Protocol) {
 		if len(shown.Name) > l.UserIDMax && shown.Proof == server.Claimed {

@@ -68,7 +68,7 @@ func (d *Daemon) prepare(ctx context.Context) (*inForce, error) {
 	if err != nil {
 		return nil, err
 	}
-	doors, err := openDoors(ctx, d.server, s.Listeners, d.inForce.doors, d.log)
+	doors, err := openDoors(ctx, d.server, s.Listeners, r.maps, d.inForce.doors, d.log)
 	if err != nil {
 		return nil, err
 	}

@@ -19,6 +19,7 @@ type rules struct {
 	passwords *access.Passwords // nil: there are no users
 	file      *access.UsersFile // what passwords reads; nil likewise
 	ways      waysOut
+	maps      mappings
 	lists     lists
 	resolver  access.Resolver // the policy's
 	limits    *limits.Table   // nil: nobody counts towards any, as nothing is served

@@ -68,6 +68,7 @@ func (d *Daemon) newRunning(serve context.Context) *running {
 			run.all.Go(func() { set.Watch(ctx, d.review) })
 		}
 		run.all.Go(func() { r.ways.watch(ctx) })
+		run.all.Go(func() { r.maps.watch(ctx) })
 		return cancel
 	}
 	return run
