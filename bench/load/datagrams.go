@@ -24,11 +24,20 @@ const (
 // Datagrams sends datagrams to the target and back, in each of associations for the time d. The unit is a datagram that
 // the proxy has passed on: two of them are there and back. What does not come back is not counted.
 func Datagrams(ctx context.Context, p *Proxy, t *Target, associations int, d time.Duration) (Cost, error) {
-	to, err := t.echoDatagrams(ctx)
+	mapped := p.Protocol == Fixed && p.Process != nil
+	at := netip.AddrPortFrom(t.Address().Addr(), 0)
+	if mapped {
+		at = t.Address() // where its connections go
+	}
+	to, err := t.echoDatagrams(ctx, at)
 	if err != nil {
 		return Cost{}, err
 	}
 	defer to.Close()
+	target := udpAddress(to)
+	if mapped {
+		target = p.Address
+	}
 	var all []*association
 	defer func() {
 		for _, a := range all {
@@ -36,7 +45,7 @@ func Datagrams(ctx context.Context, p *Proxy, t *Target, associations int, d tim
 		}
 	}()
 	for range associations {
-		a, err := p.associate(ctx, udpAddress(to))
+		a, err := p.associate(ctx, target)
 		if err != nil {
 			return Cost{}, err
 		}
@@ -70,9 +79,9 @@ func Datagrams(ctx context.Context, p *Proxy, t *Target, associations int, d tim
 func udpAddress(c *net.UDPConn) netip.AddrPort { return c.LocalAddr().(*net.UDPAddr).AddrPort() }
 
 // echoDatagrams sends back what comes to the socket that it returns, until that is closed.
-func (t *Target) echoDatagrams(ctx context.Context) (*net.UDPConn, error) {
+func (t *Target) echoDatagrams(ctx context.Context, at netip.AddrPort) (*net.UDPConn, error) {
 	var lc net.ListenConfig
-	c, err := lc.ListenPacket(ctx, "udp4", "127.0.0.1:0")
+	c, err := lc.ListenPacket(ctx, "udp4", at.String())
 	if err != nil {
 		return nil, err
 	}

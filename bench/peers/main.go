@@ -36,6 +36,7 @@ type options struct {
 	user   string
 	hog    bool
 	lists  int
+	maps   bool
 	soak   time.Duration
 	race   bool
 }
@@ -54,6 +55,7 @@ func main() {
 	flag.StringVar(&o.also, "also", "", "further builds of this proxy, `NAME=BINARY,...`")
 	flag.StringVar(&o.user, "user", "", "the proxies run as this `USER`; those that cannot are left out")
 	flag.BoolVar(&o.hog, "hog", false, "that user's pipe budget is used up")
+	flag.BoolVar(&o.maps, "maps", false, "other rows: port mappings, by those that have them")
 	flag.IntVar(&o.lists, "lists", 0, "other rows: deciding, with so many networks and as many host names that are denied; by proxies that can")
 	flag.DurationVar(&o.soak, "soak", 0, "no rows, but relays of every shape on this proxy for so long; whatever goes wrong ends it")
 	flag.BoolVar(&o.race, "race", false, "the soak's proxy is built with the race detector")
@@ -173,6 +175,9 @@ const crowd = 1500
 func allRows(o options) (rows []row) {
 	if o.lists > 0 {
 		return listRows(o)
+	}
+	if o.maps {
+		return mapRows(o)
 	}
 	for _, way := range []load.Direction{load.Down, load.Up, load.Both} {
 		for _, streams := range []int{1, 8, 64} {

@@ -101,6 +101,9 @@ func (y *yard) start(ctx context.Context, o options, target netip.AddrPort, prog
 	if o.lists > 0 {
 		list = deciders(o.lists)
 	}
+	if o.maps {
+		list = mappers()
+	}
 	for build := range strings.SplitSeq(o.also, ",") {
 		if name, binary, ok := strings.Cut(build, "="); ok {
 			list = append(slices.Clone(list), ourBuild(name, binary))

@@ -1,0 +1,84 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+
+	"github.com/sallyport/sallyport/bench/load"
+)
+
+// fixed is what those speak that lead to one target.
+var fixed = []load.Protocol{load.Fixed}
+
+// mappers are those that map a port to another, of TCP and, where they can, of UDP.
+func mappers() []contender {
+	return []contender{
+		{name: "sallyport", protocols: fixed, ours: true, anybody: true, datagrams: true, command: sallyportMapping},
+		{name: "haproxy", protocols: fixed, anybody: true, command: haproxy},
+		{name: "forward", protocols: fixed, ours: true, anybody: true, command: forward},
+		{name: "socat", protocols: fixed, anybody: true, datagrams: true, command: socat},
+	}
+}
+
+func sallyportMapping(ctx context.Context, y *yard, at, target netip.AddrPort) ([]string, error) {
+	args, err := sallyport(ctx, y, at, target)
+	if err != nil {
+		return nil, err
+	}
+	conf, err := y.file("mapping.yaml", fmt.Sprintf(`
+listeners:
+  - {name: tcp, listen: "%[1]s", map: "%[2]s"}
+  - {name: udp, listen: "udp/%[1]s", map: "%[2]s"}
+rules: {allow: the mapping, from: loopback, to: loopback}
+ledger: off
+`, at, target))
+	if err == nil {
+		err = os.Chmod(conf, 0o644)
+	}
+	return []string{args[0], "serve", "--config", conf, "--admin", "off"}, err
+}
+
+// socat has a process for each client.
+func socat(_ context.Context, _ *yard, at, target netip.AddrPort) ([]string, error) {
+	const script = `socat UDP4-LISTEN:"$1",bind=127.0.0.1,fork,reuseaddr UDP4:"$2" &
+exec socat TCP4-LISTEN:"$1",bind=127.0.0.1,fork,reuseaddr,backlog=1024 TCP4:"$2"`
+	return []string{"bash", "-c", script, "socat", port(at), target.String()}, nil
+}
+
+// mapRows are the rows of mappings.
+func mapRows(o options) (rows []row) {
+	for _, way := range []load.Direction{load.Down, load.Up} {
+		for _, streams := range []int{1, 8} {
+			rows = append(rows, row{
+				name: fmt.Sprintf("map: bulk %s, %d streams", way, streams), unit: "s/GiB", scale: 1,
+				work: func(ctx context.Context, p *load.Proxy, t *load.Target) (load.Cost, error) {
+					return load.Bulk(ctx, p, t, way, streams, o.turn)
+				},
+			})
+		}
+	}
+	rows = append(rows, row{
+		name: "map: sessions, 16 workers", unit: "µs", scale: 1e6,
+		work: func(ctx context.Context, p *load.Proxy, t *load.Target) (load.Cost, error) {
+			return load.Sessions(ctx, p, t, 16, o.turn)
+		},
+	}, row{
+		name: "map: pingpong, 64 relays", unit: "µs", scale: 1e6,
+		work: func(ctx context.Context, p *load.Proxy, t *load.Target) (load.Cost, error) {
+			return load.PingPong(ctx, p, t, 64, o.turn)
+		},
+	})
+	for _, clients := range []int{1, 64} {
+		rows = append(rows, row{
+			name: fmt.Sprintf("map: udp, %d clients", clients), unit: "µs", scale: 1e6, datagrams: true,
+			work: func(ctx context.Context, p *load.Proxy, t *load.Target) (load.Cost, error) {
+				return load.Datagrams(ctx, p, t, clients, o.turn)
+			},
+		})
+	}
+	return rows
+}
