@@ -102,7 +102,7 @@ func (r *route) close() {
 func (x *exchange) reach(ctx context.Context, judge verdict) (net.Conn, error) {
 	ctx, end := x.await(ctx, x.server.timeouts().Connect, false)
 	defer end()
-	if m := x.listener.Mapping; m != nil {
+	if m := x.listener.Mapping; m != nil && !m.isPlain() {
 		return x.reachMapped(ctx, m)
 	}
 	to, err := judge(ctx)

@@ -14,7 +14,7 @@ import (
 // dialTCP is d.DialContext for an IP address, without the wait where there is
 // nothing to wait for.
 func dialTCP(ctx context.Context, d net.Dialer, network, address string) (net.Conn, error) {
-	if d.LocalAddr == nil { // which would be bound only after Control
+	if d.LocalAddr == nil && d.Control == nil { // the address would be bound only after Control
 		d.ControlContext = connectAtOnce
 	}
 	return d.DialContext(ctx, network, address)

@@ -61,6 +61,12 @@ func (t *MapTarget) asked() socks.Addr {
 // hereIP is what a unix socket counts as, at either end: this machine.
 var hereIP = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 
+// isPlain reports whether what the mapping asks for is a CONNECT like any other.
+func (m *Mapping) isPlain() bool {
+	t := &m.Targets[0]
+	return len(m.Targets) == 1 && t.Socket == "" && t.TLS == nil && m.ProxyVersion == 0 && m.Balance == nil
+}
+
 // order returns which targets to try, one after the other.
 func (m *Mapping) order(client netip.Addr) []int {
 	if m.Balance != nil {

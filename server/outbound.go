@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"syscall"
 
 	"github.com/sallyport/sallyport/socks"
 )
@@ -69,53 +70,81 @@ func (s *Server) outboundOf(w *Way) Outbound {
 // From returns an Outbound whose sockets all have the address ip, which must be
 // one of this machine's. Targets of the other family are out of its reach: the
 // error says so and wraps [Unreachable].
-func From(ip netip.Addr) PacketOutbound { return ownAddress{ip.Unmap()} }
+func From(ip netip.Addr) PacketOutbound { return Leaving{Address: ip.Unmap()} }
 
-// ownAddress is the Outbound of one address.
-type ownAddress struct{ ip netip.Addr }
+// Leaving is an Outbound that says how its sockets leave this machine. Device and
+// Mark are for Linux, where they need CAP_NET_RAW and CAP_NET_ADMIN; elsewhere, or
+// where they may not be set, no socket can be opened.
+type Leaving struct {
+	Address netip.Addr // which the sockets have, as with [From]; zero: any
+	Device  string     // the interface that they leave by (SO_BINDTODEVICE); empty: any
+	Mark    uint32     // of their packets, for routing and firewalls (SO_MARK); 0: none
+}
 
-func (o ownAddress) DialContext(ctx context.Context, network, to string) (net.Conn, error) {
+// DialContext implements [Outbound].
+func (l Leaving) DialContext(ctx context.Context, network, to string) (net.Conn, error) {
 	target, err := netip.ParseAddrPort(to)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", Unreachable, err)
 	}
-	if err := o.reaches(target.Addr().Is4()); err != nil {
+	if err := l.reaches(target.Addr().Is4()); err != nil {
 		return nil, err
 	}
-	d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(o.ip, 0))}
-	return dialTCP(ctx, d, network, to)
+	return dialTCP(ctx, *l.Dialer(), network, to)
 }
 
-func (o ownAddress) Listen(ctx context.Context, network, to string) (net.Listener, error) {
-	at, err := o.local(network == "tcp4", to)
+// Dialer returns a Dialer for TCP that leaves in the same way, and looks names up.
+func (l Leaving) Dialer() *net.Dialer {
+	d := &net.Dialer{Control: l.control()}
+	if l.Address.IsValid() {
+		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(l.Address, 0))
+	}
+	return d
+}
+
+// Listen implements [Outbound].
+func (l Leaving) Listen(ctx context.Context, network, to string) (net.Listener, error) {
+	at, err := l.local(network == "tcp4", to)
 	if err != nil {
 		return nil, err
 	}
-	return (&net.ListenConfig{}).Listen(ctx, network, at)
+	return (&net.ListenConfig{Control: l.control()}).Listen(ctx, network, at)
 }
 
-func (o ownAddress) ListenPacket(ctx context.Context, network, to string) (net.PacketConn, error) {
-	at, err := o.local(network == "udp4", to)
+// ListenPacket implements [PacketOutbound].
+func (l Leaving) ListenPacket(ctx context.Context, network, to string) (net.PacketConn, error) {
+	at, err := l.local(network == "udp4", to)
 	if err != nil {
 		return nil, err
 	}
-	return (&net.ListenConfig{}).ListenPacket(ctx, network, at)
+	return (&net.ListenConfig{Control: l.control()}).ListenPacket(ctx, network, at)
+}
+
+// control sets the options of a socket; nil: there are none.
+func (l Leaving) control() func(string, string, syscall.RawConn) error {
+	if l.Device == "" && l.Mark == 0 {
+		return nil
+	}
+	return func(_, _ string, c syscall.RawConn) error { return l.set(c) }
 }
 
 // local puts the address in the place of whatever host was to be listened on.
-func (o ownAddress) local(is4 bool, listen string) (string, error) {
+func (l Leaving) local(is4 bool, listen string) (string, error) {
 	_, port, err := net.SplitHostPort(listen)
-	if err != nil {
+	switch {
+	case err != nil:
 		return "", err
+	case !l.Address.IsValid():
+		return listen, nil
 	}
-	return net.JoinHostPort(o.ip.String(), port), o.reaches(is4)
+	return net.JoinHostPort(l.Address.String(), port), l.reaches(is4)
 }
 
-func (o ownAddress) reaches(is4 bool) error {
-	if is4 == o.ip.Is4() {
+func (l Leaving) reaches(is4 bool) error {
+	if !l.Address.IsValid() || is4 == l.Address.Is4() {
 		return nil
 	}
-	return fmt.Errorf("%w: the rule's outgoing address %s is of the other family", Unreachable, o.ip)
+	return fmt.Errorf("%w: the rule's outgoing address %s is of the other family", Unreachable, l.Address)
 }
 
 // passage is a target that was granted, and the way to it.

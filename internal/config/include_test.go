@@ -110,7 +110,7 @@ var includeMistakes = []struct {
 	{"no YAML", "include: [a, b]\nlog: {levl: x}\nrules: {allow: x, during: y}", memoryDisk{"a": "log: {", "b": "rules: x\nfoo: bar"}, []string{
 		`f.yaml:2:7 unknown key "levl" | did you mean "level"?`,
 		"a:1:6 this { is never closed | close the mapping with }",
-		`b:1:8 expected keys with values, found "x" | the keys here are allow, bind, commands, deny, during, from, limits, listeners, outgoing, ports, proof, protocols, to, users, via`,
+		`b:1:8 expected keys with values, found "x" | the keys here are allow, bind, commands, deny, during, from, limits, listeners, mark, outgoing, ports, proof, protocols, to, users, via`,
 		`b:2:1 unknown key "foo" | the keys here are admin, groups, hide_address, include, ledger, limits, listeners, log, open_to_the_world, resolver, rules, schedules, sets, timeouts, upstreams, users`,
 	}},
 	{"a list in an included file", "include: a", memoryDisk{"a": "- x"}, []string{`a:1:1 expected keys with values, found a list | an included file has sections, as the settings file has`}},

@@ -1,7 +1,9 @@
 package config
 
 import (
+	"math"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 )
@@ -57,7 +59,8 @@ func (d *decoder) decodeRule(n *node) {
 		"during":    func(v *node) { r.During = d.scheduleName(v) },
 		"limits":    func(v *node) { r.Limits = d.limitNames(v) },
 		"via":       func(v *node) { r.Via = d.via(v) },
-		"outgoing":  func(v *node) { r.Outgoing, _ = d.address(v) },
+		"outgoing":  func(v *node) { d.outgoing(v, &r) },
+		"mark":      func(v *node) { r.Mark = d.mark(v) },
 		"bind":      func(v *node) { r.Bind = d.bindTerms(v) },
 	})
 	d.waysOut(n, r)
@@ -87,10 +90,28 @@ func (d *decoder) via(n *node) string {
 	return name
 }
 
+// maxInterface is the longest name that Linux has for an interface, in bytes.
+const maxInterface = 15
+
+// outgoing takes n as the address or the interface to leave by.
+func (d *decoder) outgoing(n *node, r *Rule) {
+	isName := beginsWithLetter(n.text) && len(n.text) <= maxInterface && !strings.ContainsAny(n.text, ":/ \t\n\x00%")
+	if _, err := netip.ParseAddr(n.text); n.kind == scalar && isName && err != nil {
+		r.Interface, _ = d.text(n)
+		return
+	}
+	r.Outgoing, _ = d.address(n)
+}
+
+func (d *decoder) mark(n *node) uint32 {
+	value, _ := d.number(n, 1, math.MaxInt32)
+	return uint32(value)
+}
+
 // waysOut refuses a rule that denies and says how to leave.
 func (d *decoder) waysOut(n *node, r Rule) {
 	for _, p := range n.pairs {
-		if r.Deny && (p.key.text == "via" || p.key.text == "outgoing") {
+		if r.Deny && (p.key.text == "via" || p.key.text == "outgoing" || p.key.text == "mark") {
 			d.fail(p.key, "a rule that denies lets nothing out, by whatever way", "leave "+quote(p.key.text)+" out")
 		}
 	}

@@ -3,6 +3,7 @@ package config
 import (
 	"encoding/json"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 
@@ -159,7 +160,8 @@ func ruleSchema() *jsonschema.Schema {
 		"during":    text("the schedule by which the rule holds; default: always"),
 		"limits":    oneOrMany("limits by their names", text("")),
 		"via":       text("the upstream that its sessions leave through; default: straight to the target"),
-		"outgoing":  text("the address of this machine that its sessions leave by; default: any"),
+		"outgoing":  text("the address of this machine, or the interface, that its sessions leave by; default: any"),
+		"mark":      number("of the packets of its sessions, for routing and firewalls (Linux)", 1, math.MaxInt32),
 		"bind": object("the terms for BIND", properties{
 			"primary":             oneOf(primaries().known),
 			"any_peer":            truth("a BIND for 0.0.0.0 is allowed: whoever connects is the peer"),

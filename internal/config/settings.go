@@ -180,6 +180,8 @@ type Rule struct {
 	Limits    []string   // limits that exist
 	Via       string     // the name of an upstream that exists; empty: straight to the target
 	Outgoing  netip.Addr // the address of this machine to leave by; zero: any
+	Interface string     // the interface to leave by; empty: any
+	Mark      uint32     // of the packets that leave; 0: none
 	Bind      Bind
 }
 

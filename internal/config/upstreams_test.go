@@ -73,9 +73,12 @@ func TestUpstreamMistakes(t *testing.T) {
 			`4:21 no upstream is called "other" | `,
 		}},
 		{"of a rule that denies", "rules: {deny: a, outgoing: 192.0.2.1}", []string{`1:18 a rule that denies lets nothing out, by whatever way | leave "outgoing" out`}},
-		{"outgoing", "rules: [{allow: a, outgoing: eth0}, {allow: b, outgoing: 0.0.0.0}]", []string{
-			`1:30 "eth0" is not an IP address | write an address such as 203.0.113.7`,
-			`1:58 0.0.0.0 is not the address of a machine | write an address such as 203.0.113.7`,
+		{"outgoing", "rules: [{allow: a, outgoing: eth:0}, {allow: b, outgoing: 0.0.0.0}, {allow: c, mark: 0}, {allow: d, mark: 0x7}, {deny: e, mark: 1}]", []string{
+			`1:30 "eth:0" is not an IP address | write an address such as 203.0.113.7`,
+			`1:59 0.0.0.0 is not the address of a machine | write an address such as 203.0.113.7`,
+			`1:86 "0" is not a number from 1 to 2147483647 | `,
+			`1:107 "0x7" is not a number from 1 to 2147483647 | `,
+			`1:123 a rule that denies lets nothing out, by whatever way | leave "mark" out`,
 		}},
 		{"ourselves", "listeners: [{name: one, listen: 192.0.2.1:1080}, {name: all, listen: ':8080'}, {name: home, listen: '127.0.0.1:3128'}]\nrules: []\n" +
 			"upstreams: {hq: {proxies: ['socks5://192.0.2.1', 'http://localhost:8080', 'http://[::1]:8080', 'http://LOCALHOST.:3128,http://192.0.2.1:1080', 'http://192.0.2.2:8080', 'http://gw,socks4://192.0.2.1']}}", []string{

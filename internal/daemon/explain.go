@@ -56,7 +56,7 @@ type Explanation struct {
 	Granted   []string  `json:"granted,omitempty"`   // those of them that may be reached
 	ByName    bool      `json:"by_name,omitempty"`   // an upstream looks the name up
 	Via       string    `json:"via,omitempty"`       // the upstream
-	Outgoing  string    `json:"outgoing,omitempty"`  // the address to leave by
+	Outgoing  string    `json:"outgoing,omitempty"`  // the address, interface and mark to leave by
 	Until     time.Time `json:"until,omitzero"`      // when the session would be ended
 	Limits    []string  `json:"limits,omitempty"`
 	Steps     []Step    `json:"steps,omitempty"` // the rules in their order, up to the one that decided
@@ -231,10 +231,22 @@ func (r *rehearsal) tell(ask Question, q server.Request, o outcome, after []acce
 	for _, rule := range r.settings.Rules {
 		if rule.Name == o.Grant.Rule {
 			e.Via = rule.Via
-			e.Outgoing = strings.Join(addresses([]netip.Addr{rule.Outgoing}), "")
+			e.Outgoing = outgoing(rule)
 		}
 	}
 	return e
+}
+
+// outgoing tells how the sessions of a rule leave this machine.
+func outgoing(r config.Rule) string {
+	all := addresses([]netip.Addr{r.Outgoing})
+	if r.Interface != "" {
+		all = append(all, r.Interface)
+	}
+	if r.Mark != 0 {
+		all = append(all, fmt.Sprintf("mark %d", r.Mark))
+	}
+	return strings.Join(all, ", ")
 }
 
 // notes is what the verdict alone does not tell.

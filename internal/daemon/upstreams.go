@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/netip"
 	"net/url"
 	"os"
 	"reflect"
@@ -32,8 +31,12 @@ type exit struct {
 // wayOut is what a rule says of it. An upstream that is reached from several
 // addresses is checked from each: it may serve not all of them.
 type wayOut struct {
-	via      string
-	outgoing netip.Addr
+	via   string
+	leave server.Leaving
+}
+
+func wayOutOf(r config.Rule) wayOut {
+	return wayOut{r.Via, server.Leaving{Address: r.Outgoing, Device: r.Interface, Mark: r.Mark}}
 }
 
 // buildWays connects to nothing. What is as it was before is kept, with all that
@@ -52,7 +55,7 @@ func buildWays(s *config.Settings, before waysOut, log *slog.Logger) (waysOut, e
 		upstreams[u.Name] = settings
 	}
 	for _, r := range s.Rules {
-		key := wayOut{r.Via, r.Outgoing}
+		key := wayOutOf(r)
 		if _, done := w[key]; done || key == (wayOut{}) {
 			continue
 		}
@@ -65,12 +68,12 @@ func buildWays(s *config.Settings, before waysOut, log *slog.Logger) (waysOut, e
 }
 
 func buildWay(key wayOut, settings upstream.Settings, before exit) (exit, error) {
-	settings.From = key.outgoing
+	settings.Leave = key.leave
 	switch {
 	case before.Way != nil && reflect.DeepEqual(before.settings, settings):
 		return before, nil
 	case key.via == "":
-		return exit{&server.Way{Outbound: server.From(key.outgoing)}, settings}, nil
+		return exit{&server.Way{Outbound: key.leave}, settings}, nil
 	}
 	pool, err := upstream.New(settings)
 	return exit{&server.Way{Via: key.via, Upstream: pool}, settings}, err
@@ -90,7 +93,7 @@ func buildUpstream(u config.Upstream, log *slog.Logger) (upstream.Settings, erro
 
 // of returns the way of a rule, nil for the usual one, and whether it takes names.
 func (w waysOut) of(r config.Rule) (way *server.Way, sendsNames bool) {
-	way = w[wayOut{r.Via, r.Outgoing}].Way
+	way = w[wayOutOf(r)].Way
 	if way == nil {
 		return nil, false
 	}

@@ -19,7 +19,7 @@ const reachTime = 10 * time.Second
 // forward reaches the first proxy of a chain.
 type forward struct {
 	base    client.ContextDialer // nil: the operating system's network
-	ip      netip.Addr           // of ours, to leave by; zero: any
+	leave   server.Leaving       // how, where base is nil
 	version int                  // of the PROXY header; 0: none
 	client  netip.AddrPort       // whom the header names; zero: nobody
 	local   netip.AddrPort
@@ -29,11 +29,7 @@ func (f forward) dialer() client.ContextDialer {
 	if f.base != nil {
 		return f.base
 	}
-	d := &net.Dialer{}
-	if f.ip.IsValid() {
-		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(f.ip, 0))
-	}
-	return d
+	return f.leave.Dialer()
 }
 
 // DialContext connects to the proxy and sends the header, before TLS or whatever
@@ -65,6 +61,8 @@ func (f forward) introduce(ctx context.Context, c net.Conn) error {
 
 // ListenPacket opens the socket for datagrams to a proxy. The address is the one
 // that the connection to it has.
-func (forward) ListenPacket(ctx context.Context, network, address string) (net.PacketConn, error) {
-	return (&net.ListenConfig{}).ListenPacket(ctx, network, address)
+func (f forward) ListenPacket(ctx context.Context, network, address string) (net.PacketConn, error) {
+	leave := f.leave
+	leave.Address = netip.Addr{} // which address says already
+	return leave.ListenPacket(ctx, network, address)
 }

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -23,7 +22,7 @@ type Settings struct {
 	Choose        Choose               // empty: FirstAlive
 	ProxyProtocol int                  // the version of the PROXY header that the first proxy of each gets; 0: none
 	Check         time.Duration        // from one check of a proxy that is alive to the next; 0: 30 s
-	From          netip.Addr           // the address of this machine that the proxies are reached from; zero: any
+	Leave         server.Leaving       // how the proxies are reached, without a Forward
 	Forward       client.ContextDialer // reaches the first proxy of each; nil: the operating system's network
 	Log           *slog.Logger         // a line when a proxy fails or is back; nil: none
 }
@@ -54,7 +53,7 @@ func New(s Settings) (*Pool, error) {
 	if p.check == 0 {
 		p.check = defaultCheck
 	}
-	p.forward = forward{base: s.Forward, ip: s.From, version: s.ProxyProtocol}
+	p.forward = forward{base: s.Forward, leave: s.Leave, version: s.ProxyProtocol}
 	for _, text := range s.Proxies {
 		m, err := newMember(text, log.With("upstream", s.Name))
 		if err != nil {

@@ -1,0 +1,31 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// set sets the options of a socket that is not connected yet.
+func (l Leaving) set(c syscall.RawConn) error {
+	var err error
+	control := c.Control(func(fd uintptr) {
+		if l.Device != "" {
+			err = wrapOption("SO_BINDTODEVICE "+l.Device, unix.BindToDevice(int(fd), l.Device))
+		}
+		if l.Mark != 0 && err == nil {
+			err = wrapOption(fmt.Sprint("SO_MARK ", l.Mark), unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(l.Mark)))
+		}
+	})
+	return errors.Join(err, control)
+}
+
+// wrapOption says what could not be set: the target is out of reach then.
+func wrapOption(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %s: %w", Unreachable, what, err)
+}
