@@ -109,6 +109,9 @@ func (s *Schedule) Until(t time.Time) time.Time {
 		}
 		end := time.Unix(t.Unix()+left, 0).In(s.zone)
 		_, change := t.ZoneBounds()
+		if !change.IsZero() && !change.After(t) { // the standard library's fault, on the last day of a leap year
+			change = t.Add(time.Duration(day) * time.Second)
+		}
 		if change.IsZero() || end.Before(change) {
 			return end
 		}

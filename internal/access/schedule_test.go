@@ -140,6 +140,17 @@ func TestScheduleEdges(t *testing.T) {
 	}
 }
 
+// TestScheduleOnTheLastDayOfALeapYear: the standard library says of it that the
+// zone's clock was changed in the past, next.
+func TestScheduleOnTheLastDayOfALeapYear(t *testing.T) {
+	zone := zoneOf(t, "Europe/Berlin")
+	s := NewSchedule([]Span{{Days: [7]bool{true, true, true, true, true, true, true}, From: 9 * 60, To: 23 * 60}}, zone)
+	want := time.Date(2040, 12, 31, 23, 0, 0, 0, zone)
+	if got := s.Until(time.Date(2040, 12, 31, 12, 0, 0, 0, zone)); !got.Equal(want) {
+		t.Errorf("closes at %s, want %s", got, want)
+	}
+}
+
 func TestNoSchedule(t *testing.T) {
 	var s *Schedule
 	if now := time.Now(); !s.Contains(now) || !s.Until(now).IsZero() {
