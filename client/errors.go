@@ -133,6 +133,7 @@ func reasons() map[string]error {
 		"revoked":     ErrNotAllowed,
 		"too-many":    ErrNotAllowed,
 		"too-fast":    ErrNotAllowed,
+		"quota":       ErrNotAllowed,
 		"loop":        ErrNotAllowed,
 		"bad-login":   ErrLogin,
 		"no-identd":   ErrNoIdentd,

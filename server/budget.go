@@ -11,11 +11,13 @@ import (
 // the request resolved, and has not counted anything yet. Its methods do not
 // block and are called from many goroutines at once.
 type Budget interface {
-	// Enter counts the session in, or returns an error that wraps [TooMany] or
-	// [TooFast] and counts nothing. The session of an association enters for each
+	// Enter counts the session in, or returns an error that wraps [TooMany],
+	// [TooFast] or [Quota] and counts nothing. The session of an association enters for each
 	// destination that is granted: before is a stay that it has already (nil:
-	// none), whose counts it shares and adds to.
-	Enter(before Stay) (Stay, error)
+	// none), whose counts it shares and adds to. end ends the session with a reason,
+	// when it has used up what it may; it does not block, may be called from any
+	// goroutine, within a call of a [Pacer] too, and after the end.
+	Enter(before Stay, end func(reason error)) (Stay, error)
 }
 
 // Stay is a session's time within a [Budget].
@@ -49,7 +51,7 @@ func (s *Session) enter(b Budget) (up, down Pacer, err error) {
 	}
 	s.life.mu.Lock()
 	defer s.life.mu.Unlock()
-	stay, err := b.Enter(s.life.stay)
+	stay, err := b.Enter(s.life.stay, s.End)
 	if err != nil {
 		return nil, nil, err
 	}

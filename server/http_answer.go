@@ -36,7 +36,7 @@ func (r *replierHTTP) AppendDeny(b []byte, reason error, _ netip.AddrPort) []byt
 	if r.session.Rule != "" {
 		b = appendField(b, "Sallyport-Rule", quoted(r.session.Rule))
 	}
-	if status == http.StatusTooManyRequests {
+	if status == http.StatusTooManyRequests && ReasonOf(reason) != Quota { // which is not over so soon
 		b = appendField(b, "Retry-After", retryAfter)
 	}
 	b = appendField(b, "Cache-Control", "no-store")
@@ -90,7 +90,7 @@ func statusOf(reason error) int {
 		return http.StatusRequestTimeout
 	case Unsupported:
 		return http.StatusNotImplemented
-	case TooMany, TooFast:
+	case TooMany, TooFast, Quota:
 		return http.StatusTooManyRequests
 	case Busy, Shutdown:
 		return http.StatusServiceUnavailable
@@ -128,6 +128,7 @@ var sentences = map[Reason]string{
 	Revoked:        "The proxy does not let this request through any more.",
 	TooMany:        "You, or those who are counted with you, have as many connections as the proxy allows.",
 	TooFast:        "You, or those who are counted with you, ask for connections faster than the proxy allows.",
+	Quota:          "You, or those who are counted with you, have used as much as the proxy allows for now.",
 	NoIdentd:       "The proxy asked your machine who you are, and got no answer.",
 	OtherUser:      "The proxy asked your machine who you are, and it named somebody else.",
 	Loop:           "The request leads back to the proxy itself.",

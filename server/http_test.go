@@ -790,6 +790,7 @@ func TestRefusals(t *testing.T) {
 		{Busy, 503, Busy},
 		{TooMany, 429, TooMany},
 		{TooFast, 429, TooFast},
+		{Quota, 429, Quota},
 		{nil, 502, Refused}, // nobody listens
 	} {
 		policy := deciding(func(context.Context, *Request) (Grant, error) {

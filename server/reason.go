@@ -29,6 +29,7 @@ const (
 	Busy          Reason = "busy"           // a limit on what may wait at once is reached
 	TooMany       Reason = "too-many"       // a limit on sessions at once is reached
 	TooFast       Reason = "too-fast"       // a limit on new sessions in a time is reached
+	Quota         Reason = "quota"          // a quota is used up; of an open session: it has used the last of it
 	BadLogin      Reason = "bad-login"      // no such user, another password, or none where one is needed
 	Denied        Reason = "denied"         // no rule allows it, or one denies it
 	Schedule      Reason = "schedule"       // not at this hour; of an open session: its hour has ended

@@ -250,6 +250,7 @@ func TestCode5(t *testing.T) {
 		{Busy, 1},
 		{TooMany, 2},
 		{TooFast, 2},
+		{Quota, 2},
 		{NoPort, 1},
 		{BadRequest, 1},
 		{Shutdown, 1},

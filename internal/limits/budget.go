@@ -24,6 +24,7 @@ type stay struct {
 type account struct {
 	table *Table
 	holds map[claim]*holding
+	end   func(reason error)
 }
 
 // holding is what a session holds of one counter.
@@ -33,10 +34,10 @@ type holding struct {
 }
 
 // Enter implements [server.Budget].
-func (b *budget) Enter(before server.Stay) (server.Stay, error) {
+func (b *budget) Enter(before server.Stay, end func(error)) (server.Stay, error) {
 	b.table.mu.Lock()
 	defer b.table.mu.Unlock()
-	s := &stay{account: &account{table: b.table, holds: make(map[claim]*holding)}}
+	s := &stay{account: &account{table: b.table, holds: make(map[claim]*holding), end: end}}
 	if old, ok := before.(*stay); ok && old.table == b.table {
 		s.account = old.account
 	}
@@ -57,14 +58,14 @@ func (b *budget) Enter(before server.Stay) (server.Stay, error) {
 		h.enter(now)
 		h.open()
 		s.holds[h.counter.of] = h
+		if h.tally != nil {
+			h.holders[s.account] = struct{}{}
+		}
 	}
+	s.up.isUp = true
 	for _, h := range s.of {
-		if h.up != nil {
-			s.up = append(s.up, h.up)
-		}
-		if h.down != nil {
-			s.down = append(s.down, h.down)
-		}
+		s.up.add(h.up, h.counter)
+		s.down.add(h.down, h.counter)
 	}
 	return s, nil
 }
@@ -73,6 +74,9 @@ func (b *budget) Enter(before server.Stay) (server.Stay, error) {
 func (c *counter) admits(now time.Time) error {
 	l := c.of.limit
 	l.sweep(now)
+	if c.tally != nil {
+		return c.admitsMore(now)
+	}
 	switch {
 	case l.Sessions > 0 && c.sessions >= l.Sessions:
 		return fmt.Errorf("%w: the limit %q lets in %d at once by %s", server.TooMany, l.name, l.Sessions, l.Per)
@@ -97,11 +101,11 @@ func (h *holding) open() {
 
 // Pace implements [server.Stay].
 func (s *stay) Pace() (up, down server.Pacer) {
-	if len(s.up) > 0 {
-		up = s.up
+	if s.up.paces() {
+		up = &s.up
 	}
-	if len(s.down) > 0 {
-		down = s.down
+	if s.down.paces() {
+		down = &s.down
 	}
 	return up, down
 }
@@ -116,6 +120,9 @@ func (s *stay) Leave() {
 		if h.up != nil {
 			h.up.close()
 			h.down.close()
+		}
+		if h.tally != nil {
+			delete(h.holders, s.account)
 		}
 		h.leave(now)
 	}

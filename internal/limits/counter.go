@@ -13,10 +13,15 @@ type counter struct {
 	up, down *shaper       // of a rate; the same one for both directions together
 	full     time.Time     // of new sessions: when as many may come at once as ever
 	place    *list.Element // among the idle ones; nil: it is not
+	*tally                 // of a quota; nil: it is of another kind
 }
 
 // set takes over the numbers of a limit.
 func (c *counter) set(l Limit) {
+	if c.tally != nil {
+		c.retune()
+		return
+	}
 	if c.up == nil {
 		return
 	}
@@ -43,6 +48,9 @@ func (cl claim) find() *counter {
 		c.down = c.up
 	case apart:
 		c.up, c.down = &shaper{}, &shaper{}
+	case quota:
+		c.up = &shaper{} // of those that are over
+		c.down, c.tally = c.up, newTally()
 	}
 	c.set(cl.Limit)
 	return c
@@ -56,6 +64,9 @@ func (c *counter) enter(now time.Time) {
 	}
 	c.sessions++
 	l.idle.remove(c)
+	if c.tally != nil && c.sessions == 1 {
+		c.online = now
+	}
 	if l.New > 0 {
 		if c.full.Before(now) {
 			c.full = now
@@ -68,6 +79,9 @@ func (c *counter) enter(now time.Time) {
 // any more.
 func (c *counter) leave(now time.Time) {
 	l := c.of.limit
+	if c.tally != nil {
+		c.countTime(now)
+	}
 	if c.sessions--; c.sessions > 0 {
 		return
 	}
@@ -79,6 +93,7 @@ func (c *counter) leave(now time.Time) {
 func (l *limit) sweep(now time.Time) {
 	for c := l.idle.first(); c != nil && (c.isFresh(now) || l.idle.Len() > mostIdle); c = l.idle.first() {
 		l.idle.remove(c)
+		l.table.leaveDue(c, now)
 		delete(l.open, c)
 		if l.counters[c.of.key] == c {
 			delete(l.counters, c.of.key)
@@ -90,6 +105,9 @@ func (l *limit) sweep(now time.Time) {
 func (c *counter) isFresh(now time.Time) bool {
 	if c.of.gone || c.of.Per == Session {
 		return true
+	}
+	if c.tally != nil {
+		return c.isUnused(now)
 	}
 	if c.up != nil {
 		return c.up.isPaid(now) && c.down.isPaid(now)

@@ -201,38 +201,3 @@ func (l *lane) pass(n int) {
 	l.own = l.own.Add(seconds(float64(n) * l.parts() / s.rate))
 	l.count(n, now)
 }
-
-// pacer is one direction of a session through all shapers that it counts towards.
-// It implements [server.Pacer].
-type pacer []*lane
-
-// Chunk implements [server.Pacer].
-func (p pacer) Chunk() int {
-	least := math.MaxInt
-	for _, l := range p {
-		least = min(least, l.chunk())
-	}
-	return least
-}
-
-// Took implements [server.Pacer].
-func (p pacer) Took(n int) time.Duration {
-	var longest time.Duration
-	for _, l := range p {
-		longest = max(longest, l.took(n))
-	}
-	return longest
-}
-
-// Passes implements [server.Pacer].
-func (p pacer) Passes(n int) bool {
-	for _, l := range p {
-		if !l.fits() {
-			return false
-		}
-	}
-	for _, l := range p {
-		l.pass(n)
-	}
-	return true
-}

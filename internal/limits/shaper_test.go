@@ -28,7 +28,7 @@ func table(l Limit) *Table {
 // enter lets a session in that counts towards limits.
 func enter(tb testing.TB, t *Table, names ...string) server.Stay {
 	tb.Helper()
-	s, err := t.Of("rule", names, nil).Budget(&someone, server.Identity{Name: "alice"}).Enter(nil)
+	s, err := t.Of("rule", names, nil).Budget(&someone, server.Identity{Name: "alice"}).Enter(nil, func(error) {})
 	if err != nil {
 		tb.Fatal(err)
 	}

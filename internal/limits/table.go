@@ -29,8 +29,8 @@ const (
 	Whole    Per = "server"
 )
 
-// Limit is how fast or how many. Just one of Rate, Up or Down, Sessions and New is
-// over zero.
+// Limit is how fast, how many or how much. Just one of Rate, Up or Down, Sessions,
+// New and Quota is over zero.
 type Limit struct {
 	Per      Per
 	Rate     int64         // bits a second, both directions together
@@ -38,6 +38,13 @@ type Limit struct {
 	Sessions int           // at the same time
 	New      int           // new sessions in In, of which so many may come at once
 	In       time.Duration // over 0 where New is
+	Quota    int64         // what may be used in a window, as Counts measures it
+
+	// With Quota.
+	Counts Measure
+	Every  Every // of a session's quota zero
+	Then   int64 // bits a second of those that are over, both directions together; 0: they are ended, and refused
+	Warn   []int // percents under 100, each more than the one before: having used so much is told once a window
 }
 
 // kind tells limits apart that have nothing in common but the name.
@@ -48,6 +55,7 @@ const (
 	apart                // each direction
 	atOnce
 	newly
+	quota
 )
 
 func (l Limit) kind() kind {
@@ -56,6 +64,8 @@ func (l Limit) kind() kind {
 		return atOnce
 	case l.New > 0:
 		return newly
+	case l.Quota > 0:
+		return quota
 	case l.Rate > 0:
 		return together
 	}
@@ -70,8 +80,12 @@ const mostIdle = 100_000
 // Table holds limits by their names. The zero value has none. It is safe for
 // concurrent use.
 type Table struct {
-	mu    sync.Mutex // guards the limits and their counters, too; taken before a shaper's
-	named map[string]*limit
+	mu      sync.Mutex // guards the limits and their counters, too; taken before a shaper's
+	named   map[string]*limit
+	banked  bool     // a bank comes for what is due
+	first   float64  // the part of a quota that may be used before the bank was asked
+	orphans []Due    // of counters that are forgotten
+	notices []Notice // that nobody was told of yet
 }
 
 // Set puts limits in the place of those before. One that has the name, the kind and
@@ -85,7 +99,7 @@ func (t *Table) Set(all map[string]Limit) {
 	for name, now := range all {
 		l := before[name]
 		if l == nil || l.Per != now.Per || l.kind() != now.kind() {
-			l = &limit{name: name, counters: make(map[key]*counter), open: make(map[*counter]struct{})}
+			l = &limit{table: t, name: name, counters: make(map[key]*counter), open: make(map[*counter]struct{})}
 		} else {
 			delete(before, name)
 		}
@@ -93,6 +107,9 @@ func (t *Table) Set(all map[string]Limit) {
 		t.named[name] = l
 	}
 	for _, gone := range before {
+		for c := range gone.open {
+			t.leaveDue(c, time.Now())
+		}
 		gone.change(Limit{Per: gone.Per})
 		gone.gone = true
 	}
@@ -101,8 +118,10 @@ func (t *Table) Set(all map[string]Limit) {
 // limit is one of a table, whose mutex guards it.
 type limit struct {
 	Limit
+	table    *Table
 	name     string
-	gone     bool // it limits nothing any more
+	told     int64 // so many warnings were given
+	gone     bool  // it limits nothing any more
 	counters map[key]*counter
 	open     map[*counter]struct{} // those that shapes can be changed of: of sessions that are open, or idle
 	idle     queue

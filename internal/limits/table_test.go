@@ -29,7 +29,7 @@ var (
 var groups = map[string][]string{"alice": {"staff", "night"}, "bob": {"staff"}}
 
 func (v visit) enter(p *Part, before server.Stay) (server.Stay, error) {
-	return p.Budget(&server.Request{Client: netip.AddrPortFrom(netip.MustParseAddr(v.from), 1), Listener: v.door}, v.id).Enter(before)
+	return p.Budget(&server.Request{Client: netip.AddrPortFrom(netip.MustParseAddr(v.from), 1), Listener: v.door}, v.id).Enter(before, func(error) {})
 }
 
 // keys are for each way to count two sessions that count together, and one apart
