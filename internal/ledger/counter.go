@@ -136,13 +136,6 @@ func (c *counter) take() map[Key]Counts {
 	return taken
 }
 
-// moved tells whether anything waits to be taken.
-func (c *counter) moved() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.pending) > 0
-}
-
 func keyOf(r *server.Record) Key {
 	k := keyOfNothing(r)
 	k.User = legible(r.Identity.Name)

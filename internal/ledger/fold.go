@@ -176,6 +176,9 @@ func (s *store) prune(ctx context.Context, now time.Time, keep Keep, every time.
 		if _, err := tx.ExecContext(ctx, `DELETE FROM nodes WHERE at < $1`, now.Add(-unused).Unix()); err != nil {
 			return err
 		}
+		if err := pruneQuotas(ctx, tx, now, keep.Minutes); err != nil {
+			return err
+		}
 		// Days are kept the longest. Whatever refers to a key is younger than its last look-up, but for freshness.
 		if _, err := tx.ExecContext(ctx, `DELETE FROM keys WHERE used < $1`, now.Add(-keep.Days-unused).Unix()); err != nil {
 			return err

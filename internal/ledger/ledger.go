@@ -25,6 +25,8 @@ type Options struct {
 	Keep  Keep
 	Node  string // what this node is called among those that share the ledger
 	Log   *slog.Logger
+
+	Quotas Quotas // what is used of them is kept, too; nil: there are none
 }
 
 // Keep is for how long the tables are kept. Hours may not be less than Minutes,
@@ -49,7 +51,7 @@ type Ledger struct {
 
 	// Of Run alone.
 	store   *store // nil: it could not be opened again yet
-	batch   map[Key]Counts
+	batch   *batch // nil: all that was taken is written
 	seq     int64 // of the batch, which is written once, however often it is tried
 	lost    bool  // the last write failed, and the log says so
 	said    bool  // that there are too many keys
@@ -74,6 +76,10 @@ func Open(ctx context.Context, place Place, o Options) (*Ledger, error) {
 			return nil, err
 		}
 		l.report(err)
+	}
+	if err := l.restore(ctx); err != nil {
+		l.Close()
+		return nil, err
 	}
 	return l, nil
 }
@@ -108,7 +114,7 @@ func (l *Ledger) finish(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, lastPatience)
 	defer cancel()
 	err := l.flush(ctx, time.Now())
-	if err == nil && l.moved() { // the flush brought a batch in that had failed before
+	if err == nil { // it may have been of a batch that had failed before
 		err = l.flush(ctx, time.Now())
 	}
 	if err != nil {
@@ -139,7 +145,7 @@ func (l *Ledger) flush(ctx context.Context, now time.Time) error {
 		l.options.Log.Warn("the ledger is asked to count too many things at once: what is new is summed up as "+other, "things", mostKeys)
 	}
 	if l.batch == nil {
-		if l.batch = l.take(); l.batch == nil {
+		if l.batch = l.next(now); l.batch == nil {
 			return nil
 		}
 		l.seq++
@@ -150,11 +156,26 @@ func (l *Ledger) flush(ctx context.Context, now time.Time) error {
 			return err
 		}
 	}
-	if err := l.store.write(ctx, l.writer, l.seq, now, l.batch); err != nil {
+	if err := l.store.write(ctx, l.writer, l.seq, now, *l.batch); err != nil {
 		return err
 	}
 	l.batch = nil
+	if l.options.Quotas != nil {
+		l.options.Quotas.Settled(nil)
+	}
 	return nil
+}
+
+// next takes what is to be written; nil: nothing is.
+func (l *Ledger) next(now time.Time) *batch {
+	b := batch{counts: l.take()}
+	if l.options.Quotas != nil {
+		b.dues = l.options.Quotas.Due(now)
+	}
+	if len(b.counts) == 0 && len(b.dues) == 0 {
+		return nil
+	}
+	return &b
 }
 
 // keepUp folds the journal and drops what is old, when it is time. It folds no more at
@@ -165,6 +186,9 @@ func (l *Ledger) keepUp(ctx context.Context, now time.Time) error {
 	}
 	var err error
 	if l.folding, err = l.store.fold(ctx, now, foldEvery); err != nil || l.folding {
+		return err
+	}
+	if err := l.store.foldDues(ctx); err != nil {
 		return err
 	}
 	l.folded = now

@@ -124,6 +124,8 @@ const (
 	noSuchTable          = "42P01"
 )
 
+func (postgresDialect) shared() bool { return true }
+
 func (postgresDialect) again(err error) bool {
 	e, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && (e.Code == serializationFailure || e.Code == deadlockDetected)

@@ -21,6 +21,7 @@ var migrations = []string{
 	table("minutes") + table("hours") + table("days") +
 		`CREATE TABLE horizon (name TEXT PRIMARY KEY, at {int} NOT NULL); -- what is older was dropped`,
 	`ALTER TABLE nodes ADD COLUMN name TEXT NOT NULL DEFAULT '';`,
+	quotaTables,
 }
 
 func table(name string) string {

@@ -79,6 +79,8 @@ func (sqliteDialect) setVersion(ctx context.Context, tx *sql.Tx, version int) er
 
 func (sqliteDialect) alone(context.Context, *sql.Tx) (bool, error) { return true, nil }
 
+func (sqliteDialect) shared() bool { return false }
+
 func (sqliteDialect) again(error) bool { return false }
 
 func (d sqliteDialect) explain(err error) error {

@@ -4,9 +4,12 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"maps"
 	mathrand "math/rand/v2"
 	"strings"
 	"time"
+
+	"github.com/sallyport/sallyport/internal/limits"
 )
 
 // ErrUnusable says that the file or database cannot be used as a ledger, and that no
@@ -27,7 +30,9 @@ type store struct {
 	db      *sql.DB
 	dialect dialect
 	ids     map[Key]int64
-	since   time.Time // ids are remembered since then
+	since   time.Time // ids, and accounts, are remembered since then
+
+	accounts map[limits.Account]int64
 }
 
 // dialect is what SQLite and PostgreSQL do not have in common. Statements are
@@ -45,6 +50,8 @@ type dialect interface {
 	setVersion(ctx context.Context, tx *sql.Tx, version int) error
 	// alone reports whether no other node folds until the transaction ends.
 	alone(ctx context.Context, tx *sql.Tx) (bool, error)
+	// shared reports whether several nodes may use the database.
+	shared() bool
 	// again reports that a transaction failed only because of another one.
 	again(err error) bool
 	// explain says what to do about an error.
@@ -54,7 +61,7 @@ type dialect interface {
 }
 
 func newStore(ctx context.Context, db *sql.DB, d dialect) (*store, error) {
-	s := &store{db: db, dialect: d, ids: make(map[Key]int64)}
+	s := &store{db: db, dialect: d, ids: make(map[Key]int64), accounts: make(map[limits.Account]int64)}
 	if err := s.migrate(ctx, migrations); err != nil {
 		s.close()
 		return nil, d.explain(err)
@@ -104,15 +111,23 @@ func (s *store) once(ctx context.Context, f func(tx *sql.Tx) error) error {
 // node.
 type writer struct{ id, node string }
 
+// batch is what is written at once.
+type batch struct {
+	counts map[Key]Counts
+	dues   []limits.Due
+}
+
 // write puts a batch into the journal, all or nothing. A batch that is there
 // already, as the number of the writer's last one tells, is not written again: of a
 // transaction that failed at its end it is not known whether it holds.
-func (s *store) write(ctx context.Context, by writer, seq int64, now time.Time, batch map[Key]Counts) error {
+func (s *store) write(ctx context.Context, by writer, seq int64, now time.Time, b batch) error {
 	if now.Sub(s.since).Abs() > freshness || len(s.ids) > mostNumbers {
 		clear(s.ids)
+		clear(s.accounts)
 		s.since = now
 	}
 	var fresh map[Key]int64
+	var accounts map[limits.Account]int64
 	err := s.within(ctx, func(tx *sql.Tx) error {
 		done, err := tx.ExecContext(ctx, `INSERT INTO nodes (id, name, seq, at) VALUES ($1, $2, $3, $4)
 			ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, at = excluded.at WHERE nodes.seq < excluded.seq`, by.id, by.node, seq, now.Unix())
@@ -122,8 +137,11 @@ func (s *store) write(ctx context.Context, by writer, seq int64, now time.Time, 
 		if n, err := done.RowsAffected(); err != nil || n == 0 {
 			return err
 		}
+		if accounts, err = s.settle(ctx, tx, now, b.dues); err != nil || len(b.counts) == 0 {
+			return err
+		}
 		var row []byte
-		if row, fresh, err = s.encode(ctx, tx, now, batch); err != nil {
+		if row, fresh, err = s.encode(ctx, tx, now, b.counts); err != nil {
 			return err
 		}
 		_, err = tx.ExecContext(ctx, `INSERT INTO journal (node, at, counts) VALUES ($1, $2, $3)`, by.id, now.Unix(), row)
@@ -132,9 +150,8 @@ func (s *store) write(ctx context.Context, by writer, seq int64, now time.Time, 
 	if err != nil {
 		return err
 	}
-	for k, id := range fresh {
-		s.ids[k] = id
-	}
+	maps.Copy(s.ids, fresh)
+	maps.Copy(s.accounts, accounts)
 	return nil
 }
 

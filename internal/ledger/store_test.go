@@ -28,9 +28,9 @@ func opens(t *testing.T, place Place) *store {
 	return s
 }
 
-func (s *store) writes(t *testing.T, seq int64, at time.Time, batch map[Key]Counts) {
+func (s *store) writes(t *testing.T, seq int64, at time.Time, counts map[Key]Counts) {
 	t.Helper()
-	if err := s.write(t.Context(), writer{"id", "node"}, seq, at, batch); err != nil {
+	if err := s.write(t.Context(), writer{"id", "node"}, seq, at, batch{counts: counts}); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -48,23 +48,40 @@ func (p Place) Read(ctx context.Context, q Query) (*Report, error) {
 	if !slices.Contains(Groups(), q.By) {
 		return nil, fmt.Errorf("there is no summing up by %q", q.By)
 	}
+	var r *Report
+	err := p.look(ctx, func(tx *sql.Tx) (err error) {
+		r, err = read(ctx, tx, q)
+		return err
+	})
+	return r, err
+}
+
+// look has f read in one view of all tables. Without an SQLite file the error wraps
+// fs.ErrNotExist.
+func (p Place) look(ctx context.Context, f func(tx *sql.Tx) error) error {
 	s, options, err := p.openToRead(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer s.close()
-	tx, err := s.db.BeginTx(ctx, options) // one view of the tables and the journal
+	tx, err := s.db.BeginTx(ctx, options)
 	if err != nil {
-		return nil, s.dialect.explain(err)
+		return s.dialect.explain(err)
 	}
-	r, err := s.read(ctx, tx, q)
+	version, err := s.dialect.version(ctx, tx)
+	if err == nil && version != len(migrations) {
+		err = fmt.Errorf("%w: it is no ledger, or one of another version of sallyport", ErrUnusable)
+	}
+	if err == nil {
+		err = f(tx)
+	}
 	if undo := tx.Rollback(); err == nil {
 		err = undo
 	}
 	if err != nil {
-		return nil, s.dialect.explain(err)
+		return s.dialect.explain(err)
 	}
-	return r, nil
+	return nil
 }
 
 func (p Place) openToRead(ctx context.Context) (*store, *sql.TxOptions, error) {
@@ -83,14 +100,7 @@ func (p Place) openToRead(ctx context.Context) (*store, *sql.TxOptions, error) {
 	return &store{db: db, dialect: sqliteDialect{p.File()}}, nil, err
 }
 
-func (s *store) read(ctx context.Context, tx *sql.Tx, q Query) (*Report, error) {
-	version, err := s.dialect.version(ctx, tx)
-	if err != nil {
-		return nil, err
-	}
-	if version != len(migrations) {
-		return nil, fmt.Errorf("%w: it is no ledger, or one of another version of sallyport", ErrUnusable)
-	}
+func read(ctx context.Context, tx *sql.Tx, q Query) (*Report, error) {
 	from, err := q.table(ctx, tx)
 	if err != nil {
 		return nil, err

@@ -32,7 +32,7 @@ var mayImport = map[string][]string{
 	"internal/upstream":  {"socks", "server", "client"},
 	"internal/admin":     {},
 	"internal/limits":    {"server"},
-	"internal/ledger":    {"server", "modernc.org/sqlite", "github.com/jackc/pgx/v5"},
+	"internal/ledger":    {"server", "internal/limits", "modernc.org/sqlite", "github.com/jackc/pgx/v5"},
 	"internal/daemon":    {"socks", "server", "client", "internal/access", "internal/config", "internal/admin", "internal/ledger", "internal/limits", "internal/upstream"},
 	"internal/proxytest": {"socks", "server", "client"},
 	"bench/load":         {},
