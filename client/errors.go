@@ -131,6 +131,7 @@ func reasons() map[string]error {
 		"denied":      ErrNotAllowed,
 		"schedule":    ErrNotAllowed,
 		"revoked":     ErrNotAllowed,
+		"ended":       ErrNotAllowed,
 		"too-many":    ErrNotAllowed,
 		"too-fast":    ErrNotAllowed,
 		"quota":       ErrNotAllowed,

@@ -80,7 +80,7 @@ func statusOf(reason error) int {
 		return http.StatusBadRequest
 	case BadLogin:
 		return http.StatusProxyAuthRequired
-	case Denied, Schedule, Revoked, NoIdentd, OtherUser, Loop:
+	case Denied, Schedule, Revoked, Ended, NoIdentd, OtherUser, Loop:
 		return http.StatusForbidden
 	case NoName, Refused, Unreachable, TargetReset, BadReply, UpstreamFailed:
 		return http.StatusBadGateway
@@ -126,6 +126,7 @@ var sentences = map[Reason]string{
 	Denied:         "The proxy does not let this request through.",
 	Schedule:       "The proxy does not let this request through at this hour.",
 	Revoked:        "The proxy does not let this request through any more.",
+	Ended:          "The proxy's administrator has ended this.",
 	TooMany:        "You, or those who are counted with you, have as many connections as the proxy allows.",
 	TooFast:        "You, or those who are counted with you, ask for connections faster than the proxy allows.",
 	Quota:          "You, or those who are counted with you, have used as much as the proxy allows for now.",

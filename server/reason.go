@@ -34,6 +34,7 @@ const (
 	Denied        Reason = "denied"         // no rule allows it, or one denies it
 	Schedule      Reason = "schedule"       // not at this hour; of an open session: its hour has ended
 	Revoked       Reason = "revoked"        // the user, the rule or the right of an open session is gone
+	Ended         Reason = "ended"          // an administrator ended it
 	NoIdentd      Reason = "no-identd"      // a rule needs IDENT, and identd did not answer (92)
 	OtherUser     Reason = "other-user"     // identd names somebody else, or nobody (93)
 	Loop          Reason = "loop"           // the target is this proxy itself

@@ -16,6 +16,7 @@ import (
 	"github.com/sallyport/sallyport/internal/config"
 	"github.com/sallyport/sallyport/internal/ledger"
 	"github.com/sallyport/sallyport/internal/limits"
+	"github.com/sallyport/sallyport/internal/live"
 	"github.com/sallyport/sallyport/server"
 )
 
@@ -34,6 +35,7 @@ type Daemon struct {
 	endLog  func()
 	control net.Listener   // the admin socket; nil: there is none
 	ledger  *ledger.Ledger // nil: there is none
+	live    *live.View
 	started time.Time
 
 	reloading sync.Mutex // held through a reload, and taken before mu
@@ -58,7 +60,7 @@ func Open(ctx context.Context, src Source, w io.Writer) (*Daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Daemon{source: src, started: time.Now()}
+	d := &Daemon{source: src, started: time.Now(), live: live.New()}
 	d.log, d.setLog, d.endLog = newLogger(w, s.Log)
 	warnOfLimits(s, d.log)
 	if err := d.open(ctx, s); err != nil {
@@ -78,7 +80,7 @@ func (d *Daemon) open(ctx context.Context, s *config.Settings) error {
 	d.server = &server.Server{
 		Policy:        &d.ruling,
 		Authenticator: &d.ruling,
-		Recorder:      recorders{sessionLog{d.log}},
+		Recorder:      recorders{d.live, sessionLog{d.log}},
 		Log:           d.log,
 		Timeouts:      buildTimeouts(s.Timeouts),
 	}
@@ -94,7 +96,7 @@ func (d *Daemon) open(ctx context.Context, s *config.Settings) error {
 	if d.ledger, err = openLedger(ctx, s.Ledger, ledger.DefaultPath(), d.log); err != nil || d.ledger == nil {
 		return err
 	}
-	d.server.Recorder = recorders{sessionLog{d.log}, d.ledger}
+	d.server.Recorder = recorders{d.live, sessionLog{d.log}, d.ledger}
 	return nil
 }
 

@@ -30,6 +30,7 @@ func (d *Daemon) Run(ctx, hurry context.Context) error {
 	defer endLedger() // when all sessions have ended: what they moved last is in its last write
 	run := d.newRunning(serve)
 	d.start(run)
+	run.all.Go(func() { d.live.Run(serve) })
 	if d.control != nil {
 		run.all.Go(func() { admin.Serve(serve, d.control, d, d.log) })
 	}

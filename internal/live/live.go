@@ -1,0 +1,272 @@
+// Package live knows what a server does at this moment: which sessions are open and
+// how fast each is, what was refused and why, how much moves in all, and what each
+// rule has decided. It is told by the server as a recorder is, and counts in memory
+// only: what is to be kept, the ledger keeps.
+package live
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sallyport/sallyport/server"
+)
+
+// every is from one sample to the next.
+const every = time.Second
+
+// kept is how many samples, and how many of the last refusals, are remembered.
+const (
+	keptSamples  = 300
+	keptRefusals = 200
+)
+
+// View is a [server.Recorder]. Make one with [New]. It is safe for concurrent use;
+// nothing but Run blocks.
+type View struct {
+	mu       sync.Mutex
+	open     map[*server.Session]*reading
+	totals   Totals
+	rules    map[string]Rule
+	samples  []Sample  // the oldest first
+	refusals []Refusal // likewise
+	last     time.Time // of the last sample
+	before   Totals    // as they were then; only its numbers
+	next     chan struct{}
+}
+
+// reading is what was last read off an open session.
+type reading struct {
+	up, down           int64 // bytes
+	speedUp, speedDown int64 // bytes a second
+	ruled              bool  // its rule has its hit
+}
+
+// Totals are what was counted since the process began.
+type Totals struct {
+	Opened   uint64 // sessions whose request was known
+	Open     int    // of them, how many are
+	Up, Down int64  // bytes, of the sessions that are open as of the last sample
+	// Refused counts those that came to nothing (refused, failed, without a request),
+	// and Ended those that were relayed, by the word for their end.
+	Refused, Ended map[server.Reason]uint64
+}
+
+// Rule is what a rule has decided.
+type Rule struct {
+	Hits uint64 // sessions
+	Last time.Time
+}
+
+// Sample is what happened in one second.
+type Sample struct {
+	At       time.Time // its end
+	Up, Down int64     // bytes a second
+	Open     int       // sessions at its end
+	Refused  uint64    // sessions that came to nothing
+}
+
+// Refusal is a session that came to nothing.
+type Refusal struct {
+	Seq    uint64 // counts from 1
+	At     time.Time
+	Record server.Record
+	Reason server.Reason
+	Err    error // which Reason is of; nil where that is Closed
+}
+
+// Session is an open one, as it was at the last sample.
+type Session struct {
+	*server.Session
+	SpeedUp, SpeedDown int64 // bytes a second
+}
+
+// New returns a view that knows of nothing yet.
+func New() *View {
+	return &View{
+		open:   make(map[*server.Session]*reading),
+		rules:  make(map[string]Rule),
+		totals: Totals{Refused: make(map[server.Reason]uint64), Ended: make(map[server.Reason]uint64)},
+		next:   make(chan struct{}),
+		last:   time.Now(),
+	}
+}
+
+// Opened implements [server.Recorder].
+func (v *View) Opened(s *server.Session) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.open[s] = &reading{}
+	v.totals.Opened++
+}
+
+// Closed implements [server.Recorder].
+func (v *View) Closed(s *server.Session, err error) {
+	up, down, reason := s.Up(), s.Down(), server.ReasonOf(err)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	r := v.open[s]
+	delete(v.open, s)
+	if r == nil { // it ended before its request was known
+		r = &reading{}
+	}
+	v.count(r, up, down)
+	if !r.ruled && s.Rule != "" {
+		v.hit(s.Rule)
+	}
+	if up > 0 || down > 0 || s.Address.IsValid() {
+		v.totals.Ended[reason]++
+		return
+	}
+	v.totals.Refused[reason]++
+	v.remember(Refusal{Record: s.Record, Reason: reason, Err: err})
+}
+
+// count adds what has moved since the last time. Callers hold mu.
+func (v *View) count(r *reading, up, down int64) {
+	v.totals.Up += up - r.up
+	v.totals.Down += down - r.down
+	r.up, r.down = up, down
+}
+
+// hit counts a decision. Callers hold mu. Rules are named by the settings: there
+// are not many.
+func (v *View) hit(rule string) {
+	v.rules[rule] = Rule{v.rules[rule].Hits + 1, time.Now()}
+}
+
+// remember keeps a refusal in the place of the oldest. Callers hold mu.
+func (v *View) remember(r Refusal) {
+	r.At, r.Seq = time.Now(), 1
+	if n := len(v.refusals); n > 0 {
+		r.Seq = v.refusals[n-1].Seq + 1
+	}
+	v.refusals = push(v.refusals, r, keptRefusals)
+}
+
+// push appends one, and drops the oldest where there are more than most.
+func push[T any](all []T, one T, most int) []T {
+	if len(all) >= most {
+		copy(all, all[1:])
+		all = all[:most-1]
+	}
+	return append(all, one)
+}
+
+// Run takes a sample each second, until ctx ends.
+func (v *View) Run(ctx context.Context) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			v.sample(time.Now())
+		}
+	}
+}
+
+// sample reads the counters of all open sessions.
+func (v *View) sample(now time.Time) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	took := max(now.Sub(v.last), time.Millisecond).Seconds()
+	v.last = now
+	for s, r := range v.open {
+		up, down := s.Up(), s.Down()
+		// Half of it is the second before: a number that a person can read.
+		r.speedUp = (r.speedUp + int64(float64(up-r.up)/took)) / 2
+		r.speedDown = (r.speedDown + int64(float64(down-r.down)/took)) / 2
+		v.count(r, up, down)
+		if !r.ruled {
+			if rule := s.Now().Rule; rule != "" {
+				v.hit(rule)
+				r.ruled = true
+			}
+		}
+	}
+	refused := sum(v.totals.Refused)
+	v.samples = push(v.samples, Sample{
+		At: now, Open: len(v.open), Refused: refused - sum(v.before.Refused),
+		Up:   int64(float64(v.totals.Up-v.before.Up) / took),
+		Down: int64(float64(v.totals.Down-v.before.Down) / took),
+	}, keptSamples)
+	v.before = Totals{Up: v.totals.Up, Down: v.totals.Down, Refused: map[server.Reason]uint64{"": refused}}
+	close(v.next)
+	v.next = make(chan struct{})
+}
+
+func sum(counts map[server.Reason]uint64) (n uint64) {
+	for _, c := range counts {
+		n += c
+	}
+	return n
+}
+
+// Next returns a channel that is closed with the next sample.
+func (v *View) Next() <-chan struct{} {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.next
+}
+
+// Totals returns what was counted. The maps are the caller's.
+func (v *View) Totals() Totals {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	t := v.totals
+	t.Open = len(v.open)
+	t.Refused, t.Ended = maps.Clone(t.Refused), maps.Clone(t.Ended)
+	return t
+}
+
+// Rules returns what each rule has decided that has decided anything, by its name.
+func (v *View) Rules() map[string]Rule {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return maps.Clone(v.rules)
+}
+
+// Samples returns those of the last minutes, the oldest first.
+func (v *View) Samples() []Sample {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return slices.Clone(v.samples)
+}
+
+// Refusals returns the last ones that were after the one numbered after, the oldest first.
+func (v *View) Refusals(after uint64) []Refusal {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	i := len(v.refusals)
+	for i > 0 && v.refusals[i-1].Seq > after {
+		i--
+	}
+	return slices.Clone(v.refusals[i:])
+}
+
+// Sessions returns the open ones, in no order.
+func (v *View) Sessions() []Session {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	all := make([]Session, 0, len(v.open))
+	for s, r := range v.open {
+		all = append(all, Session{s, r.speedUp, r.speedDown})
+	}
+	return all
+}
+
+// Find returns the open session with the ID; nil: there is none.
+func (v *View) Find(id uint64) *server.Session {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for s := range v.open {
+		if s.ID == id {
+			return s
+		}
+	}
+	return nil
+}
