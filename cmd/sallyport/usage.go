@@ -47,7 +47,7 @@ func newUsage() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringVarP(&f.from.File, "config", "c", "", "the settings `FILE` of the server, which may name its ledger")
-	flags.StringVar(&f.from.Store, "store", "", "the ledger itself: `sqlite:FILE`")
+	flags.StringVar(&f.from.Store, "store", "", "the ledger itself: `sqlite:FILE` or postgres://USER@HOST/DATABASE")
 	flags.StringVar(&f.query.User, "user", "", "only of this user, by `NAME`")
 	flags.StringVar(&f.query.Source, "source", "", "only of clients at this `IP`")
 	flags.StringVar(&f.query.Rule, "rule", "", "only by this rule, by `NAME`")

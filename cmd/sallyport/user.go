@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -19,17 +21,78 @@ import (
 func newUser() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "user",
-		Short: "Change the users file: who may sign in, and their passwords",
-		Long: "Change the users file that the settings name: `users: {file: users}`. Passwords\n" +
-			"are kept as argon2id hashes. They are read from standard input, one line, or\n" +
-			"asked for on a terminal. A running server notices the change within a second.",
+		Short: "Change who may sign in, and their passwords",
+		Long: "Change who may sign in: in the users file (--file), where the settings say it is\n" +
+			"(--config), or in a ledger (--store). Passwords are kept as argon2id hashes. They are\n" +
+			"read from standard input, one line, or asked for on a terminal. Running servers,\n" +
+			"all that share a ledger, notice the change within a second.",
 		Args: args(cobra.NoArgs),
-		RunE: func(*cobra.Command, []string) error { return usageError{errors.New("add, passwd, remove or list?")} },
+		RunE: func(*cobra.Command, []string) error {
+			return usageError{errors.New("add, passwd, remove, list, join, leave or groups?")}
+		},
 	}
 	var users daemon.Users
-	cmd.PersistentFlags().StringVarP(&users.Path, "file", "f", "users", "the users `FILE`")
-	cmd.AddCommand(newUserAdd(&users), newUserPasswd(&users), newUserRemove(&users), newUserList(&users))
+	flags := cmd.PersistentFlags()
+	flags.StringVarP(&users.File, "file", "f", "users", "the users `FILE`")
+	flags.StringVarP(&users.Settings, "config", "c", "", "the settings `FILE` of the server, which says where the users are")
+	flags.StringVar(&users.Store, "store", "", "the ledger that has the users: `sqlite:FILE` or postgres://USER@HOST/DATABASE")
+	cmd.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		said := 0
+		for _, flag := range []string{"file", "config", "store"} {
+			if cmd.Flags().Changed(flag) {
+				said++
+			}
+		}
+		if said > 1 {
+			return usageError{errors.New("--file, --config and --store exclude each other: each says where the users are")}
+		}
+		return nil
+	}
+	cmd.AddCommand(newUserAdd(&users), newUserPasswd(&users), newUserRemove(&users), newUserList(&users),
+		newUserJoin(&users), newUserLeave(&users), newUserGroups(&users))
 	return cmd
+}
+
+func newUserJoin(users *daemon.Users) *cobra.Command {
+	return &cobra.Command{
+		Use:   "join NAME GROUP",
+		Short: "Put somebody into a group that the ledger has",
+		Args:  args(cobra.ExactArgs(2)),
+		RunE: func(cmd *cobra.Command, names []string) error {
+			return users.Join(cmd.Context(), names[0], names[1])
+		},
+	}
+}
+
+func newUserLeave(users *daemon.Users) *cobra.Command {
+	return &cobra.Command{
+		Use:   "leave NAME GROUP",
+		Short: "Take somebody out of a group that the ledger has",
+		Args:  args(cobra.ExactArgs(2)),
+		RunE: func(cmd *cobra.Command, names []string) error {
+			return about(names[0], users, users.Leave(cmd.Context(), names[0], names[1]))
+		},
+	}
+}
+
+func newUserGroups(users *daemon.Users) *cobra.Command {
+	return &cobra.Command{
+		Use:   "groups",
+		Short: "Print the groups that the ledger has, one a line, with their members",
+		Args:  args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			groups, err := users.Groups(cmd.Context())
+			if err != nil {
+				return err
+			}
+			var all []string
+			for _, group := range slices.Sorted(maps.Keys(groups)) {
+				all = append(all, group+": "+strings.Join(groups[group], " "))
+			}
+			_, err = io.WriteString(cmd.OutOrStdout(), lines(all))
+			return err
+		},
+	}
 }
 
 func newUserAdd(users *daemon.Users) *cobra.Command {
@@ -42,14 +105,14 @@ func newUserAdd(users *daemon.Users) *cobra.Command {
 			if err := daemon.CheckUserName(name); err != nil {
 				return usageError{err}
 			}
-			if there, err := users.Has(name); err != nil || there {
+			if there, err := users.Has(cmd.Context(), name); err != nil || there {
 				return about(name, users, cmp.Or(err, daemon.ErrUserExists))
 			}
 			password, err := readPassword(cmd.InOrStdin(), cmd.ErrOrStderr(), name)
 			if err != nil {
 				return err
 			}
-			return about(name, users, users.Add(name, password))
+			return about(name, users, users.Add(cmd.Context(), name, password))
 		},
 	}
 }
@@ -61,14 +124,14 @@ func newUserPasswd(users *daemon.Users) *cobra.Command {
 		Args:  args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, names []string) error {
 			name := names[0]
-			if there, err := users.Has(name); err != nil || !there {
+			if there, err := users.Has(cmd.Context(), name); err != nil || !there {
 				return about(name, users, cmp.Or(err, daemon.ErrNoUser))
 			}
 			password, err := readPassword(cmd.InOrStdin(), cmd.ErrOrStderr(), name)
 			if err != nil {
 				return err
 			}
-			return about(name, users, users.SetPassword(name, password))
+			return about(name, users, users.SetPassword(cmd.Context(), name, password))
 		},
 	}
 }
@@ -78,8 +141,8 @@ func newUserRemove(users *daemon.Users) *cobra.Command {
 		Use:   "remove NAME",
 		Short: "Take a user out",
 		Args:  args(cobra.ExactArgs(1)),
-		RunE: func(_ *cobra.Command, names []string) error {
-			return about(names[0], users, users.Remove(names[0]))
+		RunE: func(cmd *cobra.Command, names []string) error {
+			return about(names[0], users, users.Remove(cmd.Context(), names[0]))
 		},
 	}
 }
@@ -90,7 +153,7 @@ func newUserList(users *daemon.Users) *cobra.Command {
 		Short: "Print the names, one a line",
 		Args:  args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			names, err := users.Names()
+			names, err := users.Names(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -108,10 +171,10 @@ func lines(of []string) string {
 	return b.String()
 }
 
-// about says whom, and which file, an error is about.
+// about says whom, and which file or ledger, an error is about.
 func about(name string, users *daemon.Users, err error) error {
-	if errors.Is(err, daemon.ErrUserExists) || errors.Is(err, daemon.ErrNoUser) {
-		return fmt.Errorf("%q in %s: %w", name, users.Path, err)
+	if errors.Is(err, daemon.ErrUserExists) || errors.Is(err, daemon.ErrNoUser) || errors.Is(err, daemon.ErrNoMember) {
+		return fmt.Errorf("%q in %s: %w", name, users.Where(), err)
 	}
 	return err
 }

@@ -38,7 +38,7 @@ func TestTenThousandGuesses(t *testing.T) {
 		for n := range 100 {
 			time.Sleep(time.Until(start.Add(time.Duration(n) * time.Second)))
 			at := time.Now()
-			p.file.now.Store(&users{p.file.now.Load().accounts, newVerified()}) // or only the first login would be looked at
+			fileOf(p).now.Store(&users{fileOf(p).now.Load().accounts, newVerified()}) // or only the first login would be looked at
 			if _, err := p.Authenticate(t.Context(), credentials(home, "alice", "right")); err != nil || time.Since(at) > 50*time.Millisecond {
 				t.Errorf("the user herself, after %d s: %v, and it took %v", n, err, time.Since(at))
 			}

@@ -14,11 +14,11 @@ import (
 	"github.com/sallyport/sallyport/server"
 )
 
-// Passwords checks logins against a users file. It is a [server.Authenticator];
+// Passwords checks logins against a users file, or a list of users. It is a [server.Authenticator];
 // make one with [NewPasswords]. Safe for concurrent use.
 type Passwords struct {
 	policy  *Policy
-	file    *UsersFile
+	users   Directory
 	log     *slog.Logger
 	guesses *guesses
 	slots   chan struct{} // one for each hash that is computed at once
@@ -50,13 +50,13 @@ var (
 	errManyGuesses = fmt.Errorf("%w: too many wrong passwords came from there", server.BadLogin)
 )
 
-// NewPasswords returns a Passwords with the users of file, for the rules of
+// NewPasswords returns a Passwords with these users, for the rules of
 // policy. Every login that fails is a line in the log: msg="bad login" and then
 // client, user and protocol.
-func NewPasswords(policy *Policy, file *UsersFile, log *slog.Logger) *Passwords {
+func NewPasswords(policy *Policy, users Directory, log *slog.Logger) *Passwords {
 	return &Passwords{
 		policy:  policy,
-		file:    file,
+		users:   users,
 		log:     log,
 		guesses: newGuesses(),
 		slots:   make(chan struct{}, runtime.GOMAXPROCS(0)),
@@ -64,10 +64,10 @@ func NewPasswords(policy *Policy, file *UsersFile, log *slog.Logger) *Passwords 
 	}
 }
 
-// Renewed returns a Passwords for other rules, and maybe another file, that
+// Renewed returns a Passwords for other rules, and maybe other users, that
 // remembers the wrong passwords of this one.
-func (p *Passwords) Renewed(policy *Policy, file *UsersFile) *Passwords {
-	renewed := NewPasswords(policy, file, p.log)
+func (p *Passwords) Renewed(policy *Policy, users Directory) *Passwords {
+	renewed := NewPasswords(policy, users, p.log)
 	renewed.guesses, renewed.slots = p.guesses, p.slots
 	return renewed
 }
@@ -100,7 +100,7 @@ func (r *Rule) deniesAll() bool {
 // Authenticate implements [server.Authenticator]. It blocks while a password is
 // hashed, and before that for as long as the source has to pause.
 func (p *Passwords) Authenticate(ctx context.Context, c server.Credentials) (server.Identity, error) {
-	users := p.file.current()
+	users := p.users.current()
 	key := trialKey{sourceOf(c.Client.Addr()), users.verified.key(c.Name, c.Password)}
 	right, err := p.try(ctx, users, key, c)
 	switch {

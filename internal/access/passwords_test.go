@@ -131,8 +131,8 @@ func TestVerified(t *testing.T) {
 		try("alice", "right", true, 5) // each use does not make it longer
 		try("alice", "right", true, 5)
 
-		was := p.file.now.Load()
-		p.file.now.Store(&users{was.accounts, newVerified()}) // as when the file was read again
+		was := fileOf(p).now.Load()
+		fileOf(p).now.Store(&users{was.accounts, newVerified()}) // as when the file was read again
 		try("alice", "right", true, 6)
 	})
 }
@@ -255,3 +255,5 @@ func TestAuthenticateEnds(t *testing.T) {
 		}
 	})
 }
+
+func fileOf(p *Passwords) *UsersFile { return p.users.(*UsersFile) }

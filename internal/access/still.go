@@ -52,7 +52,7 @@ func (p *Passwords) Foretell(name string) (server.Identity, error) {
 	if p == nil {
 		return server.Identity{}, fmt.Errorf("%w: %w", server.BadLogin, errNoUsers)
 	}
-	mark, known := p.file.now.Load().accounts.marks[name]
+	mark, known := p.users.latest().accounts.marks[name]
 	if !known {
 		return server.Identity{}, errWrongLogin
 	}
@@ -69,7 +69,7 @@ func (p *Passwords) Still(id server.Identity) error {
 	if p == nil {
 		return fmt.Errorf("%w: %w", server.Revoked, errNoUsers)
 	}
-	mark, known := p.file.now.Load().accounts.marks[id.Name]
+	mark, known := p.users.latest().accounts.marks[id.Name]
 	switch {
 	case !known:
 		return fmt.Errorf("%w: %w", server.Revoked, errUserGone)

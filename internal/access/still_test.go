@@ -200,7 +200,7 @@ func TestWatch(t *testing.T) {
 // TestRenewedRemembersGuesses: a reload is no way to guess on.
 func TestRenewedRemembersGuesses(t *testing.T) {
 	p, _, _ := newTestPasswords(0)
-	renewed := p.Renewed(&Policy{}, p.file)
+	renewed := p.Renewed(&Policy{}, p.users)
 	if renewed.guesses != p.guesses || renewed.policy == p.policy {
 		t.Error("want the guesses of before, for the rules of now")
 	}

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // UsersEditor changes a users file. Every change is whole or not at all, leaves
@@ -116,6 +118,14 @@ func CheckUserName(name string) error {
 		return fmt.Errorf("a user cannot be called %q: in a rule that is something else", name)
 	}
 	return checkName(name)
+}
+
+// CheckGroupName refuses names that no group can have in the ledger.
+func CheckGroupName(name string) error {
+	if name == "" || strings.HasPrefix(name, "@") || len(name) > maxName || !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) {
+		return fmt.Errorf("a group cannot be called %q: its name is 1 to 255 bytes, without the @ that a rule writes before it", name)
+	}
+	return nil
 }
 
 // CheckPassword refuses passwords that not every protocol can carry.

@@ -77,6 +77,9 @@ func (f *UsersFile) current() *users {
 	return f.now.Load()
 }
 
+// latest returns the users as they were last read.
+func (f *UsersFile) latest() *users { return f.now.Load() }
+
 // refresh takes what the file holds now. A change that is no good is told once.
 func (f *UsersFile) refresh(data []byte, err error) {
 	if err != nil {

@@ -46,6 +46,7 @@ type decoder struct {
 	passwordRefs   []*node  // the rules that ask for one
 	upstreamRefs   []*node  // the same of rules that say via
 	secrets        []secret // URLs with a password
+	needLedger     []*node  // where the ledger is to have something
 	firstProxies   []firstProxy
 	mapRefs        []mapRef
 	usersSet       bool // the section is there

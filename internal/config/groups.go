@@ -27,6 +27,11 @@ func (d *decoder) namedEntries(n *node, entry func(key *node, name string, value
 func (d *decoder) group(key *node, name string, members *node) {
 	d.entryName(key, "group", name)
 	list := []string{}
+	if members.kind == mapping {
+		d.settings.Groups[name] = list
+		d.ledgerGroup(name, members)
+		return
+	}
 	d.eachOrNone(members, func(item *node) {
 		user, ok := d.user(item)
 		switch {
@@ -38,6 +43,18 @@ func (d *decoder) group(key *node, name string, members *node) {
 		}
 	})
 	d.settings.Groups[name] = list
+}
+
+// ledgerGroup is a group whose members the ledger has.
+func (d *decoder) ledgerGroup(name string, n *node) {
+	d.mapping(n, fields{"ledger": func(v *node) {
+		if d.inLedger(v) {
+			d.settings.LedgerGroups = append(d.settings.LedgerGroups, name)
+		}
+	}})
+	if !n.has("ledger") {
+		d.fail(n, "the group has no members", "write names: `[alice, bob]`, or `{ledger: true}` if the ledger has them")
+	}
 }
 
 // entryName checks the name of something that is written elsewhere with an @, as

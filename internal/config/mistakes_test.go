@@ -25,6 +25,13 @@ var mistakes = []struct {
 		"1:17 a password does not stand behind the question mark | write `postgres://USER:PASSWORD@HOST/DATABASE`, or keep it in ~/.pgpass",
 		"1:55 the name of a node is 1 to 100 letters, digits and signs | leave it out: the name of the machine will do",
 	}},
+	{"people in the ledger", "users: {file: f.yaml, ledger: true}\ngroups: {a: {ledger: 1}, b: {}, c: {ledger: true}}\nledger: off", []string{
+		"1:8 the users are in a file, or in the ledger | write `users: {file: users}` or `users: {ledger: true}`",
+		"1:31 the ledger is to have this, and `ledger` is off | name a ledger: `ledger: postgres://USER@HOST/DATABASE`",
+		"2:22 expected true, found \"1\" | leave it out where the ledger does not have it",
+		"2:29 the group has no members | write names: `[alice, bob]`, or `{ledger: true}` if the ledger has them",
+		"2:45 the ledger is to have this, and `ledger` is off | name a ledger: `ledger: postgres://USER@HOST/DATABASE`",
+	}},
 	{"ledger in a database: no URL", "ledger: 'postgres://u:%zz@db/x'", []string{
 		"1:9 the ledger's database has a URL that cannot be read | write `postgres://USER@HOST/DATABASE`",
 	}},
@@ -235,10 +242,10 @@ var mistakes = []struct {
 	}},
 
 	// Users.
-	{"users without a file", "users: {}\nrules: {allow: x, proof: password}", []string{"1:8 the users have no file | write `users: {file: users}`"}},
-	{"users as a name", "users: users.txt", []string{`1:8 expected keys with values, found "users.txt" | the keys here are file`}},
+	{"users without a file", "users: {}\nrules: {allow: x, proof: password}", []string{"1:8 the users have no file | write `users: {file: users}`, or `users: {ledger: true}` if the ledger has them"}},
+	{"users as a name", "users: users.txt", []string{`1:8 expected keys with values, found "users.txt" | the keys here are file, ledger`}},
 	{"users: unknown key", "users: {files: u}", []string{
-		"1:8 the users have no file | write `users: {file: users}`",
+		"1:8 the users have no file | write `users: {file: users}`, or `users: {ledger: true}` if the ledger has them",
 		`1:9 unknown key "files" | did you mean "file"?`,
 	}},
 	{"users: a list of files", "users: {file: [a, b]}", []string{`1:15 expected text, found a list | `}},

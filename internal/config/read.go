@@ -42,6 +42,7 @@ func parseOn(files disk, file string, data []byte, o Override) (*Settings, error
 		d.upstreamReferences()
 		d.exposedSecrets()
 		d.mapReferences()
+		d.ledgerReferences()
 		d.openProxies()
 		d.neverMatching()
 	}

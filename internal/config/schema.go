@@ -25,8 +25,8 @@ func Schema() ([]byte, error) {
 func settingsSchema() *jsonschema.Schema {
 	s := object("", properties{
 		"listeners":         oneOrMany("where clients come to; default: 127.0.0.1:1080", listenerSchema()),
-		"users":             object("who can sign in", properties{"file": text("a file with a line NAME:HASH for each user, as `sallyport user add` writes it")}, "file"),
-		"groups":            named("users by the name of a group; a rule writes it with an @", oneOrNone("", text("the name of a user"))),
+		"users":             usersSchema(),
+		"groups":            named("users by the name of a group; a rule writes it with an @", groupSchema()),
 		"sets":              named("lists of host names and networks; a rule writes the name with an @", setSchema()),
 		"schedules":         named("when something holds", oneOrMany("", spanSchema())),
 		"upstreams":         named("other proxies that rules can send sessions through", upstreamSchema()),
@@ -192,6 +192,25 @@ func adminSchema() *jsonschema.Schema {
 			{Enum: []any{"off", false}},
 		},
 	}
+}
+
+func usersSchema() *jsonschema.Schema {
+	s := object("who can sign in", properties{
+		"file":   text("a file with a line NAME:HASH for each user, as `sallyport user add` writes it"),
+		"ledger": inLedger("the ledger has them"),
+	})
+	s.MinProperties, s.MaxProperties = jsonschema.Ptr(1), jsonschema.Ptr(1)
+	return s
+}
+
+func groupSchema() *jsonschema.Schema {
+	s := oneOrNone("", text("the name of a user"))
+	s.AnyOf = append(s.AnyOf, object("", properties{"ledger": inLedger("the ledger has its members")}, "ledger"))
+	return s
+}
+
+func inLedger(description string) *jsonschema.Schema {
+	return &jsonschema.Schema{Description: description, Enum: []any{true}}
 }
 
 func ledgerSchema() *jsonschema.Schema {

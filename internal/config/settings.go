@@ -35,16 +35,18 @@ type Settings struct {
 	Listeners []Listener // at least one
 	Users     Users
 	Groups    map[string][]string // by group name: the user names in it
-	Upstreams []Upstream          // in the order of the file
-	Sets      map[string]Set      // by name, without the @
-	Schedules map[string]Schedule // by name
-	Limits    map[string]Limit    // by name
-	Rules     []Rule              // in the order of the file; empty denies everything
-	Resolver  Resolver
-	Timeouts  Timeouts
-	Log       Log
-	Admin     Admin
-	Ledger    Ledger
+	// LedgerGroups are those of Groups whose members the ledger has; there they have none.
+	LedgerGroups []string
+	Upstreams    []Upstream          // in the order of the file
+	Sets         map[string]Set      // by name, without the @
+	Schedules    map[string]Schedule // by name
+	Limits       map[string]Limit    // by name
+	Rules        []Rule              // in the order of the file; empty denies everything
+	Resolver     Resolver
+	Timeouts     Timeouts
+	Log          Log
+	Admin        Admin
+	Ledger       Ledger
 }
 
 // Listener is an address that clients come to. One that was written with several
@@ -103,7 +105,8 @@ type TLS struct {
 // Users says where passwords are kept. The zero value: nowhere, and no rule
 // asks for one.
 type Users struct {
-	File string // as the settings name it, but that a relative name starts at the settings file's folder
+	File   string // as the settings name it, but that a relative name starts at the settings file's folder
+	Ledger bool   // the ledger has them; File is empty
 }
 
 // Set is a list of host names and networks that rules call @name. What is in

@@ -18,17 +18,18 @@ import (
 
 // This file alone turns settings into what the other packages take.
 
-// buildRules makes the rules that the settings describe, whose sessions count in
-// table (nil: nowhere). What is the same in
+// buildRules makes the rules that the settings describe, with what the ledger has of
+// people (nil: nothing), whose sessions count in table (nil: nowhere). What is the same in
 // those before (nil: there were none) goes on: users file, guesses, answers of
 // name servers, and what is known of upstreams.
-func buildRules(s *config.Settings, before *inForce, table *limits.Table, log *slog.Logger) (*rules, error) {
+func buildRules(s *config.Settings, before *inForce, p *people, table *limits.Table, log *slog.Logger) (*rules, error) {
+	s = p.fill(s)
 	var known waysOut
 	var mapped mappings
 	if before != nil {
 		known, mapped = before.rules.ways, before.rules.maps
 	}
-	r := &rules{limits: table}
+	r := &rules{limits: table, people: p}
 	var ofWays, ofLists, ofMaps error
 	r.ways, ofWays = buildWays(s, known, log)
 	if before != nil && reflect.DeepEqual(before.settings.Resolver, s.Resolver) {
@@ -43,14 +44,25 @@ func buildRules(s *config.Settings, before *inForce, table *limits.Table, log *s
 		return nil, err
 	}
 	r.policy = buildPolicy(s, r, access.Options{Resolver: r.resolver})
-	switch {
-	case r.file == nil:
+	switch users := r.directory(s); {
+	case users == nil:
 	case before != nil && before.rules.passwords != nil:
-		r.passwords = before.rules.passwords.Renewed(r.policy, r.file)
+		r.passwords = before.rules.passwords.Renewed(r.policy, users)
 	default:
-		r.passwords = access.NewPasswords(r.policy, r.file, log)
+		r.passwords = access.NewPasswords(r.policy, users, log)
 	}
 	return r, nil
+}
+
+// directory is who may sign in; nil: nobody.
+func (r *rules) directory(s *config.Settings) access.Directory {
+	switch {
+	case r.file != nil:
+		return r.file
+	case s.Users.Ledger:
+		return r.people.list
+	}
+	return nil
 }
 
 // openUsers reads the users file, if there is to be one.

@@ -71,7 +71,11 @@ func Open(ctx context.Context, src Source, w io.Writer) (*Daemon, error) {
 }
 
 func (d *Daemon) open(ctx context.Context, s *config.Settings) error {
-	r, err := buildRules(s, nil, &d.limits, d.log)
+	p, err := openServed(ctx, s, nil, d.log)
+	if err != nil {
+		return err
+	}
+	r, err := buildRules(s, nil, p, &d.limits, d.log)
 	if err != nil {
 		return &SettingsError{err}
 	}

@@ -77,7 +77,7 @@ type Step struct {
 // name up where a rule needs it, and blocks as long. Bad settings are a
 // [*SettingsError], a bad question is a [*QuestionError].
 func Explain(ctx context.Context, src Source, ask Question) (*Explanation, error) {
-	r, err := newRehearsal(src)
+	r, err := newRehearsal(ctx, src)
 	if err != nil {
 		return nil, err
 	}

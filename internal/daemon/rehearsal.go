@@ -28,23 +28,27 @@ type rehearsal struct {
 }
 
 // newRehearsal reads the settings. Bad ones are a [*SettingsError].
-func newRehearsal(src Source) (*rehearsal, error) {
+func newRehearsal(ctx context.Context, src Source) (*rehearsal, error) {
 	s, err := src.load()
 	if err != nil {
 		return nil, err
 	}
 	log := slog.New(slog.DiscardHandler)
 	r := &rehearsal{settings: s}
-	if r.rules, err = buildRules(s, nil, nil, log); err != nil {
+	p, err := openPeople(ctx, s, nil, log)
+	if err != nil {
+		return nil, fmt.Errorf("the users in the ledger cannot be read: %w", err)
+	}
+	if r.rules, err = buildRules(s, nil, p, nil, log); err != nil {
 		return nil, &SettingsError{err}
 	}
-	r.rules.policy = buildPolicy(s, r.rules, access.Options{
+	r.rules.policy = buildPolicy(p.fill(s), r.rules, access.Options{
 		Resolver: r,
 		Identd:   func(context.Context, netip.AddrPort, netip.AddrPort) (string, error) { return r.identd() },
 		Now:      func() time.Time { return r.at },
 	})
 	if r.rules.passwords != nil {
-		r.rules.passwords = r.rules.passwords.Renewed(r.rules.policy, r.rules.file) // what logins are for is asked of the same rules
+		r.rules.passwords = r.rules.passwords.Renewed(r.rules.policy, r.rules.directory(s)) // what logins are for is asked of the same rules
 	}
 	return r, nil
 }

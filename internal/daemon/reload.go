@@ -64,7 +64,11 @@ func (d *Daemon) prepare(ctx context.Context) (*inForce, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := buildRules(s, d.inForce, &d.limits, d.log)
+	p, err := openServed(ctx, s, d.inForce, d.log)
+	if err != nil {
+		return nil, err
+	}
+	r, err := buildRules(s, d.inForce, p, &d.limits, d.log)
 	if err != nil {
 		return nil, err
 	}

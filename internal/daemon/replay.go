@@ -69,7 +69,7 @@ func (c *Change) Kind() string {
 // says so. It reads log to its end, and uses no more memory for a long one. Bad
 // settings are a [*SettingsError].
 func ReplayLog(ctx context.Context, src Source, log io.Reader, resolve bool) (*Replay, error) {
-	r, err := newRehearsal(src)
+	r, err := newRehearsal(ctx, src)
 	if err != nil {
 		return nil, err
 	}

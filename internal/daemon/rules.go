@@ -17,7 +17,8 @@ import (
 type rules struct {
 	policy    *access.Policy
 	passwords *access.Passwords // nil: there are no users
-	file      *access.UsersFile // what passwords reads; nil likewise
+	file      *access.UsersFile // what passwords reads; nil: there are no users, or people are
+	people    *people           // those that the ledger has; nil: none
 	ways      waysOut
 	maps      mappings
 	lists     lists

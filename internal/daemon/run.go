@@ -16,6 +16,10 @@ type running struct {
 	all    sync.WaitGroup
 
 	unwatch context.CancelFunc // ends the last watch; nil: there is none. Guarded by the daemon's mutex
+
+	follow   func(*people) context.CancelFunc
+	people   *people            // who is followed now; nil: nobody. Guarded by the daemon's mutex
+	unfollow context.CancelFunc // ends that. Guarded by the daemon's mutex
 }
 
 // Run serves until ctx ends, then drains: it takes no new clients and lets the
@@ -72,6 +76,11 @@ func (d *Daemon) newRunning(serve context.Context) *running {
 		run.all.Go(func() { r.maps.watch(ctx) })
 		return cancel
 	}
+	run.follow = func(p *people) context.CancelFunc {
+		ctx, cancel := context.WithCancel(serve)
+		run.all.Go(func() { p.watch(ctx, d) })
+		return cancel
+	}
 	return run
 }
 
@@ -96,6 +105,24 @@ func (run *running) watchRules(r *rules) {
 	}
 	if r != nil {
 		run.unwatch = run.watch(r)
+		run.followPeople(r.people)
+	} else {
+		run.followPeople(nil)
+	}
+}
+
+// followPeople follows the changes of people, in the place of the last: across reloads
+// they are the same. Callers hold the daemon's mutex.
+func (run *running) followPeople(p *people) {
+	if p == run.people {
+		return
+	}
+	if run.people != nil {
+		run.unfollow()
+	}
+	run.people, run.unfollow = p, nil
+	if p != nil {
+		run.unfollow = run.follow(p)
 	}
 }
 

@@ -154,4 +154,43 @@ func (d postgresDialect) explain(err error) error {
 	return err
 }
 
+// channel is what nodes tell each other by that people have changed.
+const channel = "sallyport_people"
+
+// lookSlowly is how often the database is looked at where nobody told of a change: a
+// proxy such as PgBouncer may not pass that on.
+const lookSlowly = 5 * time.Second
+
+func (d postgresDialect) listen(ctx context.Context) (wait func(context.Context) error, end func(), err error) {
+	c, err := d.pool.Acquire(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	end = func() {
+		// It listens: nobody else is to have it.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = c.Hijack().Close(ctx)
+	}
+	if _, err := c.Exec(ctx, "LISTEN "+channel); err != nil {
+		end()
+		return nil, nil, err
+	}
+	wait = func(ctx context.Context) error {
+		waiting, cancel := context.WithTimeout(ctx, lookSlowly)
+		defer cancel()
+		_, err := c.Conn().WaitForNotification(waiting)
+		if err != nil && ctx.Err() == nil && waiting.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	return wait, end, nil
+}
+
+func (postgresDialect) tell(ctx context.Context, tx *sql.Tx) error {
+	_, err := tx.ExecContext(ctx, `SELECT pg_notify($1, '')`, channel)
+	return err
+}
+
 func (d postgresDialect) close() { d.pool.Close() }

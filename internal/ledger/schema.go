@@ -22,6 +22,7 @@ var migrations = []string{
 		`CREATE TABLE horizon (name TEXT PRIMARY KEY, at {int} NOT NULL); -- what is older was dropped`,
 	`ALTER TABLE nodes ADD COLUMN name TEXT NOT NULL DEFAULT '';`,
 	quotaTables,
+	peopleTables,
 }
 
 func table(name string) string {

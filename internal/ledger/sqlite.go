@@ -5,14 +5,19 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 )
+
+// lookEvery is how often a file is looked at for other users.
+const lookEvery = time.Second / 2
 
 // sqliteDialect is that of the file of this name.
 type sqliteDialect struct{ path string }
@@ -20,12 +25,15 @@ type sqliteDialect struct{ path string }
 // openSQLite opens the file at path, makes it if it is not there, and brings its
 // tables up to date.
 func openSQLite(ctx context.Context, path string) (*store, error) {
-	// The journal of SQLite takes over the rights of the file.
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
+	// The journal of SQLite takes over the rights of the file. One that is there is not
+	// opened here: to close it would end the locks that this process has on it.
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	switch {
+	case err == nil:
+		f.Close()
+	case !errors.Is(err, fs.ErrExist):
 		return nil, err
 	}
-	f.Close()
 	// FULL: what was written outlives a power cut too. It costs one fsync a flush.
 	db, err := openFile(path, url.Values{"_txlock": {"immediate"}, "_pragma": {"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)"}})
 	if err != nil {
@@ -96,5 +104,22 @@ func (d sqliteDialect) explain(err error) error {
 	}
 	return err
 }
+
+// listen: nobody tells that a file was changed.
+func (sqliteDialect) listen(context.Context) (wait func(context.Context) error, end func(), err error) {
+	wait = func(ctx context.Context) error {
+		look := time.NewTimer(lookEvery)
+		defer look.Stop()
+		select {
+		case <-look.C:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return wait, func() {}, nil
+}
+
+func (sqliteDialect) tell(context.Context, *sql.Tx) error { return nil }
 
 func (sqliteDialect) close() {}

@@ -54,6 +54,11 @@ type dialect interface {
 	shared() bool
 	// again reports that a transaction failed only because of another one.
 	again(err error) bool
+	// listen returns a function that waits until people may have changed. It is used by
+	// one goroutine, and not after end.
+	listen(ctx context.Context) (wait func(context.Context) error, end func(), err error)
+	// tell has the others told that people have changed, when the transaction holds.
+	tell(ctx context.Context, tx *sql.Tx) error
 	// explain says what to do about an error.
 	explain(err error) error
 	// close frees what the database was opened with.

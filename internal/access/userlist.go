@@ -1,0 +1,58 @@
+package access
+
+import (
+	"log/slog"
+	"sync/atomic"
+)
+
+// Directory is where [Passwords] has its users from: a [*UsersFile], or a
+// [*UserList].
+type Directory interface {
+	current() *users // as they are now, give or take a second; may read a file
+	latest() *users  // as they were last seen
+}
+
+// UserList is users that somebody else keeps, as a database does. Make one with
+// [NewUserList]. Safe for concurrent use.
+type UserList struct {
+	log *slog.Logger
+	now atomic.Pointer[users]
+}
+
+// NewUserList returns a list of nobody. What is wrong with a user is a line in log.
+func NewUserList(log *slog.Logger) *UserList {
+	l := &UserList{log: log}
+	l.now.Store(&users{newAccounts(nil, nil), newVerified()})
+	return l
+}
+
+// Set puts other users in the place of those before: for each name the hashed
+// password, as a users file would have it. A user whose name or hash is no good
+// cannot sign in, and all others can. One call at a time.
+func (l *UserList) Set(texts map[string]string) {
+	before := l.now.Load().accounts
+	hashes, marks := make(map[string]hash, len(texts)), make(map[string]uint64, len(texts))
+	for name, text := range texts {
+		mark := markOf(text)
+		h, known := before.hashes[name]
+		if !known || before.marks[name] != mark {
+			err := checkName(name)
+			if err == nil {
+				h, err = parseHash(text)
+			}
+			if err != nil {
+				l.log.Error("a user cannot sign in: what the ledger has is no good", "user", Escape(name), "error", Escape(err.Error()))
+				continue
+			}
+		}
+		hashes[name], marks[name] = h, mark
+	}
+	l.now.Store(&users{newAccounts(hashes, marks), newVerified()})
+}
+
+func (l *UserList) current() *users { return l.now.Load() }
+func (l *UserList) latest() *users  { return l.now.Load() }
+
+// HashPassword returns the hash of a password as a users file has it. It takes as
+// long as a login.
+func HashPassword(password string) string { return newHash(password).String() }

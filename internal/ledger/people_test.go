@@ -1,0 +1,146 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/sallyport/sallyport/internal/proxytest"
+)
+
+func looks(t *testing.T, p *People) Changed {
+	t.Helper()
+	found, err := p.Look(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// TestPeople: each kind of change is seen by who looked before it and by who did not,
+// and what cannot be done is refused.
+func TestPeople(t *testing.T) { everywhere(t, peopleChange) }
+
+func peopleChange(t *testing.T, place Place) {
+	quiet := slog.New(slog.DiscardHandler)
+	always := place.People(quiet)
+	defer always.Close()
+	if found := looks(t, always); found != (Changed{}) {
+		t.Errorf("in an empty ledger: %+v", found)
+	}
+	e, ctx := PeopleEditor{place}, t.Context()
+	users, groups := Changed{Users: true}, Changed{Groups: true}
+	for i, step := range []struct {
+		do     func() error
+		want   error
+		found  Changed
+		hashes string
+		staff  string
+	}{
+		{func() error { return e.Add(ctx, "alice", "h1") }, nil, users, "alice=h1", ""},
+		{func() error { return e.Add(ctx, "alice", "h2") }, ErrUserExists, Changed{}, "alice=h1", ""},
+		{func() error { return e.Add(ctx, "bob", "h3") }, nil, users, "alice=h1 bob=h3", ""},
+		{func() error { return e.Join(ctx, "alice", "staff") }, nil, groups, "alice=h1 bob=h3", "alice"},
+		{func() error { return e.Join(ctx, "eve", "staff") }, nil, groups, "alice=h1 bob=h3", "alice eve"},
+		{func() error { return e.SetHash(ctx, "alice", "h4") }, nil, users, "alice=h4 bob=h3", "alice eve"},
+		{func() error { return e.SetHash(ctx, "carol", "h4") }, ErrNoUser, Changed{}, "alice=h4 bob=h3", "alice eve"},
+		{func() error { return e.Leave(ctx, "eve", "staff") }, nil, groups, "alice=h4 bob=h3", "alice"},
+		{func() error { return e.Leave(ctx, "eve", "staff") }, ErrNoMember, Changed{}, "alice=h4 bob=h3", "alice"},
+		{func() error { return e.Remove(ctx, "alice") }, nil, Changed{Users: true, Groups: true}, "bob=h3", ""},
+		{func() error { return e.Remove(ctx, "alice") }, ErrNoUser, Changed{}, "bob=h3", ""},
+		{func() error { return e.Add(ctx, "alice", "h5") }, nil, users, "alice=h5 bob=h3", ""},
+	} {
+		if err := step.do(); !errors.Is(err, step.want) {
+			t.Fatalf("step %d: %v, want %v", i, err, step.want)
+		}
+		if found := looks(t, always); found != step.found {
+			t.Errorf("step %d: %+v, want %+v", i, found, step.found)
+		}
+		fresh := place.People(quiet)
+		looks(t, fresh)
+		fresh.Close()
+		for who, p := range map[string]*People{"who looked": always, "who did not": fresh} {
+			if got := fmt.Sprint(pairs(p.Hashes()), p.Members("staff")); got != fmt.Sprintf("[%s] [%s]", step.hashes, step.staff) {
+				t.Errorf("step %d: %s knows %s", i, who, got)
+			}
+		}
+	}
+	names, err := e.Names(ctx)
+	if err != nil || !slices.Equal(names, []string{"alice", "bob"}) {
+		t.Errorf("%v, %v", names, err)
+	}
+	hash, err := e.Hash(ctx, "bob")
+	if err != nil || hash != "h3" {
+		t.Errorf("%q, %v", hash, err)
+	}
+	if all, err := e.Groups(ctx); err != nil || len(all) != 0 {
+		t.Errorf("%v, %v", all, err)
+	}
+}
+
+func pairs(m map[string]string) (all []string) {
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		all = append(all, k+"="+m[k])
+	}
+	return all
+}
+
+// TestPeopleOfABackup: a ledger that went back in time is read from its beginning.
+func TestPeopleOfABackup(t *testing.T) { everywhere(t, peopleOfABackup) }
+
+func peopleOfABackup(t *testing.T, place Place) {
+	e, ctx := PeopleEditor{place}, t.Context()
+	for _, name := range []string{"alice", "bob", "carol"} {
+		if err := e.Add(ctx, name, "h"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := place.People(slog.New(slog.DiscardHandler))
+	defer p.Close()
+	looks(t, p)
+	s := opens(t, place)
+	for _, statement := range []string{`DELETE FROM users WHERE version > 1`, `UPDATE versions SET version = 1`} {
+		if _, err := s.db.ExecContext(ctx, statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if found := looks(t, p); !found.Users || fmt.Sprint(pairs(p.Hashes())) != "[alice=h]" {
+		t.Errorf("%+v: %v", found, p.Hashes())
+	}
+}
+
+// TestPeopleAreWatched: what many change at once is known to all that watch, to the
+// last of it.
+func TestPeopleAreWatched(t *testing.T) { everywhere(t, peopleAreWatched) }
+
+func peopleAreWatched(t *testing.T, place Place) {
+	const nodes, editors, each = 2, 3, 4
+	ctx, cancel := context.WithCancel(t.Context())
+	var watching, editing sync.WaitGroup
+	var all []*People
+	for range nodes {
+		p := place.People(slog.New(slog.DiscardHandler))
+		all = append(all, p)
+		watching.Go(func() { p.Watch(ctx, func(Changed) {}) })
+	}
+	for editor := range editors {
+		editing.Go(func() {
+			for i := range each {
+				if err := (PeopleEditor{place}).Add(ctx, fmt.Sprint(editor, " ", i), "h"); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	editing.Wait()
+	for _, p := range all {
+		proxytest.Eventually(t, "all users are known", func() bool { return len(p.Hashes()) == editors*each })
+	}
+	cancel()
+	watching.Wait()
+}
