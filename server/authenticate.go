@@ -12,6 +12,11 @@ type Credentials struct {
 	Client   netip.AddrPort
 	Name     string
 	Password string // never printed, never kept
+
+	// Key is the public key that the client shows in the place of a password, as SSH
+	// has it on the wire (RFC 4253, section 6.6); nil: it shows none. A right one counts
+	// once the client has signed with it.
+	Key []byte
 }
 
 // Login says what a client has to show before its request is known.

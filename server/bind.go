@@ -142,6 +142,11 @@ func (x *exchange) anyPeer() bool { return x.request.Target.IP.IsUnspecified() }
 // listen opens the socket that the application server is to connect to: on the
 // address of ours that routes to it, or on all where it is not known.
 func (x *exchange) listen(ctx context.Context, g Grant) (net.Listener, error) {
+	return x.listenIn(ctx, g, x.listener.BindPorts)
+}
+
+// listenIn is listen with one of these ports.
+func (x *exchange) listenIn(ctx context.Context, g Grant, ports PortRange) (net.Listener, error) {
 	local := netip.IPv4Unspecified()
 	if !x.anyPeer() {
 		var err error
@@ -149,7 +154,6 @@ func (x *exchange) listen(ctx context.Context, g Grant) (net.Listener, error) {
 			return nil, err
 		}
 	}
-	ports := x.listener.BindPorts
 	for port := range ports.inAnyOrder() {
 		ln, err := x.listenOn(ctx, x.server.outboundOf(g.Way), local, port)
 		switch {

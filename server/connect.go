@@ -136,7 +136,9 @@ func (x *exchange) judge(ctx context.Context) (passage, error) {
 // dial connects to the first of the addresses that answers, or has an upstream
 // do so. The caller closes the connection.
 func (x *exchange) dial(ctx context.Context, to passage) (target net.Conn, err error) {
-	if up := to.way.upstream(); up != nil {
+	if to.offer {
+		target, err = x.server.state.offers.connect(ctx, to.name, x.session.Client)
+	} else if up := to.way.upstream(); up != nil {
 		var proxy string
 		target, proxy, err = up.Connect(ctx, departure(x.request, to))
 		x.session.note(func(r *Record) { r.Proxy = proxy })

@@ -26,6 +26,7 @@ type exchange struct {
 	request     *Request
 	stream      streamer // in the place of request: what serves the connection
 	head        []byte   // what the client sent behind its request: it goes to the target first
+	greeted     bool     // the client was silent, and was greeted as one of SSH
 	lingers     bool     // the last words were said, and the client may not have read them yet
 	accepted    net.Conn // conn, or what is beneath its TLS; nil: somebody else closes it
 	release     func()   // of the target that a mapping has chosen; nil: there is none
@@ -131,7 +132,7 @@ func (x *exchange) closed(reason error) {
 
 // ask makes r the session's request.
 func (x *exchange) ask(r *Request) {
-	if x.certificate.Name != "" && r.Identity.Proof != Password {
+	if x.certificate.Name != "" && r.Identity.Proof != Password && r.Identity.Proof != Key {
 		r.Identity = x.certificate
 	}
 	r.Client, r.Local, r.Listener = x.session.Client, addrPort(x.conn.LocalAddr()), x.listener.Name

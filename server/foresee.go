@@ -26,7 +26,7 @@ func Foresee(r *Request, g Grant) error {
 	default:
 		return fmt.Errorf("%w: command %d", Unsupported, r.Command)
 	}
-	if !g.ByName && !slices.ContainsFunc(g.Addrs, isHost) {
+	if !g.ByName && !g.Virtual && !slices.ContainsFunc(g.Addrs, isHost) {
 		return fmt.Errorf("%w: %s is no host's address", BadRequest, r.Target.Host())
 	}
 	return nil

@@ -53,6 +53,10 @@ func (x *exchange) detect(first byte) (handshake, error) {
 	switch {
 	case l.TLSOnly && !x.session.TLS:
 		return nil, fmt.Errorf("%w: this listener takes TLS only", Garbage)
+	case first == sshGreeting[0] && l.speaks(SSH):
+		return sshOpening{exchange: x}, nil
+	case x.greeted:
+		return nil, fmt.Errorf("%w: first byte 0x%02x, of a client that was greeted as one of SSH", Garbage, first)
 	case first == socks.Version4 && (l.speaks(SOCKS4) || l.speaks(SOCKS4a)):
 		x.session.Protocol = SOCKS4
 		return &socks4{listener: l}, nil
@@ -138,13 +142,16 @@ func (d *driver) do(ctx context.Context, next step) (step, error) {
 		_, err := d.conn.Write(next.reply)
 		return step{}, err
 	}
-	return step{}, d.read()
+	return step{}, d.read(ctx)
 }
 
 // read waits for more bytes.
-func (d *driver) read() error {
+func (d *driver) read(ctx context.Context) error {
 	if cap(d.buf) < handshakeBuffer {
 		d.buf = append(make([]byte, 0, handshakeBuffer), d.buf...)
+	}
+	if d.mayGreet() {
+		return d.greetSilent(ctx)
 	}
 	n, err := d.conn.Read(d.buf[len(d.buf):cap(d.buf)])
 	d.buf = d.buf[:len(d.buf)+n]

@@ -152,11 +152,15 @@ type passage struct {
 	way   *Way
 	addrs []netip.AddrPort // of the target; empty: only its name is known
 	name  string           // where addrs is empty
+	offer bool             // name is a virtual port
 	proxy string           // see Departure
 }
 
 // passage puts a grant and the target's port together.
 func (x *exchange) passage(g Grant) (passage, error) {
+	if g.Virtual {
+		return passage{name: x.request.Target.Name, offer: true}, nil
+	}
 	p := passage{way: g.Way}
 	if g.ByName {
 		p.name = x.request.Target.String()

@@ -19,6 +19,7 @@ const (
 	Ident       Proof = "ident"       // a userid that the client's identd confirmed (RFC 1413)
 	Password    Proof = "password"    // a name and the password that goes with it
 	Certificate Proof = "certificate" // a TLS client certificate, verified
+	Key         Proof = "key"         // a public key, by a signature with it
 )
 
 // Identity is who asks, and how well that is known.
@@ -42,6 +43,7 @@ const (
 	SOCKS5  Protocol = "socks5"
 	HTTP    Protocol = "http"
 	Mapped  Protocol = "map" // none: the listener is a port mapping
+	SSH     Protocol = "ssh" // is spoken only where a listener names it
 )
 
 // Request is what a handshake ends in: a question that awaits its answer.
@@ -101,6 +103,11 @@ type Grant struct {
 	// is sent it, and nobody looks it up here. Without an Upstream, or a name, it
 	// means nothing. A destination of datagrams needs addresses.
 	ByName bool
+
+	// Virtual says that the target's name is a virtual port: one that clients of SSH
+	// offer. Of CONNECT, the session leads to one of those who do, and Addrs and Way
+	// mean nothing; of BIND over SSH, the client may offer it.
+	Virtual bool
 }
 
 // BindOptions are a rule's terms for BIND.

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/crypto/ssh"
 )
 
 // ErrServerClosed is what [Server.Serve] returns after Shutdown or Close.
@@ -51,6 +53,8 @@ type state struct {
 	primaries    primaries                // relays that a BIND may lean on
 	associations tally                    // by source
 	associated   endpoints                // where clients of associations send to
+	signedIn     signedIn                 // clients of SSH
+	offers       offers                   // virtual ports
 	batches      batches                  // memory for datagrams
 	pseudonym    pseudonym                // what the Via of HTTP calls this server
 	leaving      leaving                  // that it takes no new clients
@@ -60,13 +64,14 @@ type state struct {
 // value speaks SOCKS 4 and 4a.
 type Listener struct {
 	Name        string
-	Protocols   []Protocol  // empty: all
+	Protocols   []Protocol  // empty: all but SSH
 	Advertise   netip.Addr  // what BIND and UDP ASSOCIATE replies say, behind NAT; zero: the socket's own address
 	BindPorts   PortRange   // the ports that BIND and UDP ASSOCIATE may take; zero: any
 	HideAddress bool        // the reply to CONNECT carries zeros instead of the outgoing address
 	TLS         *tls.Config // for clients that begin with TLS; nil: they are garbage
 	TLSOnly     bool        // nobody is served without TLS
 	MaxUserID   int         // bytes; 0: socks.DefaultUserID; at most socks.MaxUserID
+	HostKey     ssh.Signer  // by which clients of SSH know this server; nil: it speaks no SSH
 
 	// ProxyFrom are the load balancers, as networks of unmapped addresses. They
 	// must begin each connection with a header of the PROXY protocol, version 1

@@ -9,7 +9,9 @@ import (
 // Held is what an open session lives on: a request and what was granted to it.
 // Of an association there is one for each destination that it may send to, and,
 // while there is none, one without a grant: its Request is that of the client,
-// its Address zero.
+// its Address zero. Of a client of SSH there is one more, whose Request has no
+// command: it stands for what the client has signed in with, and goes by that
+// alone.
 type Held struct {
 	Request Request        // its Listener is called as it is now
 	Grant   Grant          // what the policy said
@@ -29,6 +31,7 @@ type Judge func(Held) (until time.Time, err error)
 // must not overlap.
 func (s *Server) Review(judge Judge) {
 	s.state.judge.Store(&judge)
+	s.state.signedIn.review(&judge)
 	for _, session := range s.Sessions() {
 		session.review(&judge)
 	}

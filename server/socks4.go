@@ -10,6 +10,9 @@ import (
 )
 
 func (l *Listener) speaks(p Protocol) bool {
+	if p == SSH {
+		return l.HostKey != nil && slices.Contains(l.Protocols, p)
+	}
 	return len(l.Protocols) == 0 || slices.Contains(l.Protocols, p)
 }
 

@@ -1,0 +1,357 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/sallyport/sallyport/socks"
+)
+
+// errWithdrawn is how an offer ends that its client takes back, or leaves.
+var errWithdrawn = errors.New("the offer was taken back")
+
+// offer is a port that the client of an SSH connection has asked for (RFC 4254,
+// section 7.1): a virtual port, or one of this machine's own. It is a session, and
+// each of its visitors is brought to the client by a channel.
+type offer struct {
+	conn     *sshConn
+	exchange *exchange // of its session
+	host     string    // as the client has asked, which is how it knows its visitors
+	port     uint32
+	socket   net.Listener // of a port of this machine; nil: it is a virtual one
+	withdraw context.CancelCauseFunc
+	visitors visitors
+}
+
+// parseForward reads a request for a port, or to give one up.
+func parseForward(payload []byte) (host string, port uint32, err error) {
+	var f struct {
+		Host string
+		Port uint32
+	}
+	if ssh.Unmarshal(payload, &f) != nil || f.Port > 65535 {
+		return "", 0, fmt.Errorf("%w: a request for a port that cannot be read", BadRequest)
+	}
+	return f.Host, f.Port, nil
+}
+
+// everyPeer is the target of a BIND for whoever connects.
+var everyPeer = socks.Addr{IP: netip.IPv4Unspecified()}
+
+// offered returns what a request for a port is about: a name, or, where it names
+// this machine as clients of SSH do, whoever connects.
+func offered(host string, port uint32) (socks.Addr, error) {
+	if slices.Contains([]string{"", "*", "localhost", "0.0.0.0", "::", "127.0.0.1", "::1"}, host) {
+		return everyPeer, nil
+	}
+	target, err := sshAddr(host, port)
+	switch {
+	case err != nil:
+	case target.IP.IsValid():
+		err = fmt.Errorf("%w: a port on an address of the client's choice", Unsupported)
+	case port == 0:
+		err = fmt.Errorf("%w: port 0 of %q, which has but one", BadRequest, host)
+	}
+	return target, err
+}
+
+// answerAll answers the global requests of the client, one after the other.
+func (c *sshConn) answerAll(ctx context.Context, requests <-chan *ssh.Request) {
+	for r := range requests {
+		switch r.Type {
+		case "tcpip-forward":
+			payload, err := c.grantOffer(ctx, r.Payload)
+			if err != nil {
+				c.waste()
+			}
+			_ = r.Reply(err == nil, payload) // fails only where nobody waits any more
+		case "cancel-tcpip-forward":
+			_ = r.Reply(c.cancelOffer(r.Payload), nil)
+		default: // to a question whether the server is there, any answer will do
+			c.waste()
+			_ = r.Reply(false, nil)
+		}
+	}
+}
+
+// grantOffer decides on a request for a port. What it returns goes with the answer.
+func (c *sshConn) grantOffer(ctx context.Context, payload []byte) (answer []byte, err error) {
+	host, port, err := parseForward(payload)
+	var target socks.Addr
+	if err == nil {
+		target, err = offered(host, port)
+	}
+	o := &offer{conn: c, exchange: c.branch(c.conn), host: host, port: port}
+	x := o.exchange
+	x.ask(&Request{Protocol: SSH, Command: socks.Bind, Identity: c.identity, Target: target, Replier: sshReplier{}})
+	if err != nil {
+		x.closed(err)
+		return nil, err
+	}
+	ctx, o.withdraw = context.WithCancelCause(ctx)
+	ctx = x.opened(ctx)
+	if err := o.open(ctx); err != nil {
+		o.withdraw(err)
+		x.closed(err)
+		return nil, err
+	}
+	if port == 0 {
+		answer = ssh.Marshal(struct{ Port uint32 }{o.port})
+	}
+	c.served.Go(func() { o.run(ctx) })
+	return answer, nil
+}
+
+// key is how the client calls an offer to take it back.
+func (o *offer) key() string { return fmt.Sprintf("%d %s", o.port, o.host) }
+
+// open decides, and makes the offer known.
+func (o *offer) open(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, o.conn.server.timeouts().Connect, TimedOut)
+	defer cancel()
+	grant, err := o.exchange.decide(ctx)
+	switch {
+	case err != nil:
+		return err
+	case grant.Virtual:
+		err = o.register()
+	default:
+		err = o.listen(ctx, grant)
+	}
+	if err == nil {
+		o.exchange.session.catchUp()
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		o.unregister()
+	}
+	return err
+}
+
+// listen opens a port of this machine: one of those that BIND may use.
+func (o *offer) listen(ctx context.Context, grant Grant) error {
+	x, source := o.exchange, o.exchange.session.Client.Addr()
+	if err := Foresee(x.request, grant); err != nil {
+		return err
+	}
+	ports := x.listener.BindPorts
+	if o.port != 0 && (o.port < uint32(ports.First) || o.port > uint32(ports.Last)) {
+		return fmt.Errorf("%w: port %d is none of those that can be asked for; port 0 is any that is free", Denied, o.port)
+	}
+	if o.port != 0 {
+		ports = PortRange{uint16(o.port), uint16(o.port)}
+	}
+	if !o.conn.server.state.binds.add(source) {
+		return fmt.Errorf("%w: too many ports wait, in sum or for this source", Busy)
+	}
+	socket, err := x.listenIn(ctx, grant, ports)
+	if err != nil {
+		o.conn.server.state.binds.remove(source)
+		return err
+	}
+	o.socket = socket
+	bound := x.advertised(socket)
+	x.session.note(func(r *Record) { r.Bound = bound })
+	o.port = uint32(bound.Port())
+	return o.register()
+}
+
+// register makes the offer one that visitors can come to.
+func (o *offer) register() error {
+	c := o.conn
+	if err := c.enter(); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	_, twice := c.offers[o.key()]
+	full := len(c.offers) >= sshOffers
+	if !twice && !full {
+		c.offers[o.key()] = o
+	}
+	c.mu.Unlock()
+	switch {
+	case twice:
+		c.leave()
+		return fmt.Errorf("%w: this connection offers the port already", BadRequest)
+	case full:
+		c.leave()
+		return fmt.Errorf("%w: too many offers on one connection", Busy)
+	}
+	if o.socket == nil {
+		c.server.state.offers.add(o)
+	}
+	return nil
+}
+
+// unregister is the end of open, whatever has come of it.
+func (o *offer) unregister() {
+	c := o.conn
+	c.mu.Lock()
+	known := c.offers[o.key()] == o
+	if known {
+		delete(c.offers, o.key())
+	}
+	c.mu.Unlock()
+	if o.socket != nil {
+		o.socket.Close()
+		c.server.state.binds.remove(o.exchange.session.Client.Addr())
+	} else {
+		c.server.state.offers.remove(o)
+	}
+	if known {
+		c.leave()
+	}
+}
+
+// cancelOffer takes an offer back. Its visitors may stay.
+func (c *sshConn) cancelOffer(payload []byte) bool {
+	host, port, err := parseForward(payload)
+	if err != nil {
+		return false
+	}
+	c.mu.Lock()
+	o := c.offers[(&offer{host: host, port: port}).key()]
+	c.mu.Unlock()
+	if o == nil {
+		return false
+	}
+	o.withdraw(errWithdrawn)
+	return true
+}
+
+// run lets visitors in until the offer ends. Those of one that was taken away by
+// the rules end with it.
+func (o *offer) run(ctx context.Context) {
+	defer o.exchange.contain()
+	if o.socket != nil {
+		stop := context.AfterFunc(ctx, func() { o.socket.Close() })
+		o.accept(ctx)
+		stop()
+	}
+	<-ctx.Done()
+	reason := context.Cause(ctx)
+	o.unregister()
+	if errors.Is(reason, errWithdrawn) {
+		reason = nil
+	} else {
+		o.visitors.cut()
+	}
+	o.exchange.closed(reason)
+}
+
+// accept takes the visitors of a port of this machine until its socket is closed.
+func (o *offer) accept(ctx context.Context) {
+	s := o.conn.server
+	var pause backoff
+	for s.state.gate.enter(ctx, s.sayPaused) {
+		visitor, err := o.socket.Accept()
+		if err == nil {
+			pause.over()
+			o.conn.served.Go(func() {
+				defer s.state.gate.leave()
+				o.visit(visitor)
+			})
+			continue
+		}
+		s.state.gate.leave()
+		if ctx.Err() != nil {
+			return
+		}
+		if !isTemporary(err) || !pause.wait(ctx) {
+			o.withdraw(fmt.Errorf("%w: the socket of an offer: %w", Failed, err))
+			return
+		}
+	}
+}
+
+// visit relays between a visitor and the client that offers the port. It is a
+// session of that client's: what BIND brings, only that it goes on.
+func (o *offer) visit(visitor net.Conn) {
+	defer visitor.Close()
+	x := o.conn.branch(o.conn.conn)
+	defer x.contain()
+	x.ask(&Request{Protocol: SSH, Command: socks.Bind, Identity: o.conn.identity, Target: everyPeer, Replier: sshReplier{}})
+	ctx := x.opened(o.conn.life)
+	err := o.relay(ctx, x, visitor)
+	if half, ok := visitor.(interface{ SetLinger(seconds int) error }); ok && err != nil {
+		_ = half.SetLinger(0) // what came to nothing is no end
+	}
+	x.closed(err)
+}
+
+func (o *offer) relay(ctx context.Context, x *exchange, visitor net.Conn) error {
+	from := addrPort(visitor.RemoteAddr())
+	channel, err := func() (net.Conn, error) {
+		ctx, cancel := context.WithTimeoutCause(ctx, x.server.timeouts().Connect, TimedOut)
+		defer cancel()
+		if _, err := x.decide(ctx); err != nil {
+			return nil, err
+		}
+		return o.connect(ctx, from)
+	}()
+	if err != nil {
+		return err
+	}
+	defer channel.Close()
+	x.conn = channel
+	x.session.reached(from)
+	return x.relay(ctx, visitor)
+}
+
+// connect brings a visitor to the client that offers. The caller closes what it
+// gets.
+func (o *offer) connect(ctx context.Context, visitor netip.AddrPort) (net.Conn, error) {
+	c := o.conn
+	s := newSSHStream(c, nil)
+	if !c.begin(s) {
+		return nil, errWithdrawn
+	}
+	opened := make(chan error, 1)
+	go func() {
+		defer c.served.Done()
+		opened <- o.ask(s, visitor)
+	}()
+	select {
+	case err := <-opened:
+		if err != nil {
+			return nil, err
+		}
+		o.visitors.add(s)
+		return &visited{sshStream: s, offer: o}, nil
+	case <-ctx.Done():
+		_ = s.Close() // and with it, when it comes, the channel
+		return nil, context.Cause(ctx)
+	}
+}
+
+// begin counts a channel that is to be opened to the client, and work of the
+// connection's; it reports false where there can be no more.
+func (c *sshConn) begin(*sshStream) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.streams == nil || c.channels >= sshChannels {
+		return false
+	}
+	c.channels++
+	c.served.Add(1)
+	return true
+}
+
+// ask opens the channel of a visitor.
+func (o *offer) ask(s *sshStream, visitor netip.AddrPort) error {
+	channel, requests, err := o.conn.ssh.OpenChannel("forwarded-tcpip", ssh.Marshal(sshForward{
+		Host: o.host, Port: o.port, Origin: visitor.Addr().String(), OriginPort: uint32(visitor.Port()),
+	}))
+	if err != nil {
+		o.conn.leaveChannel()
+		return fmt.Errorf("%w: the client that offers the port: %w", Refused, err)
+	}
+	s.run(channel, requests)
+	return nil
+}

@@ -1,0 +1,56 @@
+package server
+
+import (
+	"crypto/tls"
+	"net"
+	"sync/atomic"
+)
+
+// sshWire is what x/crypto/ssh reads and writes: the client's connection, with
+// what was read ahead. It is not closed through it: that is for its owner.
+type sshWire struct {
+	rewound
+	skip int         // bytes of the greeting that the client has had already
+	dead atomic.Bool // nothing more is read or written
+}
+
+func newSSHWire(x *exchange) *sshWire {
+	w := &sshWire{rewound: rewound{Conn: x.conn, head: x.head}}
+	if x.greeted {
+		w.skip = len(sshVersion) + len("\r\n")
+	}
+	x.head = nil
+	return w
+}
+
+// Write leaves out what was said before. Only the first call, which greets, is
+// made while skip is over 0.
+func (w *sshWire) Write(b []byte) (int, error) {
+	n := min(w.skip, len(b))
+	w.skip -= n
+	if n == len(b) {
+		return n, nil
+	}
+	sent, err := w.Conn.Write(b[n:])
+	return n + sent, err
+}
+
+// cut ends all that reads and writes.
+func (w *sshWire) cut() {
+	w.dead.Store(true)
+	expire(w.Conn)
+}
+
+// Close is what x/crypto/ssh does when it has no use for the connection any more.
+func (w *sshWire) Close() error {
+	w.cut()
+	return nil
+}
+
+// secure reports whether the connection is over TLS.
+func (c *sshConn) secure() bool {
+	_, secure := c.conn.(*tls.Conn)
+	return secure
+}
+
+var _ net.Conn = (*sshWire)(nil)
