@@ -220,12 +220,12 @@ func checkLists(t *testing.T, s *Settings) {
 func checkLimit(t *testing.T, name string, l Limit) {
 	t.Helper()
 	kinds := 0
-	for _, is := range []bool{l.Rate > 0, l.Up > 0 || l.Down > 0, l.Quota > 0, l.Sessions > 0, l.NewSessions > 0 && l.NewPer > 0} {
+	for _, is := range []bool{l.Rate > 0, l.Up > 0 || l.Down > 0, l.IsQuota(), l.Sessions > 0, l.NewSessions > 0 && l.NewPer > 0} {
 		if is {
 			kinds++
 		}
 	}
-	if name == "" || kinds != 1 || l.Per == "" || (l.Every != Period{} || l.Then != 0) && l.Quota == 0 || l.Then < 0 {
+	if name == "" || kinds != 1 || l.Per == "" || (l.Every != Period{} || l.Then != 0 || l.Warn != nil) && !l.IsQuota() || l.Then < 0 || l.Quota > 0 && l.QuotaTime > 0 {
 		t.Errorf("limit %q: %+v", name, l)
 	}
 }

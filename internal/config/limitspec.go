@@ -10,7 +10,7 @@ import (
 const (
 	leastRate    = 1000              // bits a second
 	mostRate     = 1_000_000_000_000 // the same
-	mostQuota    = 1 << 60           // bytes
+	mostBurst    = 1 << 40           // bytes
 	mostSessions = 1_000_000
 )
 
@@ -32,7 +32,7 @@ func (d *decoder) limit(key *node, name string, n *node) {
 	before := len(d.faults) + d.unshown
 	var l Limit
 	var kind string
-	var per *node
+	var per, begins *node
 	// is notes of what kind the limit is; whatever else stands with it.
 	is := func(what string, decode func(*node)) func(*node) {
 		return func(v *node) {
@@ -48,35 +48,39 @@ func (d *decoder) limit(key *node, name string, n *node) {
 		"rate":         is("the rate", func(v *node) { l.Rate = d.rate(v) }),
 		"up":           is("the rate by direction", func(v *node) { l.Up = d.rate(v) }),
 		"down":         is("the rate by direction", func(v *node) { l.Down = d.rate(v) }),
-		"quota":        is("the quota", func(v *node) { l.Quota = d.size(v) }),
+		"quota":        is("the quota", func(v *node) { l.Quota, l.QuotaTime = d.quota(v) }),
 		"sessions":     is("the sessions", func(v *node) { l.Sessions, _ = d.number(v, 1, mostSessions) }),
 		"new_sessions": is("the new sessions", func(v *node) { l.NewSessions, l.NewPer = d.frequency(v) }),
-		"every":        func(v *node) { l.Every = d.period(v) },
+		"burst":        func(v *node) { l.Burst = d.burst(v) },
+		"counts":       func(v *node) { l.Counts, _ = d.word(v, directions()) },
+		"every":        func(v *node) { l.Every.Unit, l.Every.Days = d.period(v) },
+		"begins":       func(v *node) { begins = v },
+		"rolling":      func(v *node) { l.Every.Rolling = d.bool(v) },
+		"zone":         func(v *node) { l.Every.Zone = d.zone(v) },
 		"then":         func(v *node) { l.Then = d.then(v) },
+		"warn":         func(v *node) { l.Warn = d.percents(v) },
 		"per":          func(v *node) { per = v; l.Per, _ = d.word(v, pers()) },
 	})
 	if before == len(d.faults)+d.unshown {
 		d.checkLimit(n, kind, per)
+		d.checkQuota(n, &l, begins)
 	}
 	d.settings.Limits[name] = l
 }
 
 // checkLimit looks at what must and must not stand together.
 func (d *decoder) checkLimit(n *node, kind string, per *node) {
-	isQuota := n.has("quota")
 	bySession := per != nil && per.text == "session"
 	switch {
 	case kind == "":
 		d.fail(n, "the limit does not say what is limited", limitHint)
 	case per == nil:
 		d.fail(n, "the limit does not say what it is counted by", "write `per: user`, or one of "+strings.Join(pers().known, ", "))
-	case !isQuota && n.has("every"):
-		d.fail(n.value("every"), "`every` belongs to a quota", "leave it out")
-	case !isQuota && n.has("then"):
-		d.fail(n.value("then"), "`then` belongs to a quota", "leave it out")
-	case isQuota && bySession && n.has("every"):
+	case n.has("burst") && !n.has("rate") && !n.has("up") && !n.has("down"):
+		d.fail(n.value("burst"), "`burst` belongs to a rate", "leave it out")
+	case n.has("quota") && bySession && n.has("every"):
 		d.fail(n.value("every"), "the quota of a session does not begin anew", "leave `every` out, or write `per: user` or another")
-	case isQuota && !bySession && !n.has("every"):
+	case n.has("quota") && !bySession && !n.has("every"):
 		d.fail(n, "the quota does not say when it begins anew", "write `every: day`, or hour, week, month, 30d")
 	case bySession && (n.has("sessions") || n.has("new_sessions")):
 		d.fail(per, "sessions are not counted by session", "write `per: source`, `per: user` or another")
@@ -152,22 +156,6 @@ func (d *decoder) rate(n *node) int64 {
 	return int64(value)
 }
 
-// size returns n in bytes; 0 for a fault.
-func (d *decoder) size(n *node) int64 {
-	value, m := d.amount(n, byteUnits(), "a size", "5 GiB")
-	switch {
-	case m != nil:
-	case value < 1:
-		m = &mistake{quote(n.text) + " is less than a byte", "a quota of nothing is a rule that denies"}
-	case value > mostQuota:
-		m = &mistake{quote(n.text) + " is too much", "at most 1048576 TiB"}
-	}
-	if !d.take(n, m) {
-		return 0
-	}
-	return int64(value)
-}
-
 // amount returns n as a number with one of the units, in the smallest of them.
 func (d *decoder) amount(n *node, units []unit, what, example string) (float64, *mistake) {
 	if n.kind != scalar {
@@ -236,38 +224,4 @@ func (d *decoder) frequency(n *node) (int, time.Duration) {
 		return value, per
 	}
 	return 0, 0
-}
-
-func periods() words {
-	return words{what: "a period", known: []string{"hour", "day", "week", "month"}}
-}
-
-// period returns n as a unit of the calendar, or as days.
-func (d *decoder) period(n *node) Period {
-	const most = 366
-	if number, isDays := strings.CutSuffix(n.text, "d"); isDays && n.kind == scalar {
-		days, err := strconv.Atoi(number)
-		if err == nil && days >= 1 && days <= most && strconv.Itoa(days) == number {
-			return Period{Days: days}
-		}
-		if err == nil {
-			d.fail(n, quote(n.text)+" is not a period", "write 1d to 366d")
-			return Period{}
-		}
-	}
-	word, _ := d.word(n, periods())
-	return Period{Unit: word}
-}
-
-// then returns what a session gets beyond its quota: bits a second, or 0 for
-// nothing.
-func (d *decoder) then(n *node) int64 {
-	if n.kind == scalar && n.text == "deny" {
-		return 0
-	}
-	if n.kind == scalar && strings.Trim(n.text, "abcdefghijklmnopqrstuvwxyz") == "" {
-		d.fail(n, quote(n.text)+" is not what can come then", "write deny, or a rate such as 1 Mbit/s")
-		return 0
-	}
-	return d.rate(n)
 }

@@ -408,7 +408,7 @@ var mistakes = []struct {
 	{"several schedules", "schedules: {a: {days: mon}, b: {days: tue}}\nrules: {allow: x, during: [a, b]}", []string{"2:27 expected the name of a schedule, found a list | a schedule may have several spans: `[{days: mon-fri, hours: 09:00-18:00}, {days: sat}]`"}},
 
 	// Limits.
-	{"limit as text", "limits: {a: 20 Mbit/s}", []string{`1:13 expected keys with values, found "20 Mbit/s" | the keys here are down, every, new_sessions, per, quota, rate, sessions, then, up`}},
+	{"limit as text", "limits: {a: 20 Mbit/s}", []string{`1:13 expected keys with values, found "20 Mbit/s" | the keys here are begins, burst, counts, down, every, new_sessions, per, quota, rate, rolling, sessions, then, up, warn, zone`}},
 	{"limit of nothing", "limits: {a: {}, b: {per: user}, c: {rate: 1 Mbit/s}, '': {rate: 1 Mbit/s, per: user}}", []string{
 		"1:13 the limit does not say what is limited | write one of `rate`, `up` and `down`, `quota`, `sessions`, `new_sessions`",
 		"1:20 the limit does not say what is limited | write one of `rate`, `up` and `down`, `quota`, `sessions`, `new_sessions`",
@@ -460,6 +460,42 @@ var mistakes = []struct {
 		`1:46 "stop" is not what can come then | write deny, or a rate such as 1 Mbit/s`,
 		`1:100 "Mbit" is not a unit of a rate | did you mean "Mbit/s"? The units are bit/s, kbit/s, Mbit/s, Gbit/s, Tbit/s, B/s, kB/s, MB/s, GB/s, TB/s, KiB/s, MiB/s, GiB/s, TiB/s`,
 		"1:146 `then` belongs to a quota | leave it out",
+	}},
+	{"quotas of time", "limits: {a: {quota: 1s, every: day, per: user}, b: {quota: 400d, every: day, per: user}, c: {quota: 2h, counts: up, every: day, per: user}, d: {quota: 2x, every: day, per: user}}", []string{
+		`1:21 "1s" is out of bounds | from 1m to 366d`,
+		`1:60 "400d" is out of bounds | from 1m to 366d`,
+		`1:113 a quota of time counts neither up nor down | leave it out`,
+		`1:152 "x" is not a unit of a size | did you mean "B"? The units are B, kB, MB, GB, TB, KiB, MiB, GiB, TiB`,
+	}},
+	{"what quotas count", "limits: {a: {quota: 1 GB, counts: sideways, every: day, per: user}, b: {rate: 1 Mbit/s, counts: up, warn: 80%, zone: UTC, per: user}}", []string{
+		`1:35 "sideways" is not what a quota counts | what a quota counts is one of both, up, down`,
+		"1:97 `counts` belongs to a quota | leave it out",
+		"1:107 `warn` belongs to a quota | leave it out",
+		"1:118 `zone` belongs to a quota | leave it out",
+	}},
+	{"when quotas begin", "limits: {a: {quota: 1 GB, every: week, begins: monday, per: user}, b: {quota: 1 GB, every: month, begins: 32, per: user}, c: {quota: 1 GB, every: 30d, begins: tomorrow, per: user}, d: {quota: 1 GB, every: day, begins: 6, per: user}, e: {quota: 1 GB, begins: 6, per: session}, f: {quota: 1 GB, every: day, zone: Mars, per: user}}", []string{
+		`1:48 "monday" is not a day of the week | write one of sun, mon, tue, wed, thu, fri, sat`,
+		`1:107 "32" is not a number from 1 to 31 | `,
+		`1:160 "tomorrow" is not a date since 1970 | write a day on which one of the periods begins, such as 2026-11-30`,
+		"1:219 an hour and a day begin by the clock | leave `begins` out, and say with `zone` by which",
+		"1:237 the quota has no periods that could begin | leave `begins`, `rolling` and `zone` out",
+		`1:312 "Mars" is not a time zone | write its name in the IANA database, such as Europe/Berlin or UTC; leave it out for this machine's own`,
+	}},
+	{"rolling quotas", "limits: {a: {quota: 1 GB, every: month, rolling: true, per: user}, b: {quota: 1 GB, every: week, rolling: true, begins: sun, per: user}, c: {quota: 1 GB, every: day, rolling: maybe, per: user}}", []string{
+		"1:50 months are not as long as each other | write `every: 30d`",
+		"1:107 what is rolling begins nowhere, in no zone | leave `begins` and `zone` out",
+		`1:176 expected true or false, found "maybe" | `,
+	}},
+	{"warnings", "limits: {a: {quota: 1 GB, every: day, warn: [80, 100%, 50%, 50%, [1%]], per: user}}", []string{
+		`1:46 "80" is not a part of a quota to warn at | write 80%, or a list such as [80%, 95%]; from 1% to 99%`,
+		`1:50 "100%" is not a part of a quota to warn at | write 80%, or a list such as [80%, 95%]; from 1% to 99%`,
+		`1:61 "50%" stands here twice | keep one of them`,
+		`1:66 "" is not a part of a quota to warn at | write 80%, or a list such as [80%, 95%]; from 1% to 99%`,
+	}},
+	{"bursts", "limits: {a: {sessions: 5, burst: 1 MB, per: user}, b: {rate: 1 Mbit/s, burst: 0 B, per: user}, c: {up: 1 Mbit/s, burst: 1 Mbit/s, per: user}}", []string{
+		"1:34 `burst` belongs to a rate | leave it out",
+		`1:79 "0 B" is out of bounds | from 1 B to 1 TiB`,
+		`1:121 "Mbit/s" is not a unit of a size | write a size such as 2 MiB`,
 	}},
 	{"per", "limits: {a: {rate: 1 Mbit/s, per: usr}, b: {sessions: 5, per: session}, c: {new_sessions: 5/s, per: session}}", []string{
 		`1:35 "usr" is not what a limit is counted by | did you mean "user"?`,

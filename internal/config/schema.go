@@ -30,7 +30,7 @@ func settingsSchema() *jsonschema.Schema {
 		"sets":              named("lists of host names and networks; a rule writes the name with an @", setSchema()),
 		"schedules":         named("when something holds", oneOrMany("", spanSchema())),
 		"upstreams":         named("other proxies that rules can send sessions through", upstreamSchema()),
-		"limits":            named("how fast, how much, how many; quotas are not enforced in this version yet", limitSchema()),
+		"limits":            named("how fast, how much, how many", limitSchema()),
 		"rules":             oneOrNone("the first that matches decides; where none does the request is denied", ruleSchema()),
 		"resolver":          resolverSchema(),
 		"timeouts":          timeoutsSchema(),
@@ -122,26 +122,40 @@ func spanSchema() *jsonschema.Schema {
 }
 
 func limitSchema() *jsonschema.Schema {
-	per := oneOf(pers().known)
-	per.Description = "whose use is summed up"
 	s := object("", properties{
 		"rate":         rate("both directions together, such as 20 Mbit/s"),
 		"up":           rate("from the client to the target"),
 		"down":         rate("from the target to the client"),
-		"quota":        {Description: "both directions together, such as 5 GiB", Type: "string", Pattern: entire("[0-9]+([.][0-9]+)? ?(" + unitNames(byteUnits()) + ")")},
+		"burst":        {Description: "with a rate: how much may come at once after a silence, such as 2 MiB", Type: "string", Pattern: sizePattern()},
+		"quota":        {Description: "how much, such as 5 GiB; or how long, such as 2h: the time with an open session", Type: "string", Pattern: entire(sizePattern() + "|[0-9.dhms]+")},
+		"counts":       described("what of a quota in bytes counts; default: both", oneOf(directions().known)),
 		"every":        {Description: "when a quota begins anew: hour, day, week, month, or 30d", AnyOf: []*jsonschema.Schema{oneOf(periods().known), pattern("[0-9]+d")}},
+		"begins":       {Description: "when the periods begin: of a week mon to sun, of a month 1 to 31, of days a date", Types: []string{"string", "integer"}},
+		"rolling":      truth("what was used counts for as long as `every` says, and does not end at once"),
+		"zone":         text("by whose clocks a quota begins anew, such as Europe/Berlin; default: this machine's own"),
+		"warn":         oneOrMany("percents of a quota at which the log warns, such as 80%", pattern("[1-9][0-9]?%")),
 		"then":         {Description: "what comes beyond a quota: deny (the default), or a rate", AnyOf: []*jsonschema.Schema{oneOf([]string{"deny"}), rate("")}},
 		"sessions":     number("at the same time", 1, mostSessions),
 		"new_sessions": {Description: "in a time, such as 20/s", Type: "string", Pattern: entire("[0-9]+/(" + strings.Join(slices.Sorted(maps.Keys(frequencyUnits())), "|") + ")")},
-		"per":          per,
+		"per":          described("whose use is summed up", oneOf(pers().known)),
 	}, "per")
-	s.DependentRequired = map[string][]string{"every": {"quota"}, "then": {"quota"}}
+	s.DependentRequired = make(map[string][]string)
+	for _, key := range ofQuotas() {
+		s.DependentRequired[key] = []string{"quota"}
+	}
 	for _, kind := range []string{"rate", "quota", "sessions", "new_sessions"} {
 		s.OneOf = append(s.OneOf, &jsonschema.Schema{Required: []string{kind}})
 	}
 	s.OneOf = append(s.OneOf, &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Required: []string{"up"}}, {Required: []string{"down"}}}})
 	return s
 }
+
+func described(what string, s *jsonschema.Schema) *jsonschema.Schema {
+	s.Description = what
+	return s
+}
+
+func sizePattern() string { return entire("[0-9]+([.][0-9]+)? ?(" + unitNames(byteUnits()) + ")") }
 
 func ruleSchema() *jsonschema.Schema {
 	port := ports("")

@@ -136,24 +136,36 @@ type Span struct {
 }
 
 // Limit is how fast, how much, or how many. Just one of Rate, Up or Down,
-// Quota, Sessions and NewSessions is over zero.
+// Quota or QuotaTime, Sessions and NewSessions is over zero.
 type Limit struct {
 	Rate        int64         // bits a second, both directions together
 	Up, Down    int64         // bits a second, each direction by itself; 0: not limited
-	Quota       int64         // bytes, both directions together
+	Burst       int64         // of a rate: bytes that may be moved at once when nothing moved before; 0: the usual
+	Quota       int64         // bytes
+	QuotaTime   time.Duration // with an open session
+	Counts      string        // of a Quota: "up" or "down"; "both" and empty: the sum
 	Every       Period        // when a quota begins anew; zero: never (of a session's quota)
-	Then        int64         // with Quota: bits a second beyond it; 0: deny
+	Then        int64         // of a quota: bits a second beyond it; 0: deny
+	Warn        []int         // of a quota: percents at which to warn, 1 to 99, the least first
 	Sessions    int           // at the same time
 	NewSessions int           // in NewPer
 	NewPer      time.Duration // a second, a minute or an hour
 	Per         string        // whose use is summed up: "session", "source", "user", "group", "rule", "listener", "server"
 }
 
+// IsQuota reports whether the limit is one of how much.
+func (l Limit) IsQuota() bool { return l.Quota > 0 || l.QuotaTime > 0 }
+
 // Period is a unit of the calendar, or else so many days. The zero value is
 // none.
 type Period struct {
-	Unit string // "hour", "day", "week", "month"
-	Days int    // 1 to 366
+	Unit    string         // "hour", "day", "week", "month"
+	Days    int            // 1 to 366
+	Weekday time.Weekday   // on which a week begins
+	Date    int            // on which a month begins, 1 to 31; 0: the first
+	Anchor  time.Time      // a day on which one of so many days begins, as 0:00 UTC; zero: any
+	Rolling bool           // it has no beginning: what was used counts for as long as this. Of no month
+	Zone    *time.Location // by whose clocks; nil: this machine's
 }
 
 // Resolver says how names are looked up.

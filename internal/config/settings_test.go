@@ -102,6 +102,11 @@ limits:
   daily: {quota: 5 GiB, every: day, per: group, then: deny}
   monthly: {quota: 0.5TB, every: 30d, per: source, then: 1Mbit/s}
   once: {quota: 1 MB, per: session}
+  first: {quota: 1 TB, every: month, begins: 15, zone: Europe/Berlin, warn: [95%, 80%], counts: down, per: user}
+  weekly: {quota: 10h, every: week, per: user}
+  fortnight: {quota: 1 GB, every: 14d, begins: 2026-11-30, per: user}
+  lately: {quota: 1 GB, every: week, rolling: true, per: user}
+  bursts: {rate: 1 Mbit/s, burst: 5 MB, per: user}
   few: {sessions: 200, per: listener}
   calm: {new_sessions: 100/min, per: server}
 resolver: {servers: [192.0.2.53, "192.0.2.54:5353", "2001:db8::53", "[2001:db8::54]:5353", "::ffff:192.0.2.55"], cache: 1h}
@@ -169,28 +174,41 @@ func wholeSets() map[string]Set {
 }
 
 // wholeLimits are those of whole.
-func wholeLimits() map[string]Limit {
+func wholeLimits(t *testing.T) map[string]Limit {
+	t.Helper()
 	return map[string]Limit{
 		"fair":    {Rate: 20_000_000, Per: "user"},
 		"slow":    {Up: 64_000, Down: 8 * 3 << 19, Per: "session"},
 		"daily":   {Quota: 5 << 30, Every: Period{Unit: "day"}, Per: "group"},
 		"monthly": {Quota: 500_000_000_000, Every: Period{Days: 30}, Then: 1_000_000, Per: "source"},
 		"once":    {Quota: 1_000_000, Per: "session"},
-		"few":     {Sessions: 200, Per: "listener"},
-		"calm":    {NewSessions: 100, NewPer: time.Minute, Per: "server"},
+		"first": {
+			Quota: 1_000_000_000_000, Every: Period{Unit: "month", Date: 15, Zone: berlin(t)}, Warn: []int{80, 95}, Counts: "down", Per: "user",
+		},
+		"weekly":    {QuotaTime: 10 * time.Hour, Every: Period{Unit: "week", Weekday: time.Monday}, Per: "user"},
+		"fortnight": {Quota: 1_000_000_000, Every: Period{Days: 14, Anchor: time.Date(2026, 11, 30, 0, 0, 0, 0, time.UTC)}, Per: "user"},
+		"lately":    {Quota: 1_000_000_000, Every: Period{Unit: "week", Rolling: true}, Per: "user"},
+		"bursts":    {Rate: 1_000_000, Burst: 5_000_000, Per: "user"},
+		"few":       {Sessions: 200, Per: "listener"},
+		"calm":      {NewSessions: 100, NewPer: time.Minute, Per: "server"},
 	}
+}
+
+func berlin(t *testing.T) *time.Location {
+	t.Helper()
+	zone, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return zone
 }
 
 // wholeSchedules are those of whole.
 func wholeSchedules(t *testing.T) map[string]Schedule {
 	t.Helper()
-	berlin, err := time.LoadLocation("Europe/Berlin")
-	if err != nil {
-		t.Fatal(err)
-	}
 	daily := [7]bool{true, true, true, true, true, true, true}
 	return map[string]Schedule{
-		"work hours": {[]Span{{[7]bool{1: true, 2: true, 3: true, 4: true, 5: true}, 540, 1080}}, berlin},
+		"work hours": {[]Span{{[7]bool{1: true, 2: true, 3: true, 4: true, 5: true}, 540, 1080}}, berlin(t)},
 		"nights":     {[]Span{{daily, 1320, 360}, {daily, 720, 1440}}, time.Local},
 		"opening": {[]Span{
 			{[7]bool{true, true, true, true, true, true, false}, 510, 720},
@@ -206,7 +224,7 @@ func TestWholeFile(t *testing.T) {
 		Groups:    map[string][]string{"staff": {"alice", "bob", "1234"}, "none": {}, "one": {"carol"}},
 		Sets:      wholeSets(),
 		Schedules: wholeSchedules(t),
-		Limits:    wholeLimits(),
+		Limits:    wholeLimits(t),
 		Rules: []Rule{
 			{Name: "nothing bad", Deny: true, To: []Target{
 				{Set: "blocked"},

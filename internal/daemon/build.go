@@ -99,8 +99,8 @@ func buildPolicy(s *config.Settings, by *rules, o access.Options) *access.Policy
 	for _, r := range s.Rules {
 		rule := buildRule(r, by.lists)
 		rule.Way, rule.SendNames = by.ways.of(r)
-		if held := enforced(s, r.Limits); len(held) > 0 && by.limits != nil {
-			rule.Budget = by.limits.Of(r.Name, held, groups).Budget
+		if len(r.Limits) > 0 && by.limits != nil {
+			rule.Budget = by.limits.Of(r.Name, r.Limits, groups).Budget
 		}
 		all = append(all, rule)
 	}

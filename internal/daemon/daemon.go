@@ -62,7 +62,6 @@ func Open(ctx context.Context, src Source, w io.Writer) (*Daemon, error) {
 	}
 	d := &Daemon{source: src, started: time.Now(), live: live.New()}
 	d.log, d.setLog, d.endLog = newLogger(w, s.Log)
-	warnOfLimits(s, d.log)
 	if err := d.open(ctx, s); err != nil {
 		d.Close()
 		return nil, err
@@ -97,8 +96,14 @@ func (d *Daemon) open(ctx context.Context, s *config.Settings) error {
 		return err
 	}
 	// Last, when clients can come already: they wait in the sockets' queues.
-	if d.ledger, err = openLedger(ctx, s.Ledger, ledger.DefaultPath(), d.log); err != nil || d.ledger == nil {
+	if d.ledger, err = openLedger(ctx, s.Ledger, ledger.DefaultPath(), &d.limits, d.log); err != nil {
 		return err
+	}
+	if d.ledger == nil {
+		if hasQuotas(s) {
+			d.log.Warn("what is used of quotas is not kept: they begin anew when the server does; a ledger keeps it")
+		}
+		return nil
 	}
 	d.server.Recorder = recorders{d.live, sessionLog{d.log}, d.ledger}
 	return nil

@@ -37,8 +37,9 @@ func (r recorders) Closed(s *server.Session, reason error) {
 
 // openLedger opens the ledger. One that the settings name must be had; without the
 // usual one (empty: there is none) the server does as well: nil. But a file that is
-// there and is of no use is for a person to look at.
-func openLedger(ctx context.Context, l config.Ledger, usual string, log *slog.Logger) (*ledger.Ledger, error) {
+// there and is of no use is for a person to look at. What is used of quotas (nil: there
+// are none) is kept there, too.
+func openLedger(ctx context.Context, l config.Ledger, usual string, quotas ledger.Quotas, log *slog.Logger) (*ledger.Ledger, error) {
 	if l.Off {
 		return nil, nil
 	}
@@ -53,7 +54,7 @@ func openLedger(ctx context.Context, l config.Ledger, usual string, log *slog.Lo
 	}
 	var opened *ledger.Ledger
 	if err == nil {
-		opened, err = ledger.Open(ctx, place, ledger.Options{Flush: l.Flush, Keep: ledger.Keep(l.Keep), Node: nodeName(l), Log: log})
+		opened, err = ledger.Open(ctx, place, ledger.Options{Flush: l.Flush, Keep: ledger.Keep(l.Keep), Node: nodeName(l), Log: log, Quotas: quotas})
 	}
 	switch {
 	case err == nil:

@@ -29,24 +29,24 @@ func TestUsualLedger(t *testing.T) {
 		t.Fatal(err)
 	}
 	settings := config.Ledger{Flush: time.Second}
-	l, err := openLedger(t.Context(), settings, filepath.Join(dir, "state", "ledger.db"), log)
+	l, err := openLedger(t.Context(), settings, filepath.Join(dir, "state", "ledger.db"), nil, log)
 	if l == nil || err != nil {
 		t.Fatalf("%v, %v; want the usual ledger", l, err)
 	}
 	l.Close()
 	for path, want := range map[string]string{"": "no folder", filepath.Join(broken, "ledger.db"): "not a directory"} {
-		if l, err := openLedger(t.Context(), settings, path, log); l != nil || err != nil || !strings.Contains(said.String(), want) {
+		if l, err := openLedger(t.Context(), settings, path, nil, log); l != nil || err != nil || !strings.Contains(said.String(), want) {
 			t.Errorf("at %q: %v, %v; want none, no error, and %q in the log: %s", path, l, err, want, said.String())
 		}
 	}
-	if _, err := openLedger(t.Context(), settings, broken, log); !errors.Is(err, ledger.ErrUnusable) {
+	if _, err := openLedger(t.Context(), settings, broken, nil, log); !errors.Is(err, ledger.ErrUnusable) {
 		t.Errorf("a damaged file: %v", err)
 	}
 	settings.Path = filepath.Join(dir, "nowhere", "ledger.db")
-	if _, err := openLedger(t.Context(), settings, "", log); err == nil {
+	if _, err := openLedger(t.Context(), settings, "", nil, log); err == nil {
 		t.Error("a ledger that is named and cannot be had is no fault")
 	}
-	if l, err := openLedger(t.Context(), config.Ledger{Off: true}, broken, log); l != nil || err != nil {
+	if l, err := openLedger(t.Context(), config.Ledger{Off: true}, broken, nil, log); l != nil || err != nil {
 		t.Errorf("off: %v, %v", l, err)
 	}
 }

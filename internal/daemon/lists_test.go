@@ -153,13 +153,6 @@ func TestIncludedGroups(t *testing.T) {
 	lives(t, "who has not", alice)
 }
 
-// TestReloadWarnsOfQuotas, as the start does.
-func TestReloadWarnsOfQuotas(t *testing.T) {
-	s := serveIn(t, oneListener)
-	s.reloads(oneListener + "limits: {l: {quota: 1 GiB, every: day, per: user}}\nrules: {allow: all, limits: l}\n")
-	s.logs("quotas are not enforced", 1)
-}
-
 // TestSlowReload: while settings are read, the server answers, revokes and stops.
 func TestSlowReload(t *testing.T) {
 	const rules = "users: {file: users}\nrules: {allow: users, users: any, proof: password, to: any}\n"

@@ -85,7 +85,6 @@ func (d *Daemon) putInForce(next *inForce) {
 	before := d.inForce
 	d.inForce = next
 	d.setLog(next.settings.Log)
-	warnOfLimits(next.settings, d.log)
 	d.server.SetTimeouts(buildTimeouts(next.settings.Timeouts))
 	d.limits.Set(buildLimits(next.settings)) // before the rules that name them
 	d.ruling.now.Store(next.rules)           // before anybody comes by a new door

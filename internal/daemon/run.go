@@ -35,6 +35,7 @@ func (d *Daemon) Run(ctx, hurry context.Context) error {
 	run := d.newRunning(serve)
 	d.start(run)
 	run.all.Go(func() { d.live.Run(serve) })
+	run.all.Go(func() { d.limits.Run(serve, d.log) })
 	if d.control != nil {
 		run.all.Go(func() { admin.Serve(serve, d.control, d, d.log) })
 	}

@@ -52,10 +52,10 @@ type Ledger struct {
 	// Of Run alone.
 	store   *store // nil: it could not be opened again yet
 	batch   *batch // nil: all that was taken is written
-	seq     int64 // of the batch, which is written once, however often it is tried
-	lost    bool  // the last write failed, and the log says so
-	said    bool  // that there are too many keys
-	folding bool  // some of the journal was folded, and more is left
+	seq     int64  // of the batch, which is written once, however often it is tried
+	lost    bool   // the last write failed, and the log says so
+	said    bool   // that there are too many keys
+	folding bool   // some of the journal was folded, and more is left
 	folded  time.Time
 	pruned  time.Time
 }

@@ -26,11 +26,11 @@ func (c *counter) set(l Limit) {
 		return
 	}
 	if c.up == c.down {
-		c.up.set(float64(l.Rate) / 8)
+		c.up.set(float64(l.Rate)/8, l.Burst)
 		return
 	}
-	c.up.set(float64(l.Up) / 8)
-	c.down.set(float64(l.Down) / 8)
+	c.up.set(float64(l.Up)/8, l.Burst)
+	c.down.set(float64(l.Down)/8, l.Burst)
 }
 
 // find returns the counter of a claim, or makes it. It is not held yet: what is made

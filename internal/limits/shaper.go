@@ -4,12 +4,14 @@ import (
 	"container/list"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 const (
-	// burst is how much time unused is made up for afterwards: timers come late.
-	burst = 50 * time.Millisecond
+	// catchUp is how much time unused is made up for afterwards, if the settings do not
+	// allow a larger burst: timers come late.
+	catchUp = 50 * time.Millisecond
 
 	// round is in what time each session that shares a limit should have its turn,
 	// and slowRound the same where the pieces would be less than piece bytes.
@@ -34,11 +36,14 @@ const (
 // and as their pieces are as large as each other, so are their shares. What one
 // does not use is not counted, and falls to the others.
 type shaper struct {
+	open atomic.Bool // rate is 0
+
 	mu     sync.Mutex
-	rate   float64   // bytes a second; 0: no limit
-	paid   time.Time // when all that was moved is paid for
-	shares int       // sessions that have lanes in active
-	active list.List // of *lane: those that had a turn lately, the last turn last
+	rate   float64       // bytes a second; 0: no limit
+	burst  time.Duration // how much time unused is made up for
+	paid   time.Time     // when all that was moved is paid for
+	shares int           // sessions that have lanes in active
+	active list.List     // of *lane: those that had a turn lately, the last turn last
 }
 
 // share is a session's part of a shaper. Its lanes count towards it together.
@@ -56,8 +61,9 @@ type lane struct {
 	own   time.Time     // when its datagrams would be, with no more than its part of the rate
 }
 
-// set changes the rate. What is not paid for yet is from now on paid by the new one.
-func (s *shaper) set(rate float64) {
+// set changes the rate, and the burst, in bytes. What is not paid for yet is from now
+// on paid by the new one.
+func (s *shaper) set(rate float64, burst int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
@@ -68,7 +74,11 @@ func (s *shaper) set(rate float64) {
 			s.paid = now.Add(seconds(owed / rate))
 		}
 	}
-	s.rate = rate
+	s.rate, s.burst = rate, catchUp
+	if rate > 0 {
+		s.burst = max(catchUp, seconds(float64(burst)/rate))
+	}
+	s.open.Store(rate == 0)
 }
 
 // seconds returns a time that fits, and be it an age.
@@ -81,12 +91,15 @@ func seconds(n float64) time.Duration {
 func (s *shaper) isPaid(now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return !s.paid.After(now.Add(-burst))
+	return !s.paid.After(now.Add(-s.burst))
 }
 
 // chunk returns how much the lane may move in its turn.
 func (l *lane) chunk() int {
 	s := l.shaper
+	if s.open.Load() {
+		return math.MaxInt
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.rate == 0 {
@@ -94,7 +107,11 @@ func (l *lane) chunk() int {
 	}
 	part := s.rate / l.parts()
 	slow := min(piece, part*slowRound.Seconds())
-	return int(max(leastPiece, slow, part*round.Seconds()))
+	saved := 0.0 // of a burst
+	if s.burst > catchUp {
+		saved = min(time.Since(s.paid), s.burst).Seconds() * part
+	}
+	return int(max(leastPiece, slow, part*round.Seconds(), saved))
 }
 
 // parts is into how many equal parts the rate is divided, of which l has one.
@@ -112,6 +129,9 @@ func (l *lane) parts() float64 {
 // took counts n bytes of a turn, and returns how long it is to the next one.
 func (l *lane) took(n int) time.Duration {
 	s := l.shaper
+	if s.open.Load() {
+		return 0
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.rate == 0 {
@@ -130,7 +150,7 @@ func (l *lane) took(n int) time.Duration {
 // count notes that n bytes were moved. Callers hold the shaper's mutex.
 func (l *lane) count(n int, now time.Time) {
 	s := l.shaper
-	if earliest := now.Add(-burst); s.paid.Before(earliest) {
+	if earliest := now.Add(-s.burst); s.paid.Before(earliest) {
 		s.paid = earliest
 	}
 	s.paid = s.paid.Add(seconds(float64(n) / s.rate))
@@ -183,7 +203,7 @@ func (l *lane) fits() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	return s.rate == 0 || !s.paid.After(now) || l.own.Sub(now) <= burst
+	return s.rate == 0 || !s.paid.After(now) || l.own.Sub(now) <= catchUp
 }
 
 // pass counts a datagram.

@@ -35,6 +35,7 @@ type Limit struct {
 	Per      Per
 	Rate     int64         // bits a second, both directions together
 	Up, Down int64         // bits a second, each direction by itself; 0: not limited
+	Burst    int64         // of a rate: bytes that may be moved at once when nothing moved before; 0: those of 50 ms
 	Sessions int           // at the same time
 	New      int           // new sessions in In, of which so many may come at once
 	In       time.Duration // over 0 where New is

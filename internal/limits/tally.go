@@ -282,7 +282,7 @@ func (c *counter) put(s state, line, mark int64) {
 	if s == over {
 		rate = c.of.Then
 	}
-	c.up.set(float64(rate) / 8)
+	c.up.set(float64(rate)/8, 0)
 }
 
 // warn gives the warnings that are due, and returns how much may be used before the
