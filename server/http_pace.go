@@ -1,6 +1,9 @@
 package server
 
-import "time"
+import (
+	"os"
+	"time"
+)
 
 // pace is how fast one direction of a forwarded request may go.
 type pace struct {
@@ -11,7 +14,8 @@ type pace struct {
 }
 
 // pieces hands out b in the pieces that the pacer allows, with the pauses between
-// them. What is over waits no longer: writing then fails by itself.
+// them. What is over neither waits nor writes any more: it fails as if its deadline
+// had passed, which is about to be so.
 func (p *pace) pieces(b []byte, write func([]byte) error) error {
 	if p.pacer == nil {
 		return write(b)
@@ -27,6 +31,9 @@ func (p *pace) pieces(b []byte, write func([]byte) error) error {
 		}
 		b = b[n:]
 		p.pause(n)
+		if len(b) > 0 && isClosed(p.over) {
+			return os.ErrDeadlineExceeded
+		}
 	}
 	return nil
 }

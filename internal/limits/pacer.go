@@ -41,11 +41,11 @@ func (p *pacer) Chunk() int {
 // Took implements [server.Pacer].
 func (p *pacer) Took(n int) time.Duration {
 	var longest time.Duration
+	for _, l := range p.lanes { // first: what is still within a quota is not slowed by its end
+		longest = max(longest, l.took(n))
+	}
 	for _, c := range p.quotas {
 		longest = max(longest, c.took(n, p.isUp))
-	}
-	for _, l := range p.lanes {
-		longest = max(longest, l.took(n))
 	}
 	return longest
 }
@@ -62,11 +62,11 @@ func (p *pacer) Passes(n int) bool {
 			return false
 		}
 	}
-	for _, c := range p.quotas {
-		c.spend(n, p.isUp)
-	}
 	for _, l := range p.lanes {
 		l.pass(n)
+	}
+	for _, c := range p.quotas {
+		c.spend(n, p.isUp)
 	}
 	return true
 }

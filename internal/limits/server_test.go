@@ -33,7 +33,8 @@ type rig struct {
 	target  *proxytest.Listener
 	port    uint16
 	ends    chan server.Reason
-	blows   atomic.Bool // a fault of the policy's own
+	blows   atomic.Bool  // a fault of the policy's own
+	moved   atomic.Int64 // by the sessions that have ended
 }
 
 func newRig(t *testing.T, all map[string]limits.Limit) *rig {
@@ -58,13 +59,14 @@ func newRig(t *testing.T, all map[string]limits.Limit) *rig {
 }
 
 func (r *rig) Decide(_ context.Context, q *server.Request) (server.Grant, error) {
-	budget := r.table.Of("rule", []string{"few", "calm", "rate"}, nil).Budget(q, q.Identity)
+	budget := r.table.Of("rule", []string{"few", "calm", "rate", "quota"}, nil).Budget(q, q.Identity)
 	return server.Grant{Rule: "rule", Addrs: []netip.Addr{q.Target.IP}, Budget: budget}, nil
 }
 
 func (r *rig) Opened(*server.Session) {}
 
-func (r *rig) Closed(_ *server.Session, err error) {
+func (r *rig) Closed(s *server.Session, err error) {
+	r.moved.Add(s.Up() + s.Down())
 	r.ends <- server.ReasonOf(err)
 	if r.blows.CompareAndSwap(true, false) {
 		panic("a fault of the recorder's own")
@@ -280,4 +282,76 @@ func TestUploadRate(t *testing.T) {
 			t.Error("the target takes a part of the request for all of it")
 		}
 	})
+}
+
+// ways are requests, and what a target says first to one.
+func ways() map[string]struct {
+	request []byte
+	says    string
+} {
+	type way = struct {
+		request []byte
+		says    string
+	}
+	return map[string]way{
+		"CONNECT":   {proxytest.Connect4(targetAt, "bob"), ""},
+		"GET":       {get, fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", 1<<20)},
+		"websocket": {[]byte(strings.Replace(string(get), "\r\n\r\n", "\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", 1)), "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"},
+	}
+}
+
+// TestQuotaCuts: every way of a session ends within a chunk of the quota, for those
+// that wait as well; both sides see that it is no whole end; who comes then is told why
+// not, and in the next window is let in again.
+func TestQuotaCuts(t *testing.T) {
+	const quota = 100_000
+	daily := map[string]limits.Limit{"quota": {Per: limits.Source, Quota: quota, Every: limits.Every{Unit: limits.Day}}}
+	for name, way := range ways() {
+		t.Run(name, func(t *testing.T) {
+			in(t, daily, func(r *rig) {
+				waits, _ := r.connects()
+				c := r.asks(way.request)
+				far := r.far()
+				go func() { _, _ = far.Write(append([]byte(way.says), make([]byte, 1<<20)...)) }() // it is cut
+				if _, err := io.Copy(io.Discard, c); err == nil {
+					t.Error("the client takes a part for all of it")
+				}
+				r.wantEnd(server.Quota)
+				r.wantEnd(server.Quota) // of the one that waits
+				if _, err := proxytest.End(waits); err == nil || errors.Is(err, io.EOF) {
+					t.Error("the client that waits is told that its target has ended")
+				}
+				if moved := r.moved.Load(); moved < quota || moved > quota+1000 { // what a head is
+					t.Errorf("%d bytes were moved, the quota is %d", moved, quota)
+				}
+				proxytest.Refused4(r, r.asks(proxytest.Connect4(targetAt, "bob")), 91)
+				r.wantEnd(server.Quota)
+				c = r.asks(get)
+				proxytest.Hear(r, c, "HTTP/1.1 429 Too Many Requests\r\nSallyport-Reason: quota\r\nSallyport-Rule: \"rule\"\r\nCache-Control: no-store\r\n")
+				r.wantEnd(server.Quota)
+				time.Sleep(24 * time.Hour)
+				r.connects()
+			})
+		})
+	}
+}
+
+// TestQuotaSlowsWays: every way of a session goes on slowly beyond the quota.
+func TestQuotaSlowsWays(t *testing.T) {
+	const quota = 100_000
+	daily := map[string]limits.Limit{"quota": {Per: limits.Source, Quota: quota, Every: limits.Every{Unit: limits.Day}, Then: 80_000}}
+	for name, way := range ways() {
+		t.Run(name, func(t *testing.T) {
+			in(t, daily, func(r *rig) {
+				c := r.asks(way.request)
+				far := r.far()
+				go func() { _, _ = far.Write(append([]byte(way.says), make([]byte, 1<<20)...)) }() // the other side looks
+				start := time.Now()
+				if _, err := io.CopyN(io.Discard, c, quota-1000); err != nil || time.Since(start) > 200*time.Millisecond {
+					t.Errorf("the quota took %v, %v", time.Since(start), err)
+				}
+				wantIn(t, c, 101_000, time.Now(), 10*time.Second)
+			})
+		})
+	}
 }
