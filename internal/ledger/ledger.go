@@ -53,9 +53,10 @@ type Ledger struct {
 	store   *store // nil: it could not be opened again yet
 	batch   *batch // nil: all that was taken is written
 	seq     int64  // of the batch, which is written once, however often it is tried
-	lost    bool   // the last write failed, and the log says so
-	said    bool   // that there are too many keys
-	folding bool   // some of the journal was folded, and more is left
+	leased  leased
+	lost    bool // the last write failed, and the log says so
+	said    bool // that there are too many keys
+	folding bool // some of the journal was folded, and more is left
 	folded  time.Time
 	pruned  time.Time
 }
@@ -67,7 +68,7 @@ var _ server.Recorder = (*Ledger)(nil)
 // file or the database, which stays as it is. A database that cannot be reached is no
 // error: the log says so, and Run reaches it when it can. Run or Close must be called.
 func Open(ctx context.Context, place Place, o Options) (*Ledger, error) {
-	l := &Ledger{counter: newCounter(), place: place, options: o, writer: writer{rand.Text(), o.Node}}
+	l := &Ledger{counter: newCounter(), place: place, options: o, writer: writer{rand.Text(), o.Node}, leased: leased{}}
 	ctx, cancel := context.WithTimeout(ctx, place.patience())
 	defer cancel()
 	var err error
@@ -117,6 +118,9 @@ func (l *Ledger) finish(ctx context.Context) {
 	if err == nil { // it may have been of a batch that had failed before
 		err = l.flush(ctx, time.Now())
 	}
+	if err == nil && len(l.leased) > 0 {
+		err = l.store.giveAllBack(ctx, l.writer.id)
+	}
 	if err != nil {
 		l.options.Log.Error("the ledger could not be written to the end: what was counted since its last write is gone", "ledger", l.place.String(), "error", err)
 	}
@@ -156,12 +160,14 @@ func (l *Ledger) flush(ctx context.Context, now time.Time) error {
 			return err
 		}
 	}
-	if err := l.store.write(ctx, l.writer, l.seq, now, *l.batch); err != nil {
+	balances, err := l.store.write(ctx, l.writer, l.seq, now, *l.batch)
+	if err != nil {
 		return err
 	}
+	balances = append(balances, l.leased.end(l.batch.giveBack)...)
 	l.batch = nil
 	if l.options.Quotas != nil {
-		l.options.Quotas.Settled(nil)
+		l.options.Quotas.Settled(balances)
 	}
 	return nil
 }
@@ -172,7 +178,11 @@ func (l *Ledger) next(now time.Time) *batch {
 	if l.options.Quotas != nil {
 		b.dues = l.options.Quotas.Due(now)
 	}
-	if len(b.counts) == 0 && len(b.dues) == 0 {
+	if l.place.IsShared() {
+		l.leased.use(b.dues, now)
+		b.giveBack = l.leased.idle(now)
+	}
+	if b.isEmpty() {
 		return nil
 	}
 	return &b

@@ -53,7 +53,7 @@ func TestNodesWriteAndFoldAtOnce(t *testing.T) {
 					counts[Key{User: fmt.Sprint((i * (node + 1)) % keys), Host: fmt.Sprint(round)}] = Counts{1, 1, 1, 2}
 				}
 				at := noon.Add(time.Duration(round) * 10 * time.Second)
-				if err := s.write(t.Context(), writer{fmt.Sprint(node), "node"}, int64(round+1), at, batch{counts: counts}); err != nil {
+				if _, err := s.write(t.Context(), writer{fmt.Sprint(node), "node"}, int64(round+1), at, batch{counts: counts}); err != nil {
 					t.Error(err)
 				}
 				clear(s.ids) // so that the same keys are looked up by all, again and again

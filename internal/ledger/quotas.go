@@ -57,14 +57,24 @@ func (all shares) add(at accountSlot, more share) {
 	all[at] = s
 }
 
-// settle writes what is due, and returns the numbers of accounts that it looked up.
-func (s *store) settle(ctx context.Context, tx *sql.Tx, now time.Time, dues []limits.Due) (fresh map[limits.Account]int64, err error) {
+// settlement is what comes of writing what is due: the numbers of accounts that were
+// looked up, which hold when the transaction does, and how the accounts stand, where
+// others count towards them.
+type settlement struct {
+	fresh    map[limits.Account]int64
+	balances []limits.Balance
+}
+
+// settle writes what is due.
+func (s *store) settle(ctx context.Context, tx *sql.Tx, by writer, now time.Time, dues []limits.Due) (done settlement, err error) {
 	if len(dues) == 0 {
-		return nil, nil
+		return done, nil
 	}
-	if fresh, err = s.numberAccounts(ctx, tx, now, dues); err != nil {
-		return nil, err
+	fresh, err := s.numberAccounts(ctx, tx, now, dues)
+	if err != nil {
+		return done, err
 	}
+	done.fresh = fresh
 	all := make(shares, len(dues))
 	for _, d := range dues {
 		id, ok := fresh[d.Account]
@@ -73,11 +83,15 @@ func (s *store) settle(ctx context.Context, tx *sql.Tx, now time.Time, dues []li
 		}
 		all.add(accountSlot{id, d.Start}, share{d.Until, d.Used, d.Granted})
 	}
-	if s.dialect.shared() {
-		return fresh, s.putShares(ctx, tx, all) // the others must see it
+	if !s.dialect.shared() {
+		_, err = tx.ExecContext(ctx, `INSERT INTO dues (due) VALUES ($1)`, all.blob())
+		return done, err
 	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO dues (due) VALUES ($1)`, all.blob())
-	return fresh, err
+	if err := s.putShares(ctx, tx, all); err != nil { // the others must see it
+		return done, err
+	}
+	done.balances, err = s.lease(ctx, tx, by.id, s.debtors(dues, fresh))
+	return done, err
 }
 
 // numberAccounts looks up the numbers of accounts, and gives one to those that have
@@ -100,10 +114,17 @@ func (s *store) numberAccounts(ctx context.Context, tx *sql.Tx, now time.Time, d
 		into.values = append(into.values, legible(a.Limit), legible(a.Key), asInt(a.Claimed), now.Unix())
 	}
 	fresh := make(map[limits.Account]int64, len(unknown))
+	written := make(map[limits.Account]limits.Account, len(unknown)) // not all can be read back: a long key is cut
+	for _, a := range unknown {
+		written[limits.Account{Limit: legible(a.Limit), Key: legible(a.Key), Claimed: a.Claimed}] = a
+	}
 	err := into.run(ctx, tx, s.dialect, func(rows *sql.Rows) error {
 		var id int64
-		a, err := scanAccount(rows, &id)
-		fresh[a] = id
+		var a limits.Account
+		var claimed int
+		err := rows.Scan(&id, &a.Limit, &a.Key, &claimed)
+		a.Claimed = claimed != 0
+		fresh[written[a]] = id
 		return err
 	})
 	if err == nil && len(fresh) != len(unknown) {
@@ -238,6 +259,9 @@ func (all shares) addRows(rows *sql.Rows) (n int, err error) {
 
 // pruneQuotas drops what counts for nothing any more, after a while.
 func pruneQuotas(ctx context.Context, tx *sql.Tx, now time.Time, keep time.Duration) error {
+	if _, err := tx.ExecContext(ctx, `DELETE FROM leases WHERE at < $1`, now.Add(-unused).Unix()); err != nil {
+		return err
+	}
 	if _, err := tx.ExecContext(ctx, `DELETE FROM quotas WHERE until < $1`, now.Add(-keep).Unix()); err != nil {
 		return err
 	}
@@ -326,7 +350,11 @@ func accountNames(ctx context.Context, tx *sql.Tx) (map[int64]limits.Account, er
 // restore tells the quotas what was used before this process began. Where the database
 // cannot be reached yet they begin without.
 func (l *Ledger) restore(ctx context.Context) (err error) {
-	if l.options.Quotas == nil {
+	switch {
+	case l.options.Quotas == nil:
+		return nil
+	case l.place.IsShared(): // it will ask for each account that somebody comes for
+		l.options.Quotas.Restore(nil, firstShare)
 		return nil
 	}
 	var all []limits.Balance

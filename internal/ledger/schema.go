@@ -23,6 +23,7 @@ var migrations = []string{
 	`ALTER TABLE nodes ADD COLUMN name TEXT NOT NULL DEFAULT '';`,
 	quotaTables,
 	peopleTables,
+	leaseTables,
 }
 
 func table(name string) string {

@@ -118,21 +118,26 @@ type writer struct{ id, node string }
 
 // batch is what is written at once.
 type batch struct {
-	counts map[Key]Counts
-	dues   []limits.Due
+	counts   map[Key]Counts
+	dues     []limits.Due
+	giveBack []limits.Account // whose leases are not used
 }
+
+// isEmpty reports that there is nothing to write.
+func (b *batch) isEmpty() bool { return len(b.counts) == 0 && len(b.dues) == 0 && len(b.giveBack) == 0 }
 
 // write puts a batch into the journal, all or nothing. A batch that is there
 // already, as the number of the writer's last one tells, is not written again: of a
-// transaction that failed at its end it is not known whether it holds.
-func (s *store) write(ctx context.Context, by writer, seq int64, now time.Time, b batch) error {
+// transaction that failed at its end it is not known whether it holds. It returns how
+// the accounts stand of which something was due, where others count towards them.
+func (s *store) write(ctx context.Context, by writer, seq int64, now time.Time, b batch) ([]limits.Balance, error) {
 	if now.Sub(s.since).Abs() > freshness || len(s.ids) > mostNumbers {
 		clear(s.ids)
 		clear(s.accounts)
 		s.since = now
 	}
 	var fresh map[Key]int64
-	var accounts map[limits.Account]int64
+	var settled settlement
 	err := s.within(ctx, func(tx *sql.Tx) error {
 		done, err := tx.ExecContext(ctx, `INSERT INTO nodes (id, name, seq, at) VALUES ($1, $2, $3, $4)
 			ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, at = excluded.at WHERE nodes.seq < excluded.seq`, by.id, by.node, seq, now.Unix())
@@ -142,7 +147,10 @@ func (s *store) write(ctx context.Context, by writer, seq int64, now time.Time, 
 		if n, err := done.RowsAffected(); err != nil || n == 0 {
 			return err
 		}
-		if accounts, err = s.settle(ctx, tx, now, b.dues); err != nil || len(b.counts) == 0 {
+		if err := s.giveBack(ctx, tx, by.id, b.giveBack); err != nil {
+			return err
+		}
+		if settled, err = s.settle(ctx, tx, by, now, b.dues); err != nil || len(b.counts) == 0 {
 			return err
 		}
 		var row []byte
@@ -153,11 +161,11 @@ func (s *store) write(ctx context.Context, by writer, seq int64, now time.Time, 
 		return err
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	maps.Copy(s.ids, fresh)
-	maps.Copy(s.accounts, accounts)
-	return nil
+	maps.Copy(s.accounts, settled.fresh)
+	return settled.balances, nil
 }
 
 // encode makes the journal's row. The numbers of keys that it looks up are in fresh:

@@ -30,7 +30,7 @@ func opens(t *testing.T, place Place) *store {
 
 func (s *store) writes(t *testing.T, seq int64, at time.Time, counts map[Key]Counts) {
 	t.Helper()
-	if err := s.write(t.Context(), writer{"id", "node"}, seq, at, batch{counts: counts}); err != nil {
+	if _, err := s.write(t.Context(), writer{"id", "node"}, seq, at, batch{counts: counts}); err != nil {
 		t.Fatal(err)
 	}
 }
