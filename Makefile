@@ -63,7 +63,7 @@ bench: ## the benchmarks, COUNT times each, in the form that benchstat reads
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) ./...
 
 bench-peers: ## this proxy beside others, on loopback; takes long (PEERS='-only plain -rounds 3': fewer, PEERS=-help: how)
-	tools/packages haproxy
+	tools/packages
 	$(GO) run ./bench/peers $(PEERS)
 
 soak: ## relays of every shape for SOAK (30m), as root's ordinary neighbour without a pipe budget, race detector on; every byte and end compared
