@@ -177,11 +177,9 @@ func TestLeaving(t *testing.T) {
 	}
 	o.curl(t, "hello "+officeWall+", TLS: false", "http://"+officeWall)
 	o.curl(t, "hello "+officeWall+":82, TLS: false", "http://"+officeWall+":82")
-	for _, port := range []string{"81", "83", "84"} {
+	for port, listener := range map[string]string{"81": "marked", "83": "inwards", "84": "gone"} {
 		o.inside.dial(t, "", netip.MustParseAddrPort(officeWall+":"+port)).ends()
-	}
-	for range 3 {
-		o.session(t, paperSession{Protocol: "map", Reason: "unreachable"})
+		o.session(t, paperSession{Listener: listener, Protocol: "map", Reason: "unreachable"})
 	}
 	o.wall.ip(t, "route replace default via "+officeOutside+" table 77")
 	o.curl(t, "hello "+officeWall+":81, TLS: false", "http://"+officeWall+":81")

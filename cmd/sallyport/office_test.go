@@ -137,7 +137,7 @@ func (o *office) session(t *testing.T, want paperSession) paperSession {
 	t.Helper()
 	line := o.proxy.stderr.until(t, o.proxy.done, fmt.Sprintf("a session such as %+v", want), func(line string) bool {
 		got, ok := paperRecord(line)
-		return ok && like(got.Command, want.Command) && like(got.Protocol, want.Protocol) &&
+		return ok && like(got.Listener, want.Listener) && like(got.Command, want.Command) && like(got.Protocol, want.Protocol) &&
 			like(got.Target, want.Target) && like(got.Address, want.Address) && like(got.User, want.User) &&
 			like(got.Reason, want.Reason) && like(got.HTTP, want.HTTP) && like(got.Up, want.Up) && like(got.Down, want.Down)
 	})

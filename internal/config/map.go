@@ -240,8 +240,11 @@ func (d *decoder) datagramMapping(n *node, l *Listener, at []address, refs []map
 	}
 	l.Map.Idle = cmp.Or(l.Map.Idle, defaultUDPGap)
 	for _, a := range at {
-		if !a.udp && a.text != "" {
+		switch {
+		case !a.udp && a.text != "":
 			d.fail(a.at, "the listener is for UDP and for TCP", "make two of it")
+		case a.udp && a.everywhere():
+			d.fail(a.at, "a listener for UDP has an address of its own, from which its answers come", "write udp/192.168.1.1:53; several make a list")
 		}
 	}
 	for _, p := range n.pairs {

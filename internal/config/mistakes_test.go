@@ -140,6 +140,11 @@ var mistakes = []struct {
 	{"map: UDP, checks", "listeners: {listen: udp/127.0.0.1:1, map: {to: a:1, check: 1m}}", []string{
 		"1:43 `check` is for connections: of UDP nobody can tell whether it is served | leave it out",
 	}},
+	{"map: UDP on all addresses", "listeners: {listen: [udp/:5, 'udp/[::]:6', udp/0.0.0.0:7], map: a:1}", []string{
+		`1:22 a listener for UDP has an address of its own, from which its answers come | write udp/192.168.1.1:53; several make a list`,
+		`1:30 a listener for UDP has an address of its own, from which its answers come | write udp/192.168.1.1:53; several make a list`,
+		`1:44 a listener for UDP has an address of its own, from which its answers come | write udp/192.168.1.1:53; several make a list`,
+	}},
 	{"map: UDP, a socket", "listeners: {listen: udp/127.0.0.1:1, map: {to: unix:/s}}", []string{
 		`1:43 a unix socket takes connections, and this is UDP | write HOST:PORT`,
 	}},

@@ -25,11 +25,6 @@ func listenConfig(device string) net.ListenConfig {
 	return lc
 }
 
-// packetConfig is listenConfig for datagrams.
-func packetConfig(device string) net.ListenConfig {
-	return net.ListenConfig{Control: control(func(fd int) error { return bindTo(fd, device) })}
-}
-
 func control(set func(fd int) error) func(_, _ string, c syscall.RawConn) error {
 	return func(_, _ string, c syscall.RawConn) (err error) {
 		control := c.Control(func(fd uintptr) { err = set(int(fd)) })

@@ -19,6 +19,3 @@ func listenConfig(device string) net.ListenConfig {
 		return fmt.Errorf("%s cannot listen on the interface %s: write its address", runtime.GOOS, device)
 	}}
 }
-
-// packetConfig is listenConfig for datagrams.
-func packetConfig(device string) net.ListenConfig { return listenConfig(device) }

@@ -36,9 +36,11 @@ func openSocket(ctx context.Context, listen string) (socket, error) {
 	if host, port, err := net.SplitHostPort(at); err == nil && isInterface(host) {
 		at, device = ":"+port, host
 	}
+	if udp && device != "" {
+		return nil, fmt.Errorf("UDP cannot be listened for on an interface: write the address of %s that answers are to come from", device)
+	}
 	if udp {
-		lc := packetConfig(device)
-		c, err := lc.ListenPacket(ctx, "udp"+networkOf(at), at)
+		c, err := (&net.ListenConfig{}).ListenPacket(ctx, "udp"+networkOf(at), at)
 		if err != nil {
 			return nil, err
 		}
