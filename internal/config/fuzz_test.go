@@ -14,7 +14,7 @@ func FuzzParse(f *testing.F) {
 	for _, c := range mistakes {
 		f.Add([]byte(c.file), "")
 	}
-	for _, listen := range []string{":0", "127.0.0.1:1080", "[::1]:9", "localhost:1", "x", "::1:1080"} {
+	for _, listen := range []string{":0", "127.0.0.1:1080", "[::1]:9", "localhost:1", "x", "::1:1080", "udp/:1", "a:1-9", "unix:/s", "eth0.1:2"} {
 		f.Add([]byte("listeners: {listen: 127.0.0.1:1080}"), listen)
 	}
 	f.Fuzz(func(t *testing.T, data []byte, listen string) {

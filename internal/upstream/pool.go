@@ -1,6 +1,7 @@
 // Package upstream reaches targets through other proxies: it chooses one of
 // several, sees which are alive, and goes on to the next where one fails. It is
-// what the server calls an Upstream, made of what the client package can.
+// what the server calls an Upstream, made of what the client package can. The targets
+// of a port mapping are chosen and checked in the same way: that is its Balance.
 package upstream
 
 import (
