@@ -83,36 +83,44 @@ func (m *mapper) take(sessions context.Context, b *batch, n int) {
 			continue
 		}
 		from := udpAddrPort(b.in[i].Addr)
-		f := m.flow(sessions, from, now)
-		var by *exit
-		out, fam := &b.out[v4], v4 // all for one address, mostly
+		p := parcel{flow: m.flow(sessions, from, now), out: &b.out[v4]}
 		for j := i; j < n; j++ {
-			if taken[j] || j > i && udpAddrPort(b.in[j].Addr) != from {
-				continue
+			if !taken[j] && udpAddrPort(b.in[j].Addr) == from {
+				taken[j] = true
+				p.add(b.received(j), now)
 			}
-			taken[j] = true
-			if f == nil {
-				continue // there is no room for the client
-			}
-			to, via := f.pass(b.received(j), now)
-			if via == nil {
-				continue
-			}
-			kind := family(to.AddrPort().Addr())
-			if by != nil && (via != by || kind != fam) {
-				f.flush(out, by, fam)
-			}
-			by, fam = via, kind
-			out.add(b.received(j), to, b.in[j].N)
 		}
-		if by != nil {
-			f.flush(out, by, fam)
-		}
+		p.send()
 	}
 }
 
-func (f *flow) flush(out *outgoing, by *exit, fam int) {
-	f.session.meter.Add(f.send(out, by.sockets[fam]), 0)
+// parcel is what goes out for one client by one socket.
+type parcel struct {
+	flow   *flow // nil: there is no room for the client
+	out    *outgoing
+	by     *exit // nil: nothing is in it
+	family int
+}
+
+func (p *parcel) add(payload []byte, now time.Time) {
+	if p.flow == nil {
+		return
+	}
+	to, by := p.flow.pass(payload, now)
+	if by == nil {
+		return
+	}
+	if kind := family(to.AddrPort().Addr()); p.by != by || p.family != kind {
+		p.send()
+		p.by, p.family = by, kind
+	}
+	p.out.add(payload, to, len(payload))
+}
+
+func (p *parcel) send() {
+	if p.by != nil {
+		p.flow.session.meter.Add(p.flow.send(p.out, p.by.sockets[p.family]), 0)
+	}
 }
 
 // flow returns that of a client, and begins it where it is new; nil where it cannot

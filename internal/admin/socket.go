@@ -51,7 +51,8 @@ func Listen(ctx context.Context, path string, makeFolder bool) (net.Listener, er
 	return guarded{l}, nil
 }
 
-// clearTheWay removes a socket behind which nobody is.
+// Vacate removes a socket behind which nobody is, so that another can take its
+// place. Where somebody is, the error wraps [ErrTaken].
 func Vacate(ctx context.Context, path string) error {
 	info, err := os.Lstat(path)
 	switch {

@@ -92,6 +92,29 @@ func checkPrint(t *testing.T, fault *Error) {
 // checkSettings checks what the rest of the program relies on.
 func checkSettings(t *testing.T, s *Settings) {
 	t.Helper()
+	listeners := checkListeners(t, s)
+	checkLists(t, s)
+	rules := map[string]bool{}
+	for _, r := range s.Rules {
+		if r.Name == "" || rules[r.Name] || len(r.To) == 0 {
+			t.Errorf("rule %+v", r)
+		}
+		rules[r.Name] = true
+		checkRule(t, r, s, listeners)
+	}
+	for _, d := range []int64{
+		int64(s.Timeouts.Handshake), int64(s.Timeouts.Connect), int64(s.Timeouts.Bind), int64(s.Timeouts.Ident),
+		int64(s.Timeouts.Idle), int64(s.Timeouts.HalfClosed), int64(s.Timeouts.Drain) + 1, int64(s.Resolver.Cache) + 1,
+	} {
+		if d <= 0 || d > int64(maxTimeout)+1 {
+			t.Errorf("timeouts %+v", s.Timeouts)
+		}
+	}
+}
+
+// checkListeners returns the names of the listeners.
+func checkListeners(t *testing.T, s *Settings) map[string]bool {
+	t.Helper()
 	listeners, addresses := map[string]bool{}, map[string]bool{}
 	for _, l := range s.Listeners {
 		if _, m := parseListen(l.Listen); m != nil && !strings.HasPrefix(l.Listen, socketSign) || l.Name == "" || len(l.Protocols) == 0 {
@@ -110,23 +133,7 @@ func checkSettings(t *testing.T, s *Settings) {
 		}
 		listeners[l.Name] = true
 	}
-	checkLists(t, s)
-	rules := map[string]bool{}
-	for _, r := range s.Rules {
-		if r.Name == "" || rules[r.Name] || len(r.To) == 0 {
-			t.Errorf("rule %+v", r)
-		}
-		rules[r.Name] = true
-		checkRule(t, r, s, listeners)
-	}
-	for _, d := range []int64{
-		int64(s.Timeouts.Handshake), int64(s.Timeouts.Connect), int64(s.Timeouts.Bind), int64(s.Timeouts.Ident),
-		int64(s.Timeouts.Idle), int64(s.Timeouts.HalfClosed), int64(s.Timeouts.Drain) + 1, int64(s.Resolver.Cache) + 1,
-	} {
-		if d <= 0 || d > int64(maxTimeout)+1 {
-			t.Errorf("timeouts %+v", s.Timeouts)
-		}
-	}
+	return listeners
 }
 
 func checkMap(t *testing.T, l Listener) {
