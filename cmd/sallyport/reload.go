@@ -1,8 +1,6 @@
 package main
 
 import (
-	"errors"
-
 	"github.com/spf13/cobra"
 
 	"github.com/sallyport/sallyport/internal/daemon"
@@ -20,18 +18,12 @@ func newReload() *cobra.Command {
 			"--socket names.",
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			for _, flag := range []string{"config", "socket"} {
-				if f := cmd.Flags().Lookup(flag); f.Changed && f.Value.String() == "" {
-					return usageError{errors.New("--" + flag + " needs the name of a file")}
-				}
-			}
-			if remote.File != "" && remote.Socket != "" {
-				return usageError{errors.New("--config and --socket exclude each other: either says where the server is")}
+			if err := checkRemote(cmd, remote); err != nil {
+				return err
 			}
 			return remote.Reload(cmd.Context())
 		},
 	}
-	cmd.Flags().StringVarP(&remote.File, "config", "c", "", "the settings `FILE` of the server, which may name its admin socket")
-	cmd.Flags().StringVar(&remote.Socket, "socket", "", "the server's admin socket `PATH`")
+	remoteFlags(cmd, &remote)
 	return cmd
 }

@@ -45,6 +45,7 @@ func newUsage() *cobra.Command {
 			return f.print(cmd.OutOrStdout(), report)
 		},
 	}
+	cmd.AddCommand(newUsageQuotas(), newUsageGrant())
 	flags := cmd.Flags()
 	flags.StringVarP(&f.from.File, "config", "c", "", "the settings `FILE` of the server, which may name its ledger")
 	flags.StringVar(&f.from.Store, "store", "", "the ledger itself: `sqlite:FILE` or postgres://USER@HOST/DATABASE")

@@ -4,6 +4,9 @@
 //
 //	POST /reload    200, or 422 and the faults, or 503 while the server stops
 //	GET  /status    200 and a Status
+//	GET  /quotas    200 and Quotas
+//	POST /grant     of a Grant: 200 and the Quota, or 409 and why not
+//	POST /rate      of a Rate: 200, or 409 and why not
 package admin
 
 import (
@@ -24,6 +27,12 @@ type Daemon interface {
 	Reload(ctx context.Context) error
 	// Status returns what there is to know. It may wait for a reload to end.
 	Status() Status
+	// Quotas returns how all stand with the quotas.
+	Quotas() Quotas
+	// Grant allows somebody more than a quota; an error says why not.
+	Grant(g Grant) (Quota, error)
+	// SetRate changes a limit until the next reload; an error says why not.
+	SetRate(r Rate) error
 }
 
 // Faults are what keeps settings from coming into force.
@@ -115,6 +124,7 @@ func handler(d Daemon) http.Handler {
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, http.StatusOK, d.Status())
 	})
+	handleQuotas(mux, d)
 	return mux
 }
 

@@ -20,6 +20,9 @@ import (
 type fake struct {
 	err    error
 	status Status
+	quotas Quotas
+	grant  Grant // the last one
+	rate   Rate  // likewise
 }
 
 func (f *fake) Reload(context.Context) error { return f.err }
@@ -74,7 +77,7 @@ func TestAPI(t *testing.T) {
 		t.Errorf("reload that was not tried: %v", err)
 	}
 	for method, want := range map[string]string{"GET": "405", "DELETE": "405"} {
-		if err := c.do(t.Context(), method, "/reload", nil); err == nil || !strings.Contains(err.Error(), want) {
+		if err := c.do(t.Context(), method, "/reload", nil, nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s /reload: %v, want %s", method, err, want)
 		}
 	}

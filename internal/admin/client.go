@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -25,16 +26,16 @@ const maxAnswer = 16 << 20
 // Reload has the server read its settings anew. The faults of settings are a
 // [*Faults]; where there is no server the error wraps [ErrNobody].
 func (c Client) Reload(ctx context.Context) error {
-	return c.do(ctx, http.MethodPost, "/reload", &struct{}{})
+	return c.do(ctx, http.MethodPost, "/reload", nil, &struct{}{})
 }
 
 // Status asks how the server is. Where there is none the error wraps [ErrNobody].
 func (c Client) Status(ctx context.Context) (s Status, err error) {
-	err = c.do(ctx, http.MethodGet, "/status", &s)
+	err = c.do(ctx, http.MethodGet, "/status", nil, &s)
 	return s, err
 }
 
-func (c Client) do(ctx context.Context, method, path string, into any) error {
+func (c Client) do(ctx context.Context, method, path string, body, into any) error {
 	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", c.Socket)
 	if err != nil {
 		if e, ok := errors.AsType[*net.OpError](err); ok {
@@ -47,7 +48,13 @@ func (c Client) do(ctx context.Context, method, path string, into any) error {
 		DisableKeepAlives: true,
 		DialContext:       func(context.Context, string, string) (net.Conn, error) { return conn, nil },
 	}
-	request, err := http.NewRequestWithContext(ctx, method, "http://admin"+path, http.NoBody)
+	var text []byte
+	if body != nil {
+		if text, err = json.Marshal(body); err != nil {
+			return err
+		}
+	}
+	request, err := http.NewRequestWithContext(ctx, method, "http://admin"+path, bytes.NewReader(text))
 	if err != nil {
 		return err
 	}
@@ -56,14 +63,14 @@ func (c Client) do(ctx context.Context, method, path string, into any) error {
 		return fmt.Errorf("the server at %s does not answer: %w", c.Socket, err)
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	said, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
 	if err != nil {
 		return err
 	}
 	if response.StatusCode == http.StatusOK {
-		return json.Unmarshal(body, into)
+		return json.Unmarshal(said, into)
 	}
-	return refused(response.StatusCode, body)
+	return refused(response.StatusCode, said)
 }
 
 // refused makes an error of an answer that is no success.

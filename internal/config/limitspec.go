@@ -142,18 +142,28 @@ func rateUnits() []unit {
 
 // rate returns n in bits a second; 0 for a fault.
 func (d *decoder) rate(n *node) int64 {
-	value, m := d.amount(n, rateUnits(), "a rate", "20 Mbit/s")
-	switch {
-	case m != nil:
-	case value < leastRate:
-		m = &mistake{quote(n.text) + " is too slow", "at least 1 kbit/s"}
-	case value > mostRate:
-		m = &mistake{quote(n.text) + " is too fast", "at most 1 Tbit/s"}
+	if n.kind != scalar {
+		d.fail(n, "expected a rate such as 20 Mbit/s, found "+n.describe(), "")
+		return 0
 	}
+	value, m := parseRate(n.text)
 	if !d.take(n, m) {
 		return 0
 	}
 	return int64(value)
+}
+
+func parseRate(text string) (float64, *mistake) {
+	value, m := parseAmount(text, rateUnits(), "a rate", "20 Mbit/s")
+	switch {
+	case m != nil:
+		return 0, m
+	case value < leastRate:
+		return 0, &mistake{quote(text) + " is too slow", "at least 1 kbit/s"}
+	case value > mostRate:
+		return 0, &mistake{quote(text) + " is too fast", "at most 1 Tbit/s"}
+	}
+	return value, nil
 }
 
 // amount returns n as a number with one of the units, in the smallest of them.
@@ -161,16 +171,20 @@ func (d *decoder) amount(n *node, units []unit, what, example string) (float64, 
 	if n.kind != scalar {
 		return 0, &mistake{"expected " + what + " such as " + example + ", found " + n.describe(), ""}
 	}
-	name := strings.TrimLeft(n.text, "0123456789.")
-	number := n.text[:len(n.text)-len(name)]
+	return parseAmount(n.text, units, what, example)
+}
+
+func parseAmount(text string, units []unit, what, example string) (float64, *mistake) {
+	name := strings.TrimLeft(text, "0123456789.")
+	number := text[:len(text)-len(name)]
 	name = strings.TrimPrefix(name, " ")
 	value, err := strconv.ParseFloat(number, 64)
 	i := slices.IndexFunc(units, func(u unit) bool { return u.name == name })
 	switch {
 	case err != nil || strings.HasPrefix(number, ".") || strings.HasSuffix(number, "."):
-		return 0, &mistake{quote(n.text) + " is not " + what, "write " + example}
+		return 0, &mistake{quote(text) + " is not " + what, "write " + example}
 	case name == "":
-		return 0, &mistake{quote(n.text) + " has no unit", "write " + what + " such as " + example}
+		return 0, &mistake{quote(text) + " has no unit", "write " + what + " such as " + example}
 	case i < 0:
 		return 0, noUnit(name, units, what, example)
 	}

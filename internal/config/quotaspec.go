@@ -1,6 +1,8 @@
 package config
 
 import (
+	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -50,7 +52,7 @@ func (d *decoder) checkQuota(n *node, l *Limit, begins *node) {
 
 // quota returns n in bytes, or as a time; 0 and 0 for a fault.
 func (d *decoder) quota(n *node) (bytes int64, online time.Duration) {
-	if strings.ContainsFunc(n.text, isLetter) && strings.Trim(n.text, "0123456789.dhms") == "" && n.kind == scalar {
+	if n.kind == scalar && isTime(n.text) {
 		online, _ = d.span(n, bounds{time.Minute, mostQuotaTime, "from 1m to 366d"})
 		return 0, online
 	}
@@ -68,7 +70,46 @@ func (d *decoder) quota(n *node) (bytes int64, online time.Duration) {
 	return int64(value), 0
 }
 
-func isLetter(r rune) bool { return r >= 'a' && r <= 'z' }
+// isTime reports whether text is written as times are.
+func isTime(text string) bool {
+	return strings.ContainsAny(text, "dhms") && strings.Trim(text, "0123456789.dhms") == ""
+}
+
+// ParseQuota reads how much, or for how long, as a person writes it to `sallyport
+// usage grant`.
+func ParseQuota(text string) (bytes int64, online time.Duration, err error) {
+	if isTime(text) {
+		online, ok := ParseDuration(text)
+		if !ok || online < time.Second || online > mostQuotaTime {
+			return 0, 0, fmt.Errorf("%q is no time from 1s to 366d", text)
+		}
+		return 0, online, nil
+	}
+	value, m := parseAmount(text, byteUnits(), "a size", "5 GiB")
+	switch {
+	case m != nil:
+		return 0, 0, m.error()
+	case value < 1 || value > mostQuota:
+		return 0, 0, fmt.Errorf("%q is out of bounds: from 1 B to 1048576 TiB", text)
+	}
+	return int64(value), 0, nil
+}
+
+// ParseRate reads a rate, in bits a second, likewise.
+func ParseRate(text string) (int64, error) {
+	value, m := parseRate(text)
+	if m != nil {
+		return 0, m.error()
+	}
+	return int64(value), nil
+}
+
+func (m *mistake) error() error {
+	if m.hint == "" {
+		return errors.New(m.problem)
+	}
+	return fmt.Errorf("%s; %s", m.problem, m.hint)
+}
 
 // burst returns n in bytes; 0 for a fault.
 func (d *decoder) burst(n *node) int64 {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/config"
+	"github.com/sallyport/sallyport/internal/limits"
 	"github.com/sallyport/sallyport/server"
 	"github.com/sallyport/sallyport/socks"
 )
@@ -258,8 +259,33 @@ func (r *rehearsal) notes(ask Question, o outcome) []string {
 	if ask.Command == socks.Bind && o.Err == nil && !o.Grant.Bind.PrimaryOptional && !ask.Target.IP.IsUnspecified() {
 		all = append(all, "the client must hold a CONNECT to the same host: else the server refuses with no-primary, for the rule does not say `bind: {primary: optional}`")
 	}
+	if o.Err == nil {
+		all = append(all, r.quotaNotes(ask.At, o.Limits)...)
+	}
 	if ask.Command == socks.Connect && o.Err == nil && r.listensOn(ask.Target.Port) {
 		all = append(all, "a listener has that port: if the target is this proxy itself, the server refuses with loop")
+	}
+	return all
+}
+
+// quotaNotes says which quotas would be asked, besides.
+func (r *rehearsal) quotaNotes(at time.Time, names []string) (all []string) {
+	known := buildLimits(r.settings)
+	for _, name := range names {
+		l := known[name]
+		if l.Quota == 0 {
+			continue
+		}
+		note := fmt.Sprintf("the quota %q applies, and only the server knows what is left of it: ", name)
+		if l.Then > 0 {
+			note += "the session is slowed where it is used up"
+		} else {
+			note += "the server refuses with quota where it is used up"
+		}
+		if until := l.Standing(limits.Balance{}, at).Until; !until.IsZero() && l.Per != limits.Session {
+			note += "; it begins anew at " + until.Format(time.RFC3339)
+		}
+		all = append(all, note)
 	}
 	return all
 }

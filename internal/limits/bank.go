@@ -97,12 +97,7 @@ func (t *Table) Restore(all []Balance, first float64) {
 		if !ok {
 			continue
 		}
-		c := claim{l, k}.find()
-		if _, there := l.open[c]; !there {
-			l.open[c] = struct{}{}
-			l.counters[k] = c
-			l.idle.add(c)
-		}
+		c := claim{l, k}.kept()
 		c.balance(b)
 		c.look(now)
 		l.sweep(now)
@@ -219,14 +214,18 @@ func (t *Table) leaveDue(c *counter, now time.Time) {
 
 // account returns by what the counter is known outside.
 func (c *counter) account() Account {
-	k := c.of.key
-	a := Account{Limit: c.of.name, Key: k.name, Claimed: k.claimed}
-	if k.source.IsValid() {
-		if a.Key = k.source.String(); k.source.IsSingleIP() {
-			a.Key = k.source.Addr().String()
-		}
+	return Account{Limit: c.of.name, Key: c.of.key.text(), Claimed: c.of.key.claimed}
+}
+
+// text returns the key as a person writes it.
+func (k key) text() string {
+	switch {
+	case !k.source.IsValid():
+		return k.name
+	case k.source.IsSingleIP():
+		return k.source.Addr().String()
 	}
-	return a
+	return k.source.String()
 }
 
 // key is the inverse of account.

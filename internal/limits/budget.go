@@ -59,7 +59,7 @@ func (b *budget) Enter(before server.Stay, end func(error)) (server.Stay, error)
 		h.open()
 		s.holds[h.counter.of] = h
 		if h.tally != nil {
-			h.holders[s.account] = struct{}{}
+			h.holders[s.account] = false
 		}
 	}
 	s.up.isUp = true

@@ -122,6 +122,8 @@ type limit struct {
 	table    *Table
 	name     string
 	told     int64 // so many warnings were given
+	refused  int64 // sessions, by a quota
+	ended    int64 // likewise
 	gone     bool  // it limits nothing any more
 	counters map[key]*counter
 	open     map[*counter]struct{} // those that shapes can be changed of: of sessions that are open, or idle

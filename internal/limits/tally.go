@@ -42,15 +42,15 @@ type tally struct {
 	counts          atomic.Int32 // a Measure
 	stands          atomic.Int32 // a state
 
-	start, since int64     // the present slot, and the oldest that counts; Unix seconds
-	slots        []slot    // the oldest first
-	counted      int64     // how much of used is in slots
-	lease        int64     // up to where the bank lets used go; below 0: anywhere
-	heard        bool      // the bank was there, and lease is what it said
-	asked        time.Time // when the bank was last asked
-	online       time.Time // up to when time was counted
-	warned       int       // so many of the warnings were given
-	holders      map[*account]struct{}
+	start, since int64             // the present slot, and the oldest that counts; Unix seconds
+	slots        []slot            // the oldest first
+	counted      int64             // how much of used is in slots
+	lease        int64             // up to where the bank lets used go; below 0: anywhere
+	heard        bool              // the bank was there, and lease is what it said
+	asked        time.Time         // when the bank was last asked
+	online       time.Time         // up to when time was counted
+	warned       int               // so many of the warnings were given
+	holders      map[*account]bool // true: it was ended
 }
 
 // slot is what was counted in a slot.
@@ -60,7 +60,7 @@ type slot struct {
 	granted, given int64  // the same of what was granted beyond the quota
 }
 
-func newTally() *tally { return &tally{lease: -1, holders: make(map[*account]struct{})} }
+func newTally() *tally { return &tally{lease: -1, holders: make(map[*account]bool)} }
 
 func (t *tally) is() state { return state(t.stands.Load()) }
 
@@ -133,6 +133,7 @@ func (c *counter) admitsMore(now time.Time) error {
 	if l.Then > 0 || c.used.Load() < c.most() {
 		return nil
 	}
+	l.refused++
 	return c.isUsedUp()
 }
 
@@ -261,8 +262,13 @@ func (c *counter) judge() {
 	case used > most:
 		c.put(over, most, math.MaxInt64)
 		reason := c.isUsedUp()
-		for holder := range c.holders {
+		for holder, told := range c.holders {
+			if told {
+				continue // it is about to leave
+			}
+			c.holders[holder] = true
 			holder.end(reason)
+			l.ended++
 		}
 	case used > line:
 		c.put(waiting, line, most)

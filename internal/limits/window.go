@@ -37,9 +37,12 @@ const daySeconds = 24 * 60 * 60
 // never reports whether there is just one window, for ever.
 func (e Every) never() bool { return e.Unit == "" && e.Days == 0 }
 
-// slot returns the slot that holds t, up to its end, which it does not hold.
+// slot returns the slot that holds t, up to its end, which it does not hold; of never
+// the zero times.
 func (e Every) slot(t time.Time) (from, until time.Time) {
 	switch {
+	case e.never():
+		return time.Time{}, time.Time{}
 	case e.Rolling:
 		from = time.Unix(floor(t.Unix(), e.slotSeconds())*e.slotSeconds(), 0)
 		return from, from.Add(time.Duration(e.slotSeconds()) * time.Second)

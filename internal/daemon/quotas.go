@@ -1,0 +1,241 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/admin"
+	"github.com/sallyport/sallyport/internal/config"
+	"github.com/sallyport/sallyport/internal/limits"
+)
+
+// Quotas implements [admin.Daemon].
+func (d *Daemon) Quotas() admin.Quotas {
+	standings, tallies := d.limits.Standings(time.Now())
+	all := quotas(standings)
+	for _, t := range tallies {
+		all.Counts = append(all.Counts, admin.QuotaCounts{Limit: t.Limit, Warned: t.Warned, Refused: t.Refused, Ended: t.Ended})
+	}
+	return all
+}
+
+// Grant implements [admin.Daemon].
+func (d *Daemon) Grant(g admin.Grant) (admin.Quota, error) {
+	d.mu.Lock()
+	s := d.inForce.settings
+	d.mu.Unlock()
+	account, n, err := grant(s, g)
+	if err != nil {
+		return admin.Quota{}, err
+	}
+	standing, err := d.limits.Grant(account, n, time.Now())
+	if err != nil {
+		return admin.Quota{}, err
+	}
+	d.log.Info("more than a quota is allowed", "limit", account.Limit, "key", account.Key, "granted", g.Amount)
+	return quotaOf(standing), nil
+}
+
+// SetRate implements [admin.Daemon].
+func (d *Daemon) SetRate(r admin.Rate) error {
+	var bits [3]int64
+	for i, text := range []string{r.Rate, r.Up, r.Down} {
+		if text == "" {
+			continue
+		}
+		var err error
+		if bits[i], err = config.ParseRate(text); err != nil {
+			return err
+		}
+	}
+	err := d.limits.SetRate(r.Limit, bits[0], bits[1], bits[2])
+	if errors.Is(err, limits.ErrNoLimit) {
+		return fmt.Errorf("%w; the limit must have a `rate`, or `up` and `down`, as it is asked for here", err)
+	}
+	if err == nil {
+		d.log.Info("a rate was changed, until the settings are read anew", "limit", r.Limit, "rate", r.Rate, "up", r.Up, "down", r.Down)
+	}
+	return err
+}
+
+// grant makes of what a person says what the limits understand.
+func grant(s *config.Settings, g admin.Grant) (limits.Account, int64, error) {
+	name, err := chooseQuota(s, g.Limit)
+	if err != nil {
+		return limits.Account{}, 0, err
+	}
+	bytes, online, err := config.ParseQuota(g.Amount)
+	switch isTime := s.Limits[name].QuotaTime > 0; {
+	case err != nil:
+		return limits.Account{}, 0, err
+	case isTime && online == 0:
+		return limits.Account{}, 0, fmt.Errorf("the limit %q is one of time: grant a time, such as 30m or 2h", name)
+	case !isTime && bytes == 0:
+		return limits.Account{}, 0, fmt.Errorf("the limit %q counts bytes: grant a size, such as 2 GiB", name)
+	}
+	return limits.Account{Limit: name, Key: g.Key, Claimed: g.Claimed}, bytes + int64(online), nil
+}
+
+// chooseQuota returns the limit that is meant: by its name, or the only one by user.
+func chooseQuota(s *config.Settings, name string) (string, error) {
+	var all, byUser []string
+	for one, l := range s.Limits {
+		if !l.IsQuota() || l.Per == string(limits.Session) {
+			continue
+		}
+		all = append(all, one)
+		if l.Per == string(limits.User) {
+			byUser = append(byUser, one)
+		}
+	}
+	slices.Sort(all)
+	switch {
+	case len(all) == 0:
+		return "", errors.New("the settings have no quota that more could be granted of")
+	case name != "" && slices.Contains(all, name):
+		return name, nil
+	case name != "":
+		return "", fmt.Errorf("no quota is called %q; there are: %s", name, strings.Join(all, ", "))
+	case len(byUser) == 1:
+		return byUser[0], nil
+	}
+	return "", fmt.Errorf("which limit is meant? Say it with --limit: %s", strings.Join(all, ", "))
+}
+
+func quotas(standings []limits.Standing) admin.Quotas {
+	all := admin.Quotas{Quotas: []admin.Quota{}, Counts: []admin.QuotaCounts{}}
+	for _, s := range standings {
+		all.Quotas = append(all.Quotas, quotaOf(s))
+	}
+	return all
+}
+
+func quotaOf(s limits.Standing) admin.Quota {
+	q := admin.Quota{
+		Limit: s.Limit, Per: string(s.Per), Key: s.Key, Claimed: s.Claimed, Unit: "bytes",
+		Used: s.Used, Left: s.Left(), Most: s.Most, Granted: s.Granted, Then: s.Then, Sessions: s.Sessions,
+	}
+	if !s.Until.IsZero() {
+		q.Until = &s.Until
+	}
+	switch s.Counts {
+	case limits.Both:
+		q.Counts = "both"
+	case limits.Up:
+		q.Counts = "up"
+	case limits.Down:
+		q.Counts = "down"
+	case limits.Online:
+		q.Counts, q.Unit = "time", "seconds"
+		for _, n := range []*int64{&q.Used, &q.Left, &q.Most, &q.Granted} {
+			*n = int64(time.Duration(*n).Seconds())
+		}
+	}
+	return q
+}
+
+// QuotaReport is how all stand with the quotas. Its fields are those of [admin.Quotas].
+type QuotaReport = admin.Quotas
+
+// QuotaLine is how one stands.
+type QuotaLine = admin.Quota
+
+// QuotaGrant is what somebody is to have beyond a quota.
+type QuotaGrant = admin.Grant
+
+// NewRate is what a limit is to have until the next reload.
+type NewRate = admin.Rate
+
+// Quotas asks the running server, or, where none answers, the ledger.
+func (r Remote) Quotas(ctx context.Context) (QuotaReport, error) {
+	socket, unread := r.socket()
+	if socket != "" {
+		q, err := admin.Client{Socket: socket}.Quotas(ctx)
+		if !errors.Is(err, admin.ErrNobody) || r.Socket != "" {
+			return q, err
+		}
+	}
+	if unread != nil {
+		return QuotaReport{}, unread
+	}
+	s, err := Source{File: r.File}.load()
+	if err != nil {
+		return QuotaReport{}, err
+	}
+	place, err := Usage{File: r.File}.place()
+	if err != nil {
+		return QuotaReport{}, err
+	}
+	all, err := place.Balances(ctx)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil // nothing was used
+	}
+	var standings []limits.Standing
+	known := buildLimits(s)
+	for _, b := range all {
+		if l := known[b.Limit]; l.Quota > 0 {
+			standings = append(standings, l.Standing(b, time.Now()))
+		}
+	}
+	return quotas(standings), err
+}
+
+// Grant has the running server allow somebody more than a quota, or, where none
+// answers, writes it into the ledger.
+func (r Remote) Grant(ctx context.Context, g QuotaGrant) (QuotaLine, error) {
+	socket, unread := r.socket()
+	if socket != "" {
+		q, err := admin.Client{Socket: socket}.Grant(ctx, g)
+		if !errors.Is(err, admin.ErrNobody) || r.Socket != "" {
+			return q, err
+		}
+	}
+	if unread != nil {
+		return QuotaLine{}, unread
+	}
+	s, err := Source{File: r.File}.load()
+	if err != nil {
+		return QuotaLine{}, err
+	}
+	account, n, err := grant(s, g)
+	if err != nil {
+		return QuotaLine{}, err
+	}
+	limit, now := buildLimits(s)[account.Limit], time.Now()
+	due, err := limit.Grant(account, n, now)
+	if err != nil {
+		return QuotaLine{}, err
+	}
+	place, err := Usage{File: r.File}.place()
+	if err != nil {
+		return QuotaLine{}, err
+	}
+	if err := place.Grant(ctx, due); err != nil {
+		return QuotaLine{}, fmt.Errorf("no server answers, and the ledger cannot be written: %w", err)
+	}
+	all, err := place.Balances(ctx)
+	for _, b := range all {
+		if b.Account == due.Account {
+			return quotaOf(limit.Standing(b, now)), nil
+		}
+	}
+	return QuotaLine{}, err
+}
+
+// SetRate has the running server change the rate of a limit.
+func (r Remote) SetRate(ctx context.Context, rate NewRate) error {
+	socket, unread := r.socket()
+	if socket == "" {
+		return errors.Join(unread, errNoSocket)
+	}
+	err := admin.Client{Socket: socket}.SetRate(ctx, rate)
+	if errors.Is(err, admin.ErrNobody) {
+		return errors.Join(unread, fmt.Errorf("%w; start one with `sallyport serve`, or say with --socket or --config where it is", err))
+	}
+	return err
+}
