@@ -37,6 +37,7 @@ type options struct {
 	hog    bool
 	lists  int
 	maps   bool
+	limits bool
 	soak   time.Duration
 	race   bool
 }
@@ -56,6 +57,7 @@ func main() {
 	flag.StringVar(&o.user, "user", "", "the proxies run as this `USER`; those that cannot are left out")
 	flag.BoolVar(&o.hog, "hog", false, "that user's pipe budget is used up")
 	flag.BoolVar(&o.maps, "maps", false, "other rows: port mappings, by those that have them")
+	flag.BoolVar(&o.limits, "limits", false, "this proxy with and without limits that never bite")
 	flag.IntVar(&o.lists, "lists", 0, "other rows: deciding, with so many networks and as many host names that are denied; by proxies that can")
 	flag.DurationVar(&o.soak, "soak", 0, "no rows, but relays of every shape on this proxy for so long; whatever goes wrong ends it")
 	flag.BoolVar(&o.race, "race", false, "the soak's proxy is built with the race detector")

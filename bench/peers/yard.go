@@ -101,6 +101,9 @@ func (y *yard) start(ctx context.Context, o options, target netip.AddrPort, prog
 	if o.lists > 0 {
 		list = deciders(o.lists)
 	}
+	if o.limits {
+		list = limited()
+	}
 	if o.maps {
 		list = mappers()
 	}
