@@ -24,7 +24,7 @@ listeners: {listen: "%s"}
 limits:
   fast: {rate: 1 Tbit/s, per: source}
   much: {quota: 1048576 TiB, every: day, per: source, warn: [80%%, 95%%]}
-rules: {allow: everything, from: loopback, to: any, limits: [%s]}
+rules: {allow: everything, from: loopback, to: any%s}
 ledger: off
 `, at, limits))
 			if err == nil {
@@ -34,5 +34,5 @@ ledger: off
 		}
 		return contender{name: name, protocols: []load.Protocol{load.Socks5}, ours: true, anybody: true, datagrams: true, command: command}
 	}
-	return []contender{one("sallyport", ""), one("quota", "much"), one("rate", "fast"), one("both", "much, fast")}
+	return []contender{one("sallyport", ""), one("quota", ", limits: much"), one("rate", ", limits: fast"), one("both", ", limits: [much, fast]")}
 }
