@@ -44,7 +44,7 @@ func (s *Server) retire() <-chan struct{} {
 		s.state.leaving.begin()
 	}
 	for sv := range s.serving {
-		sv.socket.Close()
+		sv.close()
 	}
 	return s.state.leaving.over
 }

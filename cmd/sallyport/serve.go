@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -21,7 +23,9 @@ func newServe() *cobra.Command {
 		Short: "Serve (the default command)",
 		Long: "Serve until TERM or INT arrives; then take no new clients and let the open\n" +
 			"sessions end, for at most timeouts.drain. A second TERM or INT ends at once.\n" +
-			"HUP reads the settings anew, as 'sallyport reload' does.\n\n" +
+			"HUP reads the settings anew, as 'sallyport reload' does. USR2 has a new process\n" +
+			"take over, as 'sallyport upgrade' does. QUIT writes to the log what every\n" +
+			"goroutine is doing.\n\n" +
 			"Without --config it listens on 127.0.0.1:1080 and lets this machine go anywhere.",
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -48,35 +52,41 @@ func serve(ctx context.Context, src daemon.Source, out, log io.Writer) error {
 	if err != nil {
 		return err
 	}
-	ctx, hurry, release := onSignals(ctx, d.Hangup)
+	ctx, hurry, release := onSignals(ctx, requests(d))
 	defer release()
 	d.Greet(out, version) // only now: whoever reads it may send a signal at once
 	return d.Run(ctx, hurry)
 }
 
 // onSignals returns a context that the first TERM or INT ends, and one that the
-// second ends. HUP calls hangup.
-func onSignals(parent context.Context, hangup func()) (stop, hurry context.Context, release func()) {
+// second ends. The other signals call what requests has for them, one after the
+// other: they may take their time, and TERM does not wait for them.
+func onSignals(parent context.Context, requests map[os.Signal]func()) (stop, hurry context.Context, release func()) {
 	stop, cancelStop := context.WithCancel(parent)
 	hurry, cancelHurry := context.WithCancel(parent)
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGTERM, os.Interrupt, syscall.SIGHUP)
+	ends, others := make(chan os.Signal, 4), make(chan os.Signal, 4)
+	signal.Notify(ends, syscall.SIGTERM, os.Interrupt)
+	signal.Notify(others, slices.Collect(maps.Keys(requests))...)
 	var waiting sync.WaitGroup
 	waiting.Go(func() {
 		next := []context.CancelFunc{cancelStop, cancelHurry}
-		for s := range signals {
-			switch {
-			case s == syscall.SIGHUP:
-				hangup()
-			case len(next) > 0:
+		for range ends {
+			if len(next) > 0 {
 				next[0]()
 				next = next[1:]
 			}
 		}
 	})
+	waiting.Go(func() {
+		for s := range others {
+			requests[s]()
+		}
+	})
 	return stop, hurry, func() {
-		signal.Stop(signals)
-		close(signals)
+		for _, signals := range []chan os.Signal{ends, others} {
+			signal.Stop(signals)
+			close(signals)
+		}
 		waiting.Wait()
 		cancelStop()
 		cancelHurry()

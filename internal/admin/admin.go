@@ -7,6 +7,7 @@
 //	GET  /quotas    200 and Quotas
 //	POST /grant     of a Grant: 200 and the Quota, or 409 and why not
 //	POST /rate      of a Rate: 200, or 409 and why not
+//	POST /upgrade   200 and an Upgrade, or 503 and what keeps another process from taking over
 package admin
 
 import (
@@ -25,6 +26,9 @@ type Daemon interface {
 	// Reload reads the settings anew. Faults that left the old ones in force are
 	// a [*Faults]; any other error says why nothing was tried.
 	Reload(ctx context.Context) error
+	// Upgrade has another process take over, and returns when that serves. The
+	// error says why none does.
+	Upgrade(ctx context.Context) (Upgrade, error)
 	// Status returns what there is to know. It may wait for a reload to end.
 	Status() Status
 	// Quotas returns how all stand with the quotas.
@@ -63,6 +67,13 @@ type Listener struct {
 type Reload struct {
 	At     time.Time `json:"at"`
 	Faults string    `json:"faults,omitempty"` // empty: the settings of then are in force
+}
+
+// Upgrade is how one process took the place of another.
+type Upgrade struct {
+	Before   int `json:"before"`   // the process that ends with its last session
+	PID      int `json:"pid"`      // the process that serves
+	Sessions int `json:"sessions"` // that the first one still has
 }
 
 // refusal is the body of an answer that is no success.
@@ -120,6 +131,15 @@ func handler(d Daemon) http.Handler {
 			return
 		}
 		answer(w, http.StatusServiceUnavailable, refusal{Error: err.Error()})
+	})
+	mux.HandleFunc("POST /upgrade", func(w http.ResponseWriter, r *http.Request) {
+		// Whoever asked for it may leave: half an upgrade is none.
+		done, err := d.Upgrade(context.WithoutCancel(r.Context()))
+		if err != nil {
+			answer(w, http.StatusServiceUnavailable, refusal{Error: err.Error()})
+			return
+		}
+		answer(w, http.StatusOK, done)
 	})
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, http.StatusOK, d.Status())

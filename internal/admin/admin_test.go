@@ -28,6 +28,10 @@ type fake struct {
 func (f *fake) Reload(context.Context) error { return f.err }
 func (f *fake) Status() Status               { return f.status }
 
+func (f *fake) Upgrade(context.Context) (Upgrade, error) {
+	return Upgrade{Before: 1, PID: 2, Sessions: 3}, f.err
+}
+
 // socketIn is the name of a socket in a folder of the test's own, short enough
 // for its address.
 func socketIn(t *testing.T) string {
@@ -40,7 +44,7 @@ func socketIn(t *testing.T) string {
 	return filepath.Join(folder, "run", "admin.sock")
 }
 
-func mustListen(t *testing.T, path string) net.Listener {
+func mustListen(t *testing.T, path string) *Socket {
 	t.Helper()
 	l, err := Listen(t.Context(), path, true)
 	if err != nil {
@@ -105,7 +109,7 @@ func TestListen(t *testing.T) {
 	if _, err := Listen(t.Context(), path, true); !errors.Is(err, ErrTaken) {
 		t.Errorf("beside a living server: %v, want ErrTaken", err)
 	}
-	first.(guarded).Listener.(*net.UnixListener).SetUnlinkOnClose(false) // as one that was killed
+	first.SetUnlinkOnClose(false) // as one that was killed
 	first.Close()
 	mustListen(t, path)
 

@@ -29,6 +29,13 @@ func (c Client) Reload(ctx context.Context) error {
 	return c.do(ctx, http.MethodPost, "/reload", nil, &struct{}{})
 }
 
+// Upgrade has another process take the server's place, and returns when that
+// serves. Where there is no server the error wraps [ErrNobody].
+func (c Client) Upgrade(ctx context.Context) (u Upgrade, err error) {
+	err = c.do(ctx, http.MethodPost, "/upgrade", nil, &u)
+	return u, err
+}
+
 // Status asks how the server is. Where there is none the error wraps [ErrNobody].
 func (c Client) Status(ctx context.Context) (s Status, err error) {
 	err = c.do(ctx, http.MethodGet, "/status", nil, &s)

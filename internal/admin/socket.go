@@ -15,9 +15,12 @@ import (
 var ErrTaken = errors.New("another server answers there")
 
 // DefaultSocket returns where the socket is if nobody says otherwise: in the
-// folder that the system has for what runs, for root or for this user. It is
-// empty where the system has none.
+// folder that the system has for what runs, for this service of systemd's, for root
+// or for this user. It is empty where the system has none.
 func DefaultSocket() string {
+	if folders := filepath.SplitList(os.Getenv("RUNTIME_DIRECTORY")); len(folders) > 0 {
+		return filepath.Join(folders[0], "admin.sock")
+	}
 	if os.Geteuid() == 0 {
 		return "/run/sallyport/admin.sock"
 	}
@@ -31,7 +34,7 @@ func DefaultSocket() string {
 // that has died has left there is replaced; where one lives, the error wraps
 // [ErrTaken]. makeFolder makes the folder that path is in, if it is not there.
 // Closing the socket removes it from the file system.
-func Listen(ctx context.Context, path string, makeFolder bool) (net.Listener, error) {
+func Listen(ctx context.Context, path string, makeFolder bool) (*Socket, error) {
 	if makeFolder {
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			return nil, err
@@ -48,7 +51,18 @@ func Listen(ctx context.Context, path string, makeFolder bool) (net.Listener, er
 		l.Close()
 		return nil, err
 	}
-	return guarded{l}, nil
+	return Adopt(l)
+}
+
+// Adopt makes an admin socket of one that was opened elsewhere. On an error it is
+// closed.
+func Adopt(l net.Listener) (*Socket, error) {
+	u, ok := l.(*net.UnixListener)
+	if !ok {
+		l.Close()
+		return nil, fmt.Errorf("%s is no unix socket", l.Addr())
+	}
+	return &Socket{u}, nil
 }
 
 // Vacate removes a socket behind which nobody is, so that another can take its
@@ -76,15 +90,15 @@ func Vacate(ctx context.Context, path string) error {
 	return err
 }
 
-// guarded lets nobody in but root and the user that this process runs as. The
+// Socket lets nobody in but root and the user that this process runs as. The
 // socket's mode says the same, but not on every system, and not in the moment
 // between its making and its mode.
-type guarded struct{ net.Listener }
+type Socket struct{ *net.UnixListener }
 
 // Accept returns the next connection of somebody who may.
-func (g guarded) Accept() (net.Conn, error) {
+func (s *Socket) Accept() (net.Conn, error) {
 	for {
-		c, err := g.Listener.Accept()
+		c, err := s.UnixListener.Accept()
 		if err != nil {
 			return nil, err
 		}

@@ -269,6 +269,7 @@ func timeoutsSchema() *jsonschema.Schema {
 		"idle":        duration("a relay in which nothing moves; default: 24h"),
 		"half_closed": duration("the same after one side has ended; default: 10m"),
 		"drain":       duration("what open sessions get when the server stops; default: 30s"),
+		"upgrade":     duration("what open sessions get when another process has taken over; default: 24h"),
 	})
 }
 

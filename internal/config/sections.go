@@ -21,6 +21,7 @@ func (d *decoder) decodeTimeouts(n *node) {
 		"idle":        into(&t.Idle, 1),
 		"half_closed": into(&t.HalfClosed, 1),
 		"drain":       into(&t.Drain, 0),
+		"upgrade":     into(&t.Upgrade, 0),
 	})
 }
 

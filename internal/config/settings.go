@@ -234,8 +234,8 @@ type Bind struct {
 	WaitForRightPeer bool // wait_for_right_peer: true
 }
 
-// Timeouts bound every wait. All are over zero, but for Drain, which may be
-// zero, and none is over 30 days.
+// Timeouts bound every wait. All are over zero, but for Drain and Upgrade,
+// which may be zero, and none is over 30 days.
 type Timeouts struct {
 	Handshake   time.Duration // from accept to a whole request
 	Connect     time.Duration // until the target has answered
@@ -245,6 +245,7 @@ type Timeouts struct {
 	Idle        time.Duration // a relay with nothing sent either way
 	HalfClosed  time.Duration // a relay of which one side has ended
 	Drain       time.Duration // what sessions get to end when the server stops
+	Upgrade     time.Duration // the same when another process has taken over
 }
 
 // Log says what is logged and how.
@@ -279,6 +280,7 @@ func defaults() *Settings {
 			Idle:        24 * time.Hour,
 			HalfClosed:  10 * time.Minute,
 			Drain:       30 * time.Second,
+			Upgrade:     24 * time.Hour,
 		},
 		Resolver: Resolver{Cache: 30 * time.Second},
 		Log:      Log{Level: "info", Format: "text"},

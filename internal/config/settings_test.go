@@ -38,7 +38,7 @@ func byDefault() *Settings {
 		Timeouts: Timeouts{
 			Association: 5 * time.Minute,
 			Handshake:   10 * time.Second, Connect: 2 * time.Minute, Bind: 2 * time.Minute, Ident: 5 * time.Second,
-			Idle: 24 * time.Hour, HalfClosed: 10 * time.Minute, Drain: 30 * time.Second,
+			Idle: 24 * time.Hour, HalfClosed: 10 * time.Minute, Drain: 30 * time.Second, Upgrade: 24 * time.Hour,
 		},
 		Resolver: Resolver{Cache: 30 * time.Second},
 		Log:      Log{Level: "info", Format: "text"},
@@ -130,7 +130,7 @@ rules:
     during: work hours
     limits: [fair, daily]
     bind: {primary: optional, any_peer: true, wait_for_right_peer: true}
-timeouts: {association: 30s, handshake: 1s, connect: 1m30s, bind: 0.5d, ident: 1500ms, idle: 30d, half_closed: 2d12h, drain: 0}
+timeouts: {association: 30s, handshake: 1s, connect: 1m30s, bind: 0.5d, ident: 1500ms, idle: 30d, half_closed: 2d12h, drain: 0, upgrade: 12h}
 log: {level: error, format: json}
 admin: off
 ledger: {store: "sqlite:used.db", flush: 2s, keep: {minutes: 1d, hours: 2d, days: 3660d}}
@@ -258,7 +258,7 @@ func TestWholeFile(t *testing.T) {
 		Timeouts: Timeouts{
 			Association: 30 * time.Second,
 			Handshake:   time.Second, Connect: 90 * time.Second, Bind: 12 * time.Hour, Ident: 1500 * time.Millisecond,
-			Idle: 30 * 24 * time.Hour, HalfClosed: 60 * time.Hour, Drain: 0,
+			Idle: 30 * 24 * time.Hour, HalfClosed: 60 * time.Hour, Drain: 0, Upgrade: 12 * time.Hour,
 		},
 		Resolver: Resolver{
 			Servers: []netip.AddrPort{

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,20 +10,37 @@ import (
 
 	"github.com/sallyport/sallyport/internal/admin"
 	"github.com/sallyport/sallyport/internal/config"
+	"github.com/sallyport/sallyport/internal/handover"
 )
 
-// openControl opens the admin socket. One that the settings name must be had;
-// without the usual one (empty: there is none) the server does as well: nil.
-func openControl(ctx context.Context, a config.Admin, usual string, log *slog.Logger) (net.Listener, error) {
-	switch {
-	case a.Off:
+// adminSocket is the admin socket. Its name is the one by which it is handed over.
+type adminSocket struct {
+	*admin.Socket
+	name string
+}
+
+// Names of the admin socket.
+const (
+	ownControl   = own + "admin"
+	givenControl = "admin"
+)
+
+// openControl opens the admin socket, or takes it from what was handed over. One
+// that the settings name must be had; without the usual one (empty: there is none)
+// the server does as well: nil.
+func openControl(ctx context.Context, a config.Admin, usual string, in *handover.Inherited, log *slog.Logger) (*adminSocket, error) {
+	if a.Off {
 		return nil, nil
-	case a.Socket != "":
+	}
+	if taken, err := takeControl(cmp.Or(a.Socket, usual), in); taken != nil || err != nil {
+		return taken, err
+	}
+	if a.Socket != "" {
 		l, err := admin.Listen(ctx, a.Socket, false)
 		if err != nil {
 			return nil, fmt.Errorf("the admin socket cannot be opened: %w", err)
 		}
-		return l, nil
+		return &adminSocket{l, ownControl}, nil
 	}
 	if usual == "" {
 		log.Debug("no admin socket: XDG_RUNTIME_DIR is not set; `admin: {socket: PATH}` names one")
@@ -37,7 +55,27 @@ func openControl(ctx context.Context, a config.Admin, usual string, log *slog.Lo
 		log.Debug("no admin socket; `admin: {socket: PATH}` names one", "error", err)
 		return nil, nil
 	}
-	return l, nil
+	return &adminSocket{l, ownControl}, nil
+}
+
+// takeControl returns the socket at path from those that were handed over; nil:
+// there is none.
+func takeControl(path string, in *handover.Inherited) (*adminSocket, error) {
+	taken := in.Take(func(s handover.Socket) bool {
+		at, ok := s.Addr().(*net.UnixAddr)
+		return ok && at.Name == path
+	})
+	if !taken.IsOpen() {
+		return nil, nil
+	}
+	s, err := admin.Adopt(taken.Listener)
+	if err != nil {
+		return nil, err
+	}
+	if isOwn(taken.Name) {
+		return &adminSocket{s, ownControl}, nil // it is removed once this process serves (serveControl)
+	}
+	return &adminSocket{s, givenControl}, nil
 }
 
 // Status implements [admin.Daemon].
@@ -80,6 +118,19 @@ func (r Remote) Reload(ctx context.Context) error {
 }
 
 var errNoSocket = errors.New("it is not known where the server's admin socket is: name it with --socket, or its settings with --config; without a socket, HUP does the same")
+
+// Upgrade has another process take the place of the running server, and says which.
+func (r Remote) Upgrade(ctx context.Context) (admin.Upgrade, error) {
+	socket, unread := r.socket()
+	if socket == "" {
+		return admin.Upgrade{}, errors.Join(unread, errNoSocket)
+	}
+	done, err := admin.Client{Socket: socket}.Upgrade(ctx)
+	if errors.Is(err, admin.ErrNobody) {
+		err = fmt.Errorf("%w; start one with `sallyport serve`, or say with --socket or --config where it is", err)
+	}
+	return done, err
+}
 
 // socket returns where the server is, and why the file could not tell.
 func (r Remote) socket() (string, error) {

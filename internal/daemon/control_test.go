@@ -83,23 +83,23 @@ func TestUsualSocket(t *testing.T) {
 	var said lockedBuffer
 	log := slog.New(slog.NewTextHandler(&said, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	usual := filepath.Join(dir, "sallyport", "admin.sock")
-	l, err := openControl(t.Context(), config.Admin{}, usual, log)
+	l, err := openControl(t.Context(), config.Admin{}, usual, nil, log)
 	if l == nil || err != nil {
 		t.Fatalf("%v, %v; want the usual socket", l, err)
 	}
 	defer l.Close()
 	for path, want := range map[string]string{"": "XDG_RUNTIME_DIR", filepath.Join(file, "admin.sock"): "not a directory", usual: "another server has it"} {
-		if l, err := openControl(t.Context(), config.Admin{}, path, log); l != nil || err != nil {
+		if l, err := openControl(t.Context(), config.Admin{}, path, nil, log); l != nil || err != nil {
 			t.Errorf("at %q: %v, %v; want none, and no error", path, l, err)
 		}
 		if !strings.Contains(said.String(), want) {
 			t.Errorf("at %q the log does not say %q: %s", path, want, said.String())
 		}
 	}
-	if l, err := openControl(t.Context(), config.Admin{Off: true}, usual, log); l != nil || err != nil {
+	if l, err := openControl(t.Context(), config.Admin{Off: true}, usual, nil, log); l != nil || err != nil {
 		t.Errorf("off: %v, %v", l, err)
 	}
-	if _, err := openControl(t.Context(), config.Admin{Socket: filepath.Join(file, "x")}, usual, log); err == nil {
+	if _, err := openControl(t.Context(), config.Admin{Socket: filepath.Join(file, "x")}, usual, nil, log); err == nil {
 		t.Error("a socket that is named and cannot be had is no fault")
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/admin"
 	"github.com/sallyport/sallyport/internal/config"
+	"github.com/sallyport/sallyport/internal/handover"
 	"github.com/sallyport/sallyport/internal/ledger"
 	"github.com/sallyport/sallyport/internal/limits"
 	"github.com/sallyport/sallyport/internal/live"
@@ -33,10 +34,11 @@ type Daemon struct {
 	log     *slog.Logger
 	setLog  func(config.Log)
 	endLog  func()
-	control net.Listener   // the admin socket; nil: there is none
+	control *adminSocket   // nil: there is none
 	ledger  *ledger.Ledger // nil: there is none
 	live    *live.View
 	started time.Time
+	life    life
 
 	reloading sync.Mutex // held through a reload, and taken before mu
 
@@ -60,16 +62,19 @@ func Open(ctx context.Context, src Source, w io.Writer) (*Daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Daemon{source: src, started: time.Now(), live: live.New()}
-	d.log, d.setLog, d.endLog = newLogger(w, s.Log)
-	if err := d.open(ctx, s); err != nil {
+	in := handover.Inherit()
+	d := &Daemon{source: src, started: time.Now(), live: live.New(), life: newLife(in)}
+	d.log, d.setLog, d.endLog = newLogger(journal(w, in.Log()), s.Log)
+	err = d.open(ctx, s, in)
+	closeRest(in, d.log)
+	if err != nil {
 		d.Close()
 		return nil, err
 	}
 	return d, nil
 }
 
-func (d *Daemon) open(ctx context.Context, s *config.Settings) error {
+func (d *Daemon) open(ctx context.Context, s *config.Settings, in *handover.Inherited) error {
 	p, err := openServed(ctx, s, nil, d.log)
 	if err != nil {
 		return err
@@ -87,12 +92,12 @@ func (d *Daemon) open(ctx context.Context, s *config.Settings) error {
 		Log:           d.log,
 		Timeouts:      buildTimeouts(s.Timeouts),
 	}
-	doors, err := openDoors(ctx, d.server, s.Listeners, r.maps, nil, d.log)
+	doors, err := openDoors(ctx, d.server, s.Listeners, r.maps, nil, in, d.log)
 	if err != nil {
 		return err
 	}
 	d.inForce = &inForce{s, r, doors}
-	if d.control, err = openControl(ctx, s.Admin, admin.DefaultSocket(), d.log); err != nil {
+	if d.control, err = openControl(ctx, s.Admin, admin.DefaultSocket(), in, d.log); err != nil {
 		return err
 	}
 	// Last, when clients can come already: they wait in the sockets' queues.
@@ -115,11 +120,12 @@ func (d *Daemon) Close() {
 		closeDoors(d.inForce.doors)
 	}
 	if d.control != nil {
-		d.control.Close()
+		_ = d.control.Close() // it is given up
 	}
 	if d.ledger != nil {
 		d.ledger.Close()
 	}
+	d.life.before.Close()
 	d.endLog()
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/sallyport/sallyport/internal/config"
+	"github.com/sallyport/sallyport/internal/handover"
 	"github.com/sallyport/sallyport/server"
 )
 
@@ -16,18 +17,20 @@ type door struct {
 	listener server.Listener
 	socket   socket
 	index    int          // of the interface that it is bound to; 0: it is bound to none
+	removes  bool         // a unix socket is removed from the file system when it is closed
 	place    *server.Door // the server's side of it
 }
 
 // openDoors returns the doors that the settings want, in their order. Of those
 // that are open it takes each with the same address; its options may be others.
-// On an error nothing that it opened stays open.
-func openDoors(ctx context.Context, s *server.Server, wanted []config.Listener, maps mappings, open []*door, log *slog.Logger) ([]*door, error) {
+// New sockets it takes from those that were handed over (nil: none were), or opens
+// them. On an error nothing that it opened stays open.
+func openDoors(ctx context.Context, s *server.Server, wanted []config.Listener, maps mappings, open []*door, in *handover.Inherited, log *slog.Logger) ([]*door, error) {
 	var doors, opened []*door
 	var faults []error
 	kept := keptDoors(wanted, open)
 	for i, l := range wanted {
-		d, err := kept[i].changed(ctx, s, l, maps[l.Listen].Mapping, log)
+		d, err := kept[i].changed(ctx, s, l, maps[l.Listen].Mapping, in, log)
 		switch {
 		case err != nil:
 			faults = append(faults, err)
@@ -63,7 +66,7 @@ func keptDoors(wanted []config.Listener, open []*door) []*door {
 
 // changed returns the door as l wants it, on the same socket; of a nil door on a
 // new one. TLS terms that are the same stay, with the tickets that they gave out.
-func (d *door) changed(ctx context.Context, s *server.Server, l config.Listener, m *server.Mapping, log *slog.Logger) (*door, error) {
+func (d *door) changed(ctx context.Context, s *server.Server, l config.Listener, m *server.Mapping, in *handover.Inherited, log *slog.Logger) (*door, error) {
 	next := &door{settings: l}
 	var err error
 	if next.listener, err = buildListener(l, log); err != nil {
@@ -71,19 +74,29 @@ func (d *door) changed(ctx context.Context, s *server.Server, l config.Listener,
 	}
 	next.listener.Mapping = m
 	if d != nil {
-		next.socket, next.index, next.place = d.socket, d.index, d.place
+		next.socket, next.index, next.removes, next.place = d.socket, d.index, d.removes, d.place
 		if d.settings.TLS == l.TLS {
 			next.listener.TLS = d.listener.TLS
 		}
 		return next, nil
 	}
 	next.index = indexOf(l.Listen)
-	next.socket, err = openSocket(ctx, l.Listen)
-	if err != nil {
+	if err = next.open(ctx, in); err != nil {
 		return nil, fmt.Errorf("the listener %q cannot open its address: %w", l.Name, err)
 	}
 	next.place, err = serverDoor(s, next.socket, next.listener)
 	return next, err
+}
+
+// stillWanted returns those of the listeners that have an open door.
+func stillWanted(wanted []config.Listener, open []*door) []config.Listener {
+	var still []config.Listener
+	for i, d := range keptDoors(wanted, open) {
+		if d != nil {
+			still = append(still, wanted[i])
+		}
+	}
+	return still
 }
 
 func closeDoors(doors []*door) {

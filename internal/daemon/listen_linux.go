@@ -42,6 +42,31 @@ func bindTo(fd int, device string) error {
 	return nil
 }
 
+// keepSocketAlive sets on a socket that was opened elsewhere what listenConfig sets.
+func keepSocketAlive(l net.Listener) error {
+	c, ok := l.(syscall.Conn)
+	if !ok {
+		return nil
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return control(keepAlive)("", "", raw)
+}
+
+// boundDevice returns the interface that a socket is bound to; empty: none.
+func boundDevice(c syscall.Conn) (device string) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return ""
+	}
+	_ = raw.Control(func(fd uintptr) { // where it fails, it is as good as bound to none
+		device, _ = unix.GetsockoptString(int(fd), unix.SOL_SOCKET, unix.SO_BINDTODEVICE)
+	})
+	return device
+}
+
 // keepAlive sets what Go sets on its connections by default.
 func keepAlive(fd int) error {
 	for _, option := range []struct{ level, name, value int }{

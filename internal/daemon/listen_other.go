@@ -19,3 +19,9 @@ func listenConfig(device string) net.ListenConfig {
 		return fmt.Errorf("%s cannot listen on the interface %s: write its address", runtime.GOOS, device)
 	}}
 }
+
+// keepSocketAlive sets nothing: here Go sets it on each connection.
+func keepSocketAlive(net.Listener) error { return nil }
+
+// boundDevice: only Linux can bind sockets to an interface.
+func boundDevice(syscall.Conn) string { return "" }

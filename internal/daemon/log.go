@@ -19,29 +19,36 @@ import (
 // newLogger returns a log that writes to w without ever waiting for it. set
 // changes its level and format; end must be called after the last line, and waits
 // a while for it to be written.
-func newLogger(w io.Writer, l config.Log) (log *slog.Logger, set func(config.Log), end func()) {
+func newLogger(w stream, l config.Log) (log *slog.Logger, set func(config.Log), end func()) {
 	direct := newLiveHandler(newHandler(w, l))
 	queue := newLogQueue(w, func(lines int64) {
 		slog.New(direct).Warn("lines of the log were lost: what reads it is too slow, or its disk was full", "lines", lines)
 	})
-	queued := newLiveHandler(newHandler(queue, l))
+	behind := stream{queue, w.journal}
+	queued := newLiveHandler(newHandler(behind, l))
 	set = func(l config.Log) {
 		direct.set(newHandler(w, l))
-		queued.set(newHandler(queue, l))
+		queued.set(newHandler(behind, l))
 	}
 	return slog.New(queued), set, queue.close
 }
 
-func newHandler(w io.Writer, l config.Log) slog.Handler {
+func newHandler(w stream, l config.Log) slog.Handler {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(l.Level)); err != nil {
 		level = slog.LevelInfo
 	}
 	options := &slog.HandlerOptions{Level: level}
-	if l.Format == "json" {
-		return slog.NewJSONHandler(w, options)
+	handler := func(w io.Writer) slog.Handler {
+		if l.Format == "json" {
+			return slog.NewJSONHandler(w, options)
+		}
+		return slog.NewTextHandler(w, options)
 	}
-	return slog.NewTextHandler(w, options)
+	if w.journal {
+		return newByLevel(w, handler)
+	}
+	return handler(w)
 }
 
 // sessionLog writes one line a session, when it has ended. It is a

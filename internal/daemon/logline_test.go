@@ -63,7 +63,7 @@ func TestSessionLine(t *testing.T) {
 			t.Run(tt.name+", "+format, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					var written strings.Builder
-					log, _, end := newLogger(&written, config.Log{Format: format})
+					log, _, end := newLogger(stream{Writer: &written}, config.Log{Format: format})
 					s := &server.Session{Record: tt.record}
 					s.Started = time.Now()
 					time.Sleep(1234500 * time.Microsecond)
@@ -82,7 +82,7 @@ func TestSessionLine(t *testing.T) {
 // A level above that of sessions leaves their lines out.
 func TestSessionLineBelowTheLevel(t *testing.T) {
 	var written strings.Builder
-	log, _, end := newLogger(&written, config.Log{Level: "warn"})
+	log, _, end := newLogger(stream{Writer: &written}, config.Log{Level: "warn"})
 	sessionLog{log}.Closed(&server.Session{}, nil)
 	end()
 	if written.Len() > 0 {

@@ -26,7 +26,7 @@ func (s *stalling) Write(p []byte) (int, error) {
 func TestLogNeverWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &stalling{goOn: make(chan struct{})}
-		log, _, end := newLogger(w, config.Log{Format: "text"})
+		log, _, end := newLogger(stream{Writer: w}, config.Log{Format: "text"})
 		for i := range 2 * logQueueLines {
 			log.Info("line", "n", i)
 		}
@@ -47,7 +47,7 @@ func TestLogNeverWaits(t *testing.T) {
 func TestLogThatStaysStalled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &stalling{goOn: make(chan struct{})}
-		log, _, end := newLogger(w, config.Log{Format: "json"})
+		log, _, end := newLogger(stream{Writer: w}, config.Log{Format: "json"})
 		log.Info("line")
 		start := time.Now()
 		end()
@@ -74,7 +74,7 @@ func (f *full) Write(p []byte) (int, error) {
 func TestLogOnAFullDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &full{fails: 3}
-		log, _, end := newLogger(w, config.Log{Format: "text"})
+		log, _, end := newLogger(stream{Writer: w}, config.Log{Format: "text"})
 		for range 5 {
 			log.Info("line")
 			time.Sleep(logQueuePause) // or they would be one write
@@ -103,7 +103,7 @@ func (w *writes) Write(p []byte) (int, error) {
 func TestLogInBatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &writes{stalling: stalling{goOn: make(chan struct{})}}
-		log, _, end := newLogger(w, config.Log{Format: "text"})
+		log, _, end := newLogger(stream{Writer: w}, config.Log{Format: "text"})
 		log.Info("first")
 		synctest.Wait() // it is not held back
 		for range 100 {
@@ -120,7 +120,7 @@ func TestLogInBatches(t *testing.T) {
 // TestLogAfterItsEnd: HUP may come when all else has ended.
 func TestLogAfterItsEnd(t *testing.T) {
 	var w bytes.Buffer
-	log, _, end := newLogger(&w, config.Log{Format: "text"})
+	log, _, end := newLogger(stream{Writer: &w}, config.Log{Format: "text"})
 	log.Info("before")
 	end()
 	log.Info("after")

@@ -31,6 +31,8 @@ func (d *Daemon) Reload(ctx context.Context) error {
 	if !d.isRunning() {
 		return errNotRunning
 	}
+	d.tellReloading()
+	defer d.tellReady()
 	next, err := d.prepare(ctx)
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -47,6 +49,9 @@ func (d *Daemon) Reload(ctx context.Context) error {
 	}
 	d.putInForce(next)
 	d.last = &admin.Reload{At: time.Now()}
+	if d.life.after == nil { // else that process has told them already
+		d.life.before.Reload() // the sessions of before an upgrade are judged by the same settings
+	}
 	d.log.Info("the settings were read anew and are in force", "listeners", len(next.doors), "rules", len(next.settings.Rules))
 	return nil
 }
@@ -72,7 +77,11 @@ func (d *Daemon) prepare(ctx context.Context) (*inForce, error) {
 	if err != nil {
 		return nil, err
 	}
-	doors, err := openDoors(ctx, d.server, s.Listeners, r.maps, d.inForce.doors, d.log)
+	wanted := s.Listeners
+	if d.isReplaced() { // the others are that process's to open
+		wanted = stillWanted(wanted, d.inForce.doors)
+	}
+	doors, err := openDoors(ctx, d.server, wanted, r.maps, d.inForce.doors, nil, d.log)
 	if err != nil {
 		return nil, err
 	}

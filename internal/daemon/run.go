@@ -6,11 +6,13 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/internal/admin"
+	"github.com/sallyport/sallyport/internal/handover"
 )
 
 // running is what Run has started, and how to start more.
 type running struct {
 	serve  func(*door)
+	onStop func(f func()) (forget func() bool) // calls f when Run is to end
 	watch  func(*rules) context.CancelFunc
 	failed chan error // of the first socket that failed by itself
 	all    sync.WaitGroup
@@ -26,6 +28,9 @@ type running struct {
 // sessions end by themselves, until the drain limit has passed or hurry ends.
 // It returns nil after that, or an error when a listening socket fails. It
 // returns when everything it started has ended.
+//
+// When another process has taken over (Upgrade), sessions get timeouts.upgrade
+// instead; if ctx ends meanwhile, the drain limit counts from then on.
 func (d *Daemon) Run(ctx, hurry context.Context) error {
 	defer d.endLog()
 	serve, end := context.WithCancel(context.WithoutCancel(ctx))
@@ -33,24 +38,54 @@ func (d *Daemon) Run(ctx, hurry context.Context) error {
 	endLedger := d.keepLedger(context.WithoutCancel(ctx))
 	defer endLedger() // when all sessions have ended: what they moved last is in its last write
 	run := d.newRunning(serve)
+	run.onStop = func(f func()) func() bool { return context.AfterFunc(ctx, f) }
 	d.start(run)
 	run.all.Go(func() { d.live.Run(serve) })
 	run.all.Go(func() { d.limits.Run(serve, d.log) })
-	if d.control != nil {
-		run.all.Go(func() { admin.Serve(serve, d.control, d, d.log) })
-	}
+	closeControl := d.serveControl(serve)
+	run.all.Go(func() { d.takeOver(serve) })
 	var err error
 	select {
 	case <-ctx.Done():
-		d.log.Info("stopping: no new clients, open sessions may end", "limit", d.drain())
+	case <-d.life.replaced:
 	case err = <-run.failed:
 		d.log.Error("stopping: a listening socket failed", "error", err)
 	}
+	limit := d.drain()
+	if next := d.leave(); next != nil {
+		d.retire(ctx, run, next, closeControl)
+		if ctx.Err() == nil {
+			limit = 0 // nobody is left, or their time is over
+		}
+	} else {
+		d.life.manager.Stopping(limit + stopMargin)
+	}
+	if ctx.Err() != nil {
+		d.log.Info("stopping: no new clients, open sessions may end", "limit", limit)
+	}
 	d.stop()
-	d.shutdown(hurry)
+	d.shutdown(hurry, limit)
+	closeControl()
+	d.life.before.Close()
 	end()
 	run.all.Wait()
 	return err
+}
+
+// serveControl answers on the admin socket, if there is one, until end is called,
+// which waits for answers under way, or ctx ends.
+func (d *Daemon) serveControl(ctx context.Context) (end func()) {
+	if d.control == nil {
+		return func() {}
+	}
+	d.control.SetUnlinkOnClose(isOwn(d.control.name))
+	ctx, cancel := context.WithCancel(ctx)
+	var serving sync.WaitGroup
+	serving.Go(func() { admin.Serve(ctx, d.control, d, d.log) })
+	return func() {
+		cancel()
+		serving.Wait()
+	}
 }
 
 func (d *Daemon) newRunning(serve context.Context) *running {
@@ -91,6 +126,7 @@ func (d *Daemon) start(run *running) {
 	defer d.mu.Unlock()
 	d.run = run
 	for _, one := range d.inForce.doors {
+		one.removePath(one.removes)
 		run.serve(one)
 	}
 	run.watchRules(d.inForce.rules)
@@ -131,15 +167,36 @@ func (run *running) followPeople(p *people) {
 func (d *Daemon) wants(one *door) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.run != nil && has(d.inForce.doors, one.socket)
+	return d.run != nil && d.life.after == nil && has(d.inForce.doors, one.socket)
 }
+
+// leave ends what is not to go on when Run is to end, and returns the process that has
+// taken over. Where there is none, none can from here on.
+func (d *Daemon) leave() *handover.Successor {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.life.after == nil {
+		d.endReloads()
+	}
+	return d.life.after
+}
+
+// stopMargin is what stopping takes beyond the time of the sessions, at the most.
+const stopMargin = 15 * time.Second
 
 // stop ends reloading.
 func (d *Daemon) stop() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.run.watchRules(nil)
-	d.run = nil
+	d.endReloads()
+}
+
+// endReloads ends reloading, once. Callers hold mu.
+func (d *Daemon) endReloads() {
+	if d.run != nil {
+		d.run.watchRules(nil)
+		d.run = nil
+	}
 }
 
 func (d *Daemon) drain() time.Duration {
@@ -148,8 +205,8 @@ func (d *Daemon) drain() time.Duration {
 	return d.inForce.settings.Timeouts.Drain
 }
 
-func (d *Daemon) shutdown(hurry context.Context) {
-	drain, cancel := context.WithTimeout(hurry, d.drain())
+func (d *Daemon) shutdown(hurry context.Context, limit time.Duration) {
+	drain, cancel := context.WithTimeout(hurry, limit)
 	defer cancel()
 	if err := d.server.Shutdown(drain); err != nil {
 		d.log.Warn("sessions were cut: they did not end in time")

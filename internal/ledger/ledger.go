@@ -51,6 +51,7 @@ type Ledger struct {
 
 	// Of Run alone.
 	store   *store // nil: it could not be opened again yet
+	opened  bool   // it was open once
 	batch   *batch // nil: all that was taken is written
 	seq     int64  // of the batch, which is written once, however often it is tried
 	leased  leased
@@ -156,10 +157,11 @@ func (l *Ledger) flush(ctx context.Context, now time.Time) error {
 	}
 	if l.store == nil {
 		var err error
-		if l.store, err = l.place.open(ctx); err != nil {
+		if l.store, err = l.openAgain(ctx); err != nil {
 			return err
 		}
 	}
+	l.opened = true
 	balances, err := l.store.write(ctx, l.writer, l.seq, now, *l.batch)
 	if err != nil {
 		return err
@@ -170,6 +172,13 @@ func (l *Ledger) flush(ctx context.Context, now time.Time) error {
 		l.options.Quotas.Settled(balances)
 	}
 	return nil
+}
+
+func (l *Ledger) openAgain(ctx context.Context) (*store, error) {
+	if l.opened {
+		return l.place.reopen(ctx)
+	}
+	return l.place.open(ctx)
 }
 
 // next takes what is to be written; nil: nothing is.

@@ -41,9 +41,15 @@ func (p Place) patience() time.Duration {
 	return 30 * time.Second
 }
 
-func (p Place) open(ctx context.Context) (*store, error) {
+func (p Place) open(ctx context.Context) (*store, error) { return p.openFor(ctx, false) }
+
+// reopen is open for who had it open before: a newer version may have taken further
+// steps since, which leave the version before able to write.
+func (p Place) reopen(ctx context.Context) (*store, error) { return p.openFor(ctx, true) }
+
+func (p Place) openFor(ctx context.Context, newer bool) (*store, error) {
 	if p.IsShared() {
-		return openPostgres(ctx, string(p))
+		return openPostgres(ctx, string(p), newer)
 	}
-	return openSQLite(ctx, p.File())
+	return openSQLite(ctx, p.File(), newer)
 }

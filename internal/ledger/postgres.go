@@ -29,12 +29,12 @@ const (
 )
 
 // openPostgres reaches the database with this URL, and brings its tables up to date.
-func openPostgres(ctx context.Context, address string) (*store, error) {
+func openPostgres(ctx context.Context, address string, newer bool) (*store, error) {
 	pool, err := newPool(ctx, address)
 	if err != nil {
 		return nil, err
 	}
-	return newStore(ctx, stdlib.OpenDBFromPool(pool), postgresDialect{pool, hidePassword(address)})
+	return newStore(ctx, stdlib.OpenDBFromPool(pool), postgresDialect{pool, hidePassword(address)}, newer)
 }
 
 // newPool connects to nothing yet. A URL without a password has the one that libpq

@@ -8,7 +8,8 @@ import (
 
 // migrations are the steps from nothing to the tables of this version, the same for
 // SQLite and PostgreSQL but for the words in braces. A step that was released is never
-// changed. Times are seconds since 1970, UTC, of a bucket its beginning. Numbers of
+// changed. While an upgrade lasts, two versions write at once: a step must leave the
+// version before able to write and fold. Times are seconds since 1970, UTC, of a bucket its beginning. Numbers of
 // keys are never used twice.
 var migrations = []string{
 	`CREATE TABLE keys (
@@ -34,8 +35,8 @@ func table(name string) string {
 }
 
 // migrate takes the steps that were not taken yet, in one transaction, while nobody
-// else does.
-func (s *store) migrate(ctx context.Context, steps []string) error {
+// else does. Those of a newer version are taken only where newer says so.
+func (s *store) migrate(ctx context.Context, steps []string, newer bool) error {
 	return s.within(ctx, func(tx *sql.Tx) error {
 		if err := s.dialect.lock(ctx, tx); err != nil {
 			return err
@@ -44,6 +45,8 @@ func (s *store) migrate(ctx context.Context, steps []string) error {
 		switch {
 		case err != nil:
 			return err
+		case version > len(steps) && newer:
+			return nil
 		case version > len(steps):
 			return fmt.Errorf("%w: it is of a newer version of sallyport; use that version, or name another", ErrUnusable)
 		case version == len(steps):

@@ -24,7 +24,7 @@ type sqliteDialect struct{ path string }
 
 // openSQLite opens the file at path, makes it if it is not there, and brings its
 // tables up to date.
-func openSQLite(ctx context.Context, path string) (*store, error) {
+func openSQLite(ctx context.Context, path string, newer bool) (*store, error) {
 	// The journal of SQLite takes over the rights of the file. One that is there is not
 	// opened here: to close it would end the locks that this process has on it.
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
@@ -39,7 +39,7 @@ func openSQLite(ctx context.Context, path string) (*store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newStore(ctx, db, sqliteDialect{path})
+	return newStore(ctx, db, sqliteDialect{path}, newer)
 }
 
 func openFile(path string, options url.Values) (*sql.DB, error) {

@@ -65,9 +65,10 @@ type dialect interface {
 	close()
 }
 
-func newStore(ctx context.Context, db *sql.DB, d dialect) (*store, error) {
+// newStore brings the tables up to date. newer: they may be those of a newer version.
+func newStore(ctx context.Context, db *sql.DB, d dialect, newer bool) (*store, error) {
 	s := &store{db: db, dialect: d, ids: make(map[Key]int64), accounts: make(map[limits.Account]int64)}
-	if err := s.migrate(ctx, migrations); err != nil {
+	if err := s.migrate(ctx, migrations, newer); err != nil {
 		s.close()
 		return nil, d.explain(err)
 	}
