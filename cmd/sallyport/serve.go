@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sallyport/sallyport/internal/daemon"
+	"github.com/sallyport/sallyport/internal/service"
 )
 
 func newServe() *cobra.Command {
@@ -31,6 +32,11 @@ func newServe() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if src.File == "" && cmd.Flags().Changed("config") {
 				return usageError{errors.New("--config needs the name of a file")}
+			}
+			if service.Managed() {
+				return service.Run(cmd.Context(), func(ctx context.Context, log io.Writer) error {
+					return serve(ctx, src, io.Discard, log)
+				})
 			}
 			return serve(cmd.Context(), src, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},

@@ -51,21 +51,9 @@ ledger: sqlite:ledger.db
 
 func startUpgradable(t *testing.T) *upgradable {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("it takes more than 2 s")
-	}
-	dir, err := os.MkdirTemp("", "upgrade") // short: it goes into a socket's address
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	u := &upgradable{TB: t, dir: dir, log: filepath.Join(dir, "log")}
-	u.installs(u.own())
+	u := newUpgradable(t)
+	dir := u.dir
 	u.writes("s.yaml", upgradableSettings)
-	// Whoever loses its parent becomes a child of this process, which learns how it ended.
-	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
-		t.Fatal(err)
-	}
 	log, err := os.Create(u.log)
 	if err != nil {
 		t.Fatal(err)
@@ -92,6 +80,26 @@ func startUpgradable(t *testing.T) *upgradable {
 		}
 		return u.address != ""
 	})
+	return u
+}
+
+// newUpgradable is a server that does not run yet.
+func newUpgradable(t *testing.T) *upgradable {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("it takes more than 2 s, or needs systemd's tools")
+	}
+	dir, err := os.MkdirTemp("", "upgrade") // short: it goes into a socket's address
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	u := &upgradable{TB: t, dir: dir, log: filepath.Join(dir, "log")}
+	u.installs(u.own())
+	// Whoever loses its parent becomes a child of this process, which learns how it ended.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		t.Fatal(err)
+	}
 	return u
 }
 

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bytes"
 	"log/slog"
 	"regexp"
 	"strings"
@@ -31,7 +32,7 @@ func TestLogGoroutines(t *testing.T) {
 		<-arrived
 	}
 	defer close(until)
-	var said lockedBuffer
+	var said bytes.Buffer
 	d := &Daemon{log: slog.New(slog.NewTextHandler(&said, nil))}
 	find := regexp.MustCompile(`count=7 at="[^"]*daemon\.parked goroutines_test\.go:\d+ < runtime\.goexit`)
 	proxytest.Eventually(t, "the last of them has come to its wait", func() bool {

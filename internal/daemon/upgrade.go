@@ -42,6 +42,10 @@ func newLife(in *handover.Inherited) life {
 	return l
 }
 
+// Program returns the path by which this program was called, as a service is to call
+// it: a link stays one.
+func Program() (string, error) { return handover.Program() }
+
 var (
 	errReplaced = errors.New("another process has taken over already")
 	errHangs    = errors.New("the new process did not serve within the time that it had")

@@ -35,13 +35,14 @@ var mayImport = map[string][]string{
 	"internal/live":      {"server"},
 	"internal/ledger":    {"server", "internal/limits", "modernc.org/sqlite", "github.com/jackc/pgx/v5"},
 	"internal/handover":  {"github.com/coreos/go-systemd"},
+	"internal/service":   {"github.com/kardianos/service"},
 	"internal/daemon":    {"socks", "server", "client", "internal/access", "internal/config", "internal/admin", "internal/handover", "internal/ledger", "internal/limits", "internal/live", "internal/upstream"},
 	"internal/proxytest": {"socks", "server", "client"},
 	"bench/load":         {},
 	"bench/peers":        {"bench/load", "bench/soak"},
 	"bench/plain":        {},
 	"bench/soak":         {"bench/load"},
-	"cmd/sallyport":      {"socks", "server", "client", "internal/daemon", "github.com/spf13/cobra"},
+	"cmd/sallyport":      {"socks", "server", "client", "internal/daemon", "internal/service", "github.com/spf13/cobra"},
 }
 
 // bannedNames say nothing of what a package is for.
