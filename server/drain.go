@@ -11,8 +11,8 @@ type leaving struct {
 	over  chan struct{} // closed when nobody is left; nil until somebody waits for it
 }
 
-func newLeaving() leaving {
-	ctx, begin := context.WithCancel(context.Background())
+func newLeaving(ctx context.Context) leaving {
+	ctx, begin := context.WithCancel(context.WithoutCancel(ctx))
 	return leaving{begun: ctx.Done(), after: func(f func()) func() bool { return context.AfterFunc(ctx, f) }, begin: begin}
 }
 

@@ -208,7 +208,7 @@ func (d *Door) Serve(ctx context.Context) error {
 	sessions, cut := context.WithCancelCause(ctx)
 	handshakes, refuse := context.WithCancelCause(sessions)
 	sv := &serving{Door: d, address: d.address(), refuse: refuse, cut: cut}
-	if !s.register(sv) {
+	if !s.register(ctx, sv) {
 		cut(ErrServerClosed)
 		return ErrServerClosed
 	}
@@ -264,7 +264,7 @@ func (s *Server) timeouts() Timeouts {
 	return s.Timeouts.withDefaults()
 }
 
-func (s *Server) register(sv *serving) bool {
+func (s *Server) register(ctx context.Context, sv *serving) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed || s.retired {
@@ -272,7 +272,7 @@ func (s *Server) register(sv *serving) bool {
 	}
 	if s.serving == nil {
 		s.serving = make(map[*serving]struct{})
-		s.state.leaving = newLeaving()
+		s.state.leaving = newLeaving(ctx)
 		s.state.limit(s.Limits.withDefaults())
 	}
 	s.serving[sv] = struct{}{}

@@ -100,7 +100,7 @@ func (a *answers) check() error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }() // nobody would be helped by hearing of it
 	file := filepath.Join(dir, "sallyport.yaml")
 	if err := errors.Join(create(filepath.Join(dir, usersName), ""), create(file, a.settings())); err != nil {
 		return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -36,7 +37,7 @@ func newService() *cobra.Command {
 }
 
 // serviceAction is a command that does one thing to the service.
-func serviceAction(name, short string, config *string, do func(*service.Control, string, io.Writer) error) *cobra.Command {
+func serviceAction(name, short string, config *string, do func(context.Context, *service.Control, string, io.Writer) error) *cobra.Command {
 	return &cobra.Command{
 		Use: name, Short: short, Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -57,28 +58,34 @@ func serviceAction(name, short string, config *string, do func(*service.Control,
 			if err != nil {
 				return err
 			}
-			return do(c, file, cmd.OutOrStdout())
+			return do(cmd.Context(), c, file, cmd.OutOrStdout())
 		},
 	}
 }
 
-func installService(c *service.Control, file string, out io.Writer) error {
+func installService(ctx context.Context, c *service.Control, file string, out io.Writer) error {
 	if err := daemon.Check(file); err != nil {
 		return fmt.Errorf("%w\n(`sallyport init --output %s` writes settings to begin with)", err, file)
 	}
-	if err := c.Install(); err != nil {
+	if err := c.Install(ctx); err != nil {
 		return err
 	}
 	fmt.Fprintf(out, "installed (%s) with the settings %s; it starts at the next boot, and now with `sallyport service start`\n", c.Manager(), file)
 	return nil
 }
 
-func uninstallService(c *service.Control, _ string, _ io.Writer) error { return c.Uninstall() }
-func startService(c *service.Control, _ string, _ io.Writer) error     { return c.Start() }
-func stopService(c *service.Control, _ string, _ io.Writer) error      { return c.Stop() }
-func restartService(c *service.Control, _ string, _ io.Writer) error   { return c.Restart() }
+func uninstallService(_ context.Context, c *service.Control, _ string, _ io.Writer) error {
+	return c.Uninstall()
+}
+func startService(_ context.Context, c *service.Control, _ string, _ io.Writer) error {
+	return c.Start()
+}
+func stopService(_ context.Context, c *service.Control, _ string, _ io.Writer) error { return c.Stop() }
+func restartService(_ context.Context, c *service.Control, _ string, _ io.Writer) error {
+	return c.Restart()
+}
 
-func serviceStatus(c *service.Control, _ string, out io.Writer) error {
+func serviceStatus(_ context.Context, c *service.Control, _ string, out io.Writer) error {
 	running, err := c.Running()
 	switch {
 	case err != nil:

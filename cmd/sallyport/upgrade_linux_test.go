@@ -185,7 +185,7 @@ func (u *upgradable) ended(pid int) bool {
 	var status syscall.WaitStatus
 	if got, err := syscall.Wait4(pid, &status, syscall.WNOHANG, nil); err == nil && got == pid {
 		if status.ExitStatus() != 0 {
-			u.Errorf("process %d ended with %d, by signal %v", pid, status.ExitStatus(), status.Signaled())
+			u.Errorf("process %d ended with %d (%x)", pid, status.ExitStatus(), status)
 		}
 		return true
 	}
@@ -255,51 +255,58 @@ func (s session) exchange(block []byte) error {
 }
 
 // use is what was moved in all, as the clients know it.
-type use struct{ sessions, bytes, failed atomic.Int64 }
+type use struct {
+	testing.TB
+	sessions, bytes, failures atomic.Int64
+	all                       sync.WaitGroup
+}
+
+func (u *use) failed(what string, err error) {
+	if u.failures.Add(1) < 10 {
+		u.Errorf("%s: %v", what, err)
+	}
+}
+
+// transfers has a session move a block each second until end is closed, then one more.
+func (u *use) transfers(s session, end <-chan struct{}) {
+	defer s.Close()
+	_ = s.SetDeadline(time.Now().Add(7 * time.Minute))
+	turn := time.NewTicker(time.Second)
+	defer turn.Stop()
+	block := bytes.Repeat([]byte("s"), 512)
+	for last := false; ; {
+		if err := s.exchange(block); err != nil {
+			u.failed("a transfer", err)
+			return
+		}
+		u.bytes.Add(int64(len(block)))
+		if last {
+			return
+		}
+		select {
+		case <-turn.C:
+		case <-end:
+			last = true
+		}
+	}
+}
 
 // TestUpgradeUnderLoad: no session is cut, none is refused, and the ledger has
 // each byte once, however often the server is replaced.
 func TestUpgradeUnderLoad(t *testing.T) {
 	u := startUpgradable(t)
 	port := proxytest.Echo(t, "127.0.0.1").Port()
-	var used use
-	var all sync.WaitGroup
-	failed := func(what string, err error) {
-		if used.failed.Add(1) < 10 {
-			t.Errorf("%s: %v", what, err)
-		}
-	}
+	used := use{TB: t}
 	end, endNew := make(chan struct{}), make(chan struct{})
-	block := bytes.Repeat([]byte("s"), 512)
 	for range *transfers {
 		s, err := u.session(port)
 		if err != nil {
 			t.Fatal(err)
 		}
 		used.sessions.Add(1)
-		all.Go(func() {
-			defer s.Close()
-			_ = s.SetDeadline(time.Now().Add(7 * time.Minute))
-			turn := time.NewTicker(time.Second)
-			defer turn.Stop()
-			for last := false; ; {
-				if err := s.exchange(block); err != nil {
-					failed("a transfer", err)
-					return
-				}
-				used.bytes.Add(int64(len(block)))
-				if last {
-					return
-				}
-				select {
-				case <-turn.C:
-				case <-end:
-					last = true
-				}
-			}
-		})
+		used.all.Go(func() { used.transfers(s, end) })
 	}
-	all.Go(func() { u.comers(port, endNew, &used, &all, failed) })
+	used.all.Go(func() { u.comers(port, endNew, &used) })
 	for i := range *upgrades {
 		before := used.sessions.Load()
 		u.upgrades(i%2 == 0)
@@ -307,8 +314,8 @@ func TestUpgradeUnderLoad(t *testing.T) {
 	}
 	close(endNew)
 	close(end)
-	all.Wait()
-	if n := used.failed.Load(); n > 0 {
+	used.all.Wait()
+	if n := used.failures.Load(); n > 0 {
 		t.Errorf("%d sessions were refused or cut", n)
 	}
 	if got := len(u.processes()); got != *upgrades+1 {
@@ -323,7 +330,7 @@ func TestUpgradeUnderLoad(t *testing.T) {
 }
 
 // comers has new sessions come at the rate until end is closed.
-func (u *upgradable) comers(port uint16, end <-chan struct{}, used *use, all *sync.WaitGroup, failed func(string, error)) {
+func (u *upgradable) comers(port uint16, end <-chan struct{}, used *use) {
 	turn := time.NewTicker(time.Second / time.Duration(*newRate))
 	defer turn.Stop()
 	for {
@@ -332,14 +339,14 @@ func (u *upgradable) comers(port uint16, end <-chan struct{}, used *use, all *sy
 		case <-end:
 			return
 		}
-		all.Go(func() {
+		used.all.Go(func() {
 			s, err := u.session(port)
 			if err == nil {
 				err = s.exchange([]byte("sixteen octets.."))
 				s.Close()
 			}
 			if err != nil {
-				failed("a new session", err)
+				used.failed("a new session", err)
 				return
 			}
 			used.bytes.Add(16)
@@ -361,6 +368,39 @@ func (u *upgradable) ledger() usageLine {
 	return answer.Sum
 }
 
+// goes on: a session that is open, and a new one.
+func (u *upgradable) goes(open session, target uint16) {
+	u.Helper()
+	if err := open.exchange([]byte("hello")); err != nil {
+		u.Errorf("an open session: %v", err)
+	}
+	s, err := u.session(target)
+	if err == nil {
+		err = s.exchange([]byte("hello"))
+		s.Close()
+	}
+	if err != nil {
+		u.Errorf("a new session: %v", err)
+	}
+}
+
+// fails upgrades, which must not happen, and be said in these words.
+func (u *upgradable) fails(words ...string) {
+	u.Helper()
+	code, said := u.commands()
+	if code != exitFailed {
+		u.Errorf("exit code %d, want %d", code, exitFailed)
+	}
+	for _, want := range append(words, "nothing has changed") {
+		if !strings.Contains(said, want) {
+			u.Errorf("it does not say %q: %s", want, said)
+		}
+	}
+	if got := u.processes(); len(got) != 1 {
+		u.Errorf("another process has taken over: %v", got)
+	}
+}
+
 // TestUpgradeFails: whatever is wrong with the new program or the settings, nothing
 // happens but that it is said, in its own words.
 func TestUpgradeFails(t *testing.T) {
@@ -371,49 +411,20 @@ func TestUpgradeFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer open.Close()
-	goes := func() {
-		t.Helper()
-		if err := open.exchange([]byte("hello")); err != nil {
-			t.Errorf("an open session: %v", err)
-		}
-		s, err := u.session(port)
-		if err == nil {
-			err = s.exchange([]byte("hello"))
-			s.Close()
-		}
-		if err != nil {
-			t.Errorf("a new session: %v", err)
-		}
-	}
-	fails := func(words ...string) {
-		t.Helper()
-		code, said := u.commands()
-		if code != exitFailed {
-			t.Errorf("exit code %d, want %d", code, exitFailed)
-		}
-		for _, want := range append(words, "nothing has changed") {
-			if !strings.Contains(said, want) {
-				t.Errorf("it does not say %q: %s", want, said)
-			}
-		}
-		if got := u.processes(); len(got) != 1 {
-			t.Errorf("another process has taken over: %v", got)
-		}
-		goes()
-	}
 	u.installs(u.writes("crashes", "#!/bin/sh\necho no such instruction >&2\nkill -SEGV $$\n"))
-	fails("segmentation fault", "no such instruction")
+	u.fails("segmentation fault", "no such instruction")
 	u.installs(u.writes("ends", "#!/bin/sh\nexit 0\n"))
-	fails("ended at once", "it said nothing")
+	u.fails("ended at once", "it said nothing")
 	u.installs(u.writes("no-program", "\x00\x01\x02"))
-	fails("cannot be started")
+	u.fails("cannot be started")
 	u.installs(filepath.Join(u.dir, "none"))
-	fails("cannot be started", "no such file")
+	u.fails("cannot be started", "no such file")
 	u.installs(u.own())
 	u.writes("s.yaml", upgradableSettings+"rulez: {}\n")
-	fails("exit status 78", "s.yaml:6:1:", "rulez: {}\n", "^")
+	u.fails("exit status 78", "s.yaml:6:1:", "rulez: {}\n", "^")
 	u.writes("s.yaml", strings.Replace(upgradableSettings, "ledger.db", "none/ledger.db", 1))
-	fails("exit status 1", "the ledger cannot be opened")
+	u.fails("exit status 1", "the ledger cannot be opened")
+	u.goes(open, port)
 	if !strings.Contains(u.said(), "the upgrade failed: this process goes on") {
 		t.Error("the log does not say that an upgrade failed")
 	}
@@ -422,7 +433,7 @@ func TestUpgradeFails(t *testing.T) {
 		t.Errorf("after all that, an upgrade that is well ends with %d: %s", code, said)
 	}
 	proxytest.Eventually(t, "it serves", func() bool { return len(u.processes()) == 2 })
-	goes()
+	u.goes(open, port)
 	open.Close()
 	proxytest.Eventually(t, "the first process ends with its last session", func() bool { return u.ended(u.first) })
 	if err := syscall.Kill(u.serving(), syscall.SIGTERM); err != nil {

@@ -166,17 +166,20 @@ func TestStartFails(t *testing.T) {
 		cancel(why)
 	}()
 	for name, test := range map[string]struct {
-		ctx  context.Context
 		text string
 		want string
 	}{
-		"ends":         {t.Context(), "echo no; echo why >&2; exit 3", "the new process ended: exit status 3; it said:\nwhy"},
-		"says nothing": {t.Context(), "", "the new process ended at once; it said nothing"},
-		"other words":  {t.Context(), "echo steady >&3; exit 0", "the new process ended at once; it said nothing"},
-		"hangs":        {hangs, "echo wait >&2; echo >" + started + "; exec sleep 1000", "time is up; it said:\nwait"},
-		"talks":        {t.Context(), "yes | head -c 100000 >&2; echo end >&2; exit 1", "y\ny\nend"},
+		"ends":         {"echo no; echo why >&2; exit 3", "the new process ended: exit status 3; it said:\nwhy"},
+		"says nothing": {"", "the new process ended at once; it said nothing"},
+		"other words":  {"echo steady >&3; exit 0", "the new process ended at once; it said nothing"},
+		"hangs":        {"echo wait >&2; echo >" + started + "; exec sleep 1000", "time is up; it said:\nwait"},
+		"talks":        {"yes | head -c 100000 >&2; echo end >&2; exit 1", "y\ny\nend"},
 	} {
-		_, err := Start(test.ctx, script(t, test.text), nil, nil)
+		ctx := t.Context()
+		if name == "hangs" {
+			ctx = hangs
+		}
+		_, err := Start(ctx, script(t, test.text), nil, nil)
 		if f, ok := errors.AsType[*Failed](err); !ok || !strings.Contains(f.Error(), test.want) || len(f.Said) > tailSize {
 			t.Errorf("%s: %v, want %q", name, err, test.want)
 		}

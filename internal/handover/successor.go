@@ -136,7 +136,7 @@ func (s *Successor) await(ctx context.Context, cmd *exec.Cmd, heard *os.File) (*
 	case <-ctx.Done():
 		why = context.Cause(ctx)
 		_ = cmd.Process.Kill() // it may have ended
-		<-ended
+		_ = <-ended            // by that
 	}
 	s.Said = said.until(silent, heard)
 	if why != nil {

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,8 +15,8 @@ import (
 
 // prepare makes the user that the unit names, if there is none, and lets it read the
 // settings where they are at their usual place. What is elsewhere is left as it is.
-func prepare(p Plan) error {
-	gid, err := ownGroup()
+func prepare(ctx context.Context, p Plan) error {
+	gid, err := ownGroup(ctx)
 	if err != nil {
 		return err
 	}
@@ -26,10 +27,10 @@ func prepare(p Plan) error {
 }
 
 // ownGroup returns the group of the service's user.
-func ownGroup() (int, error) {
+func ownGroup(ctx context.Context) (int, error) {
 	_, err := user.Lookup(Name)
 	if _, unknown := errors.AsType[user.UnknownUserError](err); unknown {
-		add := exec.Command("useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/var/lib/"+Name, "--shell", "/usr/sbin/nologin", Name)
+		add := exec.CommandContext(ctx, "useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/var/lib/"+Name, "--shell", "/usr/sbin/nologin", Name)
 		if said, err := add.CombinedOutput(); err != nil {
 			return 0, fmt.Errorf("the user %s cannot be made: %w: %s", Name, err, strings.TrimSpace(string(said)))
 		}

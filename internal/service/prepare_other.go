@@ -2,5 +2,7 @@
 
 package service
 
+import "context"
+
 // prepare has nothing to do: there is no systemd here.
-func prepare(Plan) error { return nil }
+func prepare(context.Context, Plan) error { return nil }

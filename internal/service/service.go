@@ -5,6 +5,7 @@
 package service
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -98,12 +99,12 @@ func (c *Control) Manager() string { return c.service.Platform() }
 
 // Install has the service known, and started at each boot from the next on. Where
 // it is to run as a user of its own, that user is made if there is none.
-func (c *Control) Install() error {
+func (c *Control) Install(ctx context.Context) error {
 	if err := c.plan.check(); err != nil {
 		return err
 	}
 	if c.Manager() == "linux-systemd" {
-		if err := prepare(c.plan); err != nil {
+		if err := prepare(ctx, c.plan); err != nil {
 			return err
 		}
 	}

@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// analyze runs systemd's own checks.
-func analyze(t *testing.T, args ...string) string {
+// systemd runs systemd's own checks.
+func systemd(t *testing.T, args ...string) string {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("it needs systemd's tools")
@@ -42,10 +42,10 @@ func written(t *testing.T, units map[string]string) (paths []string) {
 func TestUnit(t *testing.T) {
 	p := Plan{Program: "/bin/true", Config: "/etc/sallyport/sallyport.yaml"}
 	unit := written(t, map[string]string{"sallyport.service": p.Unit()})
-	if said := analyze(t, append([]string{"verify", "--recursive-errors=no"}, unit...)...); said != "" {
+	if said := systemd(t, append([]string{"verify", "--recursive-errors=no"}, unit...)...); said != "" {
 		t.Errorf("verify says %s", said)
 	}
-	said := analyze(t, "security", "--offline=yes", "--no-pager", unit[0])
+	said := systemd(t, "security", "--offline=yes", "--no-pager", unit[0])
 	exposure := regexp.MustCompile(`Overall exposure level for sallyport\.service: ([0-9.]+)`).FindStringSubmatch(said)
 	if exposure == nil {
 		t.Fatalf("security says %s", said)
@@ -83,7 +83,7 @@ func TestSocketUnit(t *testing.T) {
 	}
 	p := Plan{Program: "/bin/true", Config: "/etc/sallyport/sallyport.yaml"}
 	units := written(t, map[string]string{"sallyport.service": p.Unit(), "sallyport.socket": string(found[1])})
-	if said := analyze(t, append([]string{"verify", "--recursive-errors=no"}, units...)...); said != "" {
+	if said := systemd(t, append([]string{"verify", "--recursive-errors=no"}, units...)...); said != "" {
 		t.Errorf("verify says %s", said)
 	}
 }
