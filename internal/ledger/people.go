@@ -27,6 +27,7 @@ type People struct {
 
 	looking sync.Mutex // held while the ledger is asked, and taken before mu
 	store   *store     // nil: it is not open. Guarded by looking
+	opened  bool       // it was open once. Guarded by looking
 
 	mu      sync.Mutex
 	seen    int64                      // the last change that is known
@@ -64,10 +65,15 @@ func (p *People) Look(ctx context.Context) (Changed, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.place.patience())
 	defer cancel()
 	if p.store == nil {
+		open := p.place.open
+		if p.opened {
+			open = p.place.reopen
+		}
 		var err error
-		if p.store, err = p.place.open(ctx); err != nil {
+		if p.store, err = open(ctx); err != nil {
 			return Changed{}, err
 		}
+		p.opened = true
 	}
 	found, err := p.look(ctx)
 	if err != nil {
