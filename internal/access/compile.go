@@ -22,6 +22,7 @@ type Policy struct {
 	ident    Ident
 	identd   func(ctx context.Context, local, client netip.AddrPort) (string, error) // nil: ident
 	hours    map[string]*Schedule
+	virtual  map[string]*Users
 	clock    func() time.Time
 	index    index
 	memory   sync.Pool // of *decision
@@ -38,7 +39,10 @@ type Options struct {
 	// ListenerHours are the hours of listeners by their names: outside of them
 	// every request is refused. A listener that is not in it is always open.
 	ListenerHours map[string]*Schedule
-	Now           func() time.Time // nil: time.Now
+	// VirtualPorts are names that are no host's, and who may offer a service under
+	// them. A rule is about one where it lists the name, or everything.
+	VirtualPorts map[string]*Users
+	Now          func() time.Time // nil: time.Now
 }
 
 // compiled is a rule as decisions use it.
@@ -80,7 +84,7 @@ type setIndex struct {
 // NewPolicy returns the policy with these rules, of which it keeps a copy: the
 // slices in them must not be changed any more.
 func NewPolicy(rules []Rule, o Options) *Policy {
-	p := &Policy{resolver: o.Resolver, ident: o.Ident, identd: o.Identd, hours: o.ListenerHours, clock: o.Now}
+	p := &Policy{resolver: o.Resolver, ident: o.Ident, identd: o.Identd, hours: o.ListenerHours, virtual: o.VirtualPorts, clock: o.Now}
 	x := &p.index
 	n := len(rules)
 	x.all = newBits(n)
@@ -93,7 +97,7 @@ func NewPolicy(rules []Rule, o Options) *Policy {
 	x.from, x.to = newNetworkIndex(n), newNetworkIndex(n)
 	x.fromAnyone, x.toNetworks, x.anyPeer = newBits(n), newBits(n), newBits(n)
 	x.takes = map[server.Proof]bits{}
-	for _, proof := range []server.Proof{server.Claimed, server.Ident, server.Password, server.Certificate} {
+	for _, proof := range []server.Proof{server.Claimed, server.Ident, server.Password, server.Certificate, server.Key} {
 		x.takes[proof] = newBits(n)
 	}
 	for i := range rules {

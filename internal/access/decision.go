@@ -36,6 +36,7 @@ type decision struct {
 	known    server.Identity // who the client turned out to be when the session began; for silent decisions
 	targets  []judged        // the target's addresses
 	resolved bool            // targets is known
+	virtual  bool            // the target is a virtual port, and has no address
 	asked    bool            // identd was asked; what it said:
 	proofErr error           // why it proved nothing
 	unproven *compiled       // the first rule that would have allowed it but for that
@@ -66,6 +67,7 @@ func (p *Policy) begin(r *server.Request) *decision {
 		}
 	}
 	d.policy, d.request, d.identity = p, r, r.Identity
+	_, d.virtual = p.virtual[r.Target.Name]
 	if len(p.index.schedules) > 0 || len(p.hours) > 0 {
 		d.now = p.now()
 	}
@@ -150,6 +152,9 @@ func (d *decision) grant(r *compiled) server.Grant {
 	if r.Budget != nil && !d.silent {
 		grant.Budget = r.Budget(d.request, d.identity)
 	}
+	if d.virtual {
+		grant.Way, grant.ByName, grant.Virtual = nil, false, true
+	}
 	n := 0
 	for i := range d.targets {
 		if d.targets[i].hit {
@@ -191,6 +196,9 @@ func (d *decision) deny() (left bool) {
 func (d *decision) match(ctx context.Context, r *compiled, i int) (hit bool, err error) {
 	if r.Bind.AnyPeer && !r.Deny && d.forAnyPeer() {
 		return d.mark(func(*judged) bool { return true }), nil
+	}
+	if d.virtual {
+		return r.anywhere || d.named.has(i), nil
 	}
 	if d.sendsName(r, i) {
 		return true, nil
@@ -249,7 +257,7 @@ var errWaits = errors.New("somebody has to be asked")
 
 // resolve looks the host name up, once.
 func (d *decision) resolve(ctx context.Context) error {
-	if d.resolved || d.silent {
+	if d.resolved || d.silent || d.virtual {
 		return nil
 	}
 	if d.prompt && !isLocalhost(d.request.Target.Name) {
@@ -272,6 +280,8 @@ func (d *decision) couldMatch(r *compiled, i int) bool {
 	switch named := d.named.has(i); {
 	case r.Bind.AnyPeer && d.forAnyPeer():
 		return true
+	case d.virtual:
+		return named || r.anywhere
 	case !d.resolved:
 		return named || d.networks.has(i)
 	default:

@@ -109,7 +109,7 @@ func (r *Rule) wants() []server.Proof {
 	if len(r.Proofs) > 0 {
 		return r.Proofs
 	}
-	return []server.Proof{server.Ident, server.Password, server.Certificate}
+	return []server.Proof{server.Ident, server.Password, server.Certificate, server.Key}
 }
 
 // explain words what did not match.

@@ -38,7 +38,7 @@ func TestTenThousandGuesses(t *testing.T) {
 		for n := range 100 {
 			time.Sleep(time.Until(start.Add(time.Duration(n) * time.Second)))
 			at := time.Now()
-			fileOf(p).now.Store(&users{fileOf(p).now.Load().accounts, newVerified()}) // or only the first login would be looked at
+			fileOf(p).now.Store(&users{fileOf(p).now.Load().accounts, newVerified(), &keys{}}) // or only the first login would be looked at
 			if _, err := p.Authenticate(t.Context(), credentials(home, "alice", "right")); err != nil || time.Since(at) > 50*time.Millisecond {
 				t.Errorf("the user herself, after %d s: %v, and it took %v", n, err, time.Since(at))
 			}
@@ -85,8 +85,9 @@ func TestTimingTellsNothing(t *testing.T) {
 func timingDifference(t *testing.T, a *accounts, pairs int) float64 {
 	t.Helper()
 	file := &UsersFile{}
-	file.now.Store(&users{a, newVerified()})
+	file.now.Store(&users{a, newVerified(), &keys{}})
 	file.next = time.Now().Add(1000 * time.Hour)
+	file.keys.next = file.next
 	p := NewPasswords(&Policy{}, file, slog.New(slog.DiscardHandler))
 	took := func(n int, name string) time.Duration {
 		from := netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)}) // nobody has to pause

@@ -105,6 +105,9 @@ func (d *decision) narrowToTarget() {
 		d.setTargets(d.held...)
 	case host == "":
 		d.setTargets(d.request.Target.IP)
+	case d.virtual:
+		d.narrowToName(host)
+		return
 	default:
 		d.narrowToName(host)
 		if len(d.held) > 0 {

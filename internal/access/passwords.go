@@ -86,7 +86,7 @@ func (r *Rule) opensWithoutPassword() bool {
 		return true
 	}
 	return slices.ContainsFunc(r.Proofs, func(proof server.Proof) bool {
-		return proof != server.Password && proof != server.Claimed // which SOCKS 4 alone has
+		return proof != server.Password && proof != server.Key && proof != server.Claimed // which SOCKS 4 alone has
 	})
 }
 
@@ -98,8 +98,13 @@ func (r *Rule) deniesAll() bool {
 }
 
 // Authenticate implements [server.Authenticator]. It blocks while a password is
-// hashed, and before that for as long as the source has to pause.
+// hashed, and before that for as long as the source has to pause. A key is looked
+// up at once: there is nothing to be guessed in it, and that a client has another
+// one is no line in the log.
 func (p *Passwords) Authenticate(ctx context.Context, c server.Credentials) (server.Identity, error) {
+	if c.Key != nil {
+		return p.authenticateKey(ctx, c)
+	}
 	users := p.users.current()
 	key := trialKey{sourceOf(c.Client.Addr()), users.verified.key(c.Name, c.Password)}
 	right, err := p.try(ctx, users, key, c)

@@ -51,8 +51,9 @@ func newTestPasswords(takes time.Duration) (*Passwords, *crowd, *bytes.Buffer) {
 	c := &crowd{}
 	h := gate{"right", takes, c}
 	file := &UsersFile{}
-	file.now.Store(&users{newAccounts(map[string]hash{"alice": h}, nil), newVerified()})
+	file.now.Store(&users{newAccounts(map[string]hash{"alice": h}, nil), newVerified(), &keys{}})
 	file.next = time.Now().Add(1000 * time.Hour) // there is no file to look at
+	file.keys.next = file.next
 	var log bytes.Buffer
 	return NewPasswords(&Policy{}, file, slog.New(slog.NewTextHandler(&log, nil))), c, &log
 }
@@ -132,7 +133,7 @@ func TestVerified(t *testing.T) {
 		try("alice", "right", true, 5)
 
 		was := fileOf(p).now.Load()
-		fileOf(p).now.Store(&users{was.accounts, newVerified()}) // as when the file was read again
+		fileOf(p).now.Store(&users{was.accounts, newVerified(), &keys{}}) // as when the file was read again
 		try("alice", "right", true, 6)
 	})
 }

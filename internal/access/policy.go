@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/server"
+	"github.com/sallyport/sallyport/socks"
 )
 
 // Decide implements [server.Policy]. A host name is resolved once; every
@@ -52,6 +53,11 @@ func (d *decision) decide(ctx context.Context) (server.Grant, error) {
 	if err := d.isListening(); err != nil {
 		return server.Grant{Identity: d.identity}, err
 	}
+	if d.virtual && d.request.Command == socks.Bind {
+		if err := d.mayOffer(); err != nil {
+			return server.Grant{Identity: d.identity}, err
+		}
+	}
 	d.narrow(ofRequest)
 	for i := range d.candidates.each {
 		grant, done, err := d.ask(ctx, i)
@@ -65,6 +71,9 @@ func (d *decision) decide(ctx context.Context) (server.Grant, error) {
 		if d.waits {
 			break // what is missing is not known, so whatever follows would be a guess
 		}
+	}
+	if d.virtual && d.request.Command == socks.Bind && d.late == nil {
+		return server.Grant{Rule: "virtual port " + d.request.Target.Name, Identity: d.identity, Virtual: true, Until: d.hoursEnd()}, nil
 	}
 	return d.refusal()
 }
@@ -129,7 +138,7 @@ func (p *Policy) login(listener string, protocol server.Protocol, client netip.A
 		if !d.isOpen(r) {
 			continue
 		}
-		if r.needsUser() && r.takes(server.Password) {
+		if r.needsUser() && (r.takes(server.Password) || protocol == server.SSH && r.takes(server.Key)) {
 			login = server.LoginOptional
 		}
 		open = open || !r.Deny && r.opensWithoutPassword()

@@ -45,31 +45,45 @@ func (d *decision) again(reached bool) (server.Grant, error) {
 	return d.decide(ctx)
 }
 
-// Foretell returns the identity that the right password of a user would prove. It
-// fails, wrapping [server.BadLogin], for a user who is not there. A nil Passwords
+// Foretell returns the identity that the right password of a user would prove, or,
+// where proof is [server.Key], any of the user's keys. It fails, wrapping
+// [server.BadLogin], for a user who is not there, or has none. A nil Passwords
 // knows none.
-func (p *Passwords) Foretell(name string) (server.Identity, error) {
+func (p *Passwords) Foretell(name string, proof server.Proof) (server.Identity, error) {
 	if p == nil {
 		return server.Identity{}, fmt.Errorf("%w: %w", server.BadLogin, errNoUsers)
 	}
-	mark, known := p.users.latest().accounts.marks[name]
-	if !known {
+	now := p.users.latest()
+	mark, known := now.accounts.marks[name]
+	switch {
+	case !known:
 		return server.Identity{}, errWrongLogin
+	case proof == server.Key && !now.keys.has(name):
+		return server.Identity{}, errWrongKey
+	case proof == server.Key:
+		for _, mark = range now.keys.byName[name] {
+			break
+		}
+		return server.Identity{Name: name, Proof: server.Key, Mark: mark}, nil
 	}
 	return server.Identity{Name: name, Proof: server.Password, Mark: mark}, nil
 }
 
 // Still says whether a login that was right is so by the users file of now: the
-// user is there, with the same password. An identity that rests on no password is
-// none of its affair. A nil Passwords knows no user.
+// user is there, with the same password or still with the key. An identity that
+// rests on neither is none of its affair. A nil Passwords knows no user.
 func (p *Passwords) Still(id server.Identity) error {
-	if id.Proof != server.Password {
+	if id.Proof != server.Password && id.Proof != server.Key {
 		return nil
 	}
 	if p == nil {
 		return fmt.Errorf("%w: %w", server.Revoked, errNoUsers)
 	}
-	mark, known := p.users.latest().accounts.marks[id.Name]
+	now := p.users.latest()
+	if id.Proof == server.Key {
+		return now.stillKey(id.Name, id.Mark)
+	}
+	mark, known := now.accounts.marks[id.Name]
 	switch {
 	case !known:
 		return fmt.Errorf("%w: %w", server.Revoked, errUserGone)

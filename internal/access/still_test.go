@@ -146,12 +146,12 @@ func TestLoginThatIsStillGood(t *testing.T) {
 	const eve = "eve:$2y$04$QwK.BLnEkcjlnwN3jl7NouSvBEFx.2cB4c1G8lSsB3Ecmdj3R3cYq\n"
 	u := newUsersAt(t, bob)
 	p := NewPasswords(&Policy{}, u.UsersFile, nil)
-	id, err := p.Foretell("bob")
+	id, err := p.Foretell("bob", server.Password)
 	if want := (server.Identity{Name: "bob", Proof: server.Password, Mark: u.now.Load().accounts.marks["bob"]}); id != want || err != nil {
 		t.Errorf("bob's password would prove %+v, %v; want %+v", id, err, want)
 	}
 	for _, p := range []*Passwords{p, nil} {
-		if id, err := p.Foretell("eve"); !errors.Is(err, server.BadLogin) || id != (server.Identity{}) {
+		if id, err := p.Foretell("eve", server.Password); !errors.Is(err, server.BadLogin) || id != (server.Identity{}) {
 			t.Errorf("the password of nobody would prove %+v, %v", id, err)
 		}
 	}

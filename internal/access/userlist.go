@@ -22,7 +22,7 @@ type UserList struct {
 // NewUserList returns a list of nobody. What is wrong with a user is a line in log.
 func NewUserList(log *slog.Logger) *UserList {
 	l := &UserList{log: log}
-	l.now.Store(&users{newAccounts(nil, nil), newVerified()})
+	l.now.Store(&users{newAccounts(nil, nil), newVerified(), &keys{}})
 	return l
 }
 
@@ -47,7 +47,7 @@ func (l *UserList) Set(texts map[string]string) {
 		}
 		hashes[name], marks[name] = h, mark
 	}
-	l.now.Store(&users{newAccounts(hashes, marks), newVerified()})
+	l.now.Store(&users{newAccounts(hashes, marks), newVerified(), &keys{}})
 }
 
 func (l *UserList) current() *users { return l.now.Load() }

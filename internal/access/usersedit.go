@@ -92,8 +92,11 @@ func (e UsersEditor) SetPassword(name, password string) error {
 	})
 }
 
-// Remove takes a user out, or fails with [ErrNoUser].
+// Remove takes a user out, with the user's keys, or fails with [ErrNoUser].
 func (e UsersEditor) Remove(name string) error {
+	if err := e.removeKeys(name); err != nil {
+		return err
+	}
 	return e.change(func(lines []string) ([]string, error) {
 		at := linesOf(lines, name)
 		if len(at) == 0 {

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"runtime"
+	"sync"
 	"sync/atomic"
 )
 
@@ -14,9 +15,12 @@ import (
 // changes. Open one with [OpenUsersFile]. Safe for concurrent use.
 type UsersFile struct {
 	watched
+	keys watched // the public keys of the users, in a file beside it
 	log  *slog.Logger
-	now  atomic.Pointer[users]
-	told atomic.Pointer[users] // those that whoever watches knows of
+
+	changing sync.Mutex // held while now is made of itself
+	now      atomic.Pointer[users]
+	told     atomic.Pointer[users] // those that whoever watches knows of
 }
 
 // users are the content of a users file, and the logins that were right by it.
@@ -24,6 +28,7 @@ type UsersFile struct {
 type users struct {
 	accounts *accounts
 	verified *verified
+	keys     *keys
 }
 
 const maxUsersFile = 16 << 20 // bytes
@@ -31,7 +36,7 @@ const maxUsersFile = 16 << 20 // bytes
 // OpenUsersFile reads a users file. A later change of it that cannot be read is
 // a line in log, and the users stay as they were. Nothing is held open.
 func OpenUsersFile(path string, log *slog.Logger) (*UsersFile, error) {
-	f := &UsersFile{watched: watched{path: path, read: readUsers}, log: log}
+	f := &UsersFile{watched: watched{path: path, read: readUsers}, keys: watched{path: path + keysSuffix, read: readKeys}, log: log}
 	data, err := f.open()
 	if err != nil {
 		return nil, err
@@ -40,9 +45,22 @@ func OpenUsersFile(path string, log *slog.Logger) (*UsersFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.now.Store(&users{a, newVerified()})
+	k, err := f.openKeys()
+	if err != nil {
+		return nil, err
+	}
+	f.now.Store(&users{a, newVerified(), k})
 	f.told.Store(f.now.Load())
 	return f, nil
+}
+
+// openKeys reads the file of keys for the first time.
+func (f *UsersFile) openKeys() (*keys, error) {
+	data, err := f.keys.open()
+	if err != nil {
+		return nil, err
+	}
+	return parseKeys(f.keys.path, data)
 }
 
 // CheckUsersFile returns what [OpenUsersFile] would find wrong.
@@ -69,11 +87,15 @@ func (f *UsersFile) Look() {
 	f.checking.Lock()
 	defer f.checking.Unlock()
 	f.lookNow(f.refresh)
+	f.keys.checking.Lock()
+	defer f.keys.checking.Unlock()
+	f.keys.lookNow(f.refreshKeys)
 }
 
 // current returns the users as the file has them, give or take a second.
 func (f *UsersFile) current() *users {
 	f.look(f.refresh)
+	f.keys.look(f.refreshKeys)
 	return f.now.Load()
 }
 
@@ -91,7 +113,9 @@ func (f *UsersFile) refresh(data []byte, err error) {
 		f.log.Error("the users file has faults: the users stay as they were", "error", Escape(err.Error()))
 		return
 	}
-	f.now.Store(&users{a, newVerified()})
+	f.changing.Lock()
+	defer f.changing.Unlock()
+	f.now.Store(&users{a, newVerified(), f.now.Load().keys})
 	f.log.Info("the users file was read again", "file", Escape(f.path), "users", len(a.hashes))
 }
 

@@ -82,7 +82,7 @@ func (w *watched) load() ([]byte, fileState, error) {
 	if err != nil {
 		return nil, fileState{}, err
 	}
-	settled := time.Since(info.ModTime()) > settleTime
+	settled := info != nil && time.Since(info.ModTime()) > settleTime
 	return data, fileState{info, sha256.Sum256(data), settled}, nil
 }
 
