@@ -59,10 +59,10 @@ func newExplain() *cobra.Command {
 	flags.StringVarP(&f.config, "config", "c", "", "the settings `FILE`; default: the built-in settings")
 	flags.StringVar(&f.from, "from", "", "the client's `IP` address")
 	flags.StringVar(&f.user, "user", "", "who the client is, by `NAME`")
-	flags.StringVar(&f.proof, "proof", "", "the `PROOF` that it gives: claimed, ident, password or certificate; default: as the protocol has it")
+	flags.StringVar(&f.proof, "proof", "", "the `PROOF` that it gives: claimed, ident, password, certificate or key; default: as the protocol has it")
 	flags.StringVar(&f.to, "to", "", "the `TARGET`: HOST:PORT")
 	flags.StringVar(&f.command, "command", "connect", "the `COMMAND`: connect, bind or udp")
-	flags.StringVar(&f.protocol, "protocol", "", "the `PROTOCOL`: socks4, socks4a, socks5, http or map; default: what the listener is for, socks5, of a claimed user socks4a")
+	flags.StringVar(&f.protocol, "protocol", "", "the `PROTOCOL`: socks4, socks4a, socks5, http, ssh or map; default: what the listener is for, socks5, of a claimed user socks4a, with a key ssh")
 	flags.StringVar(&f.listener, "listener", "", "the `NAME` of the listener; default: the only one")
 	flags.StringVar(&f.at, "at", "", "at what `TIME`: 2006-01-02T15:04:05Z, \"2006-01-02 15:04\" here, or 15:04 today; default: now")
 	flags.StringVar(&f.log, "log", "", "judge the sessions in this log `FILE` of ours instead; \"-\": standard input")
@@ -108,10 +108,10 @@ func (f *explainFlags) question() (daemon.Question, error) {
 	if ask.Target, err = socks.ParseAddr(f.to); err != nil {
 		return ask, fmt.Errorf("--to: expected HOST:PORT: %w", err)
 	}
-	if ask.Proof, err = oneOf("proof", server.Proof(f.proof), server.Claimed, server.Ident, server.Password, server.Certificate); err != nil {
+	if ask.Proof, err = oneOf("proof", server.Proof(f.proof), server.Claimed, server.Ident, server.Password, server.Certificate, server.Key); err != nil {
 		return ask, err
 	}
-	if ask.Protocol, err = oneOf("protocol", server.Protocol(f.protocol), server.SOCKS4, server.SOCKS4a, server.SOCKS5, server.HTTP, server.Mapped); err != nil {
+	if ask.Protocol, err = oneOf("protocol", server.Protocol(f.protocol), server.SOCKS4, server.SOCKS4a, server.SOCKS5, server.HTTP, server.SSH, server.Mapped); err != nil {
 		return ask, err
 	}
 	commands := []socks.Command{socks.Connect, socks.Bind, socks.Associate}

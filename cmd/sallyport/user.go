@@ -28,7 +28,7 @@ func newUser() *cobra.Command {
 			"all that share a ledger, notice the change within a second.",
 		Args: args(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
-			return usageError{errors.New("add, passwd, remove, list, join, leave or groups?")}
+			return usageError{errors.New("add, passwd, remove, list, key, join, leave or groups?")}
 		},
 	}
 	var users daemon.Users
@@ -48,7 +48,7 @@ func newUser() *cobra.Command {
 		}
 		return nil
 	}
-	cmd.AddCommand(newUserAdd(&users), newUserPasswd(&users), newUserRemove(&users), newUserList(&users),
+	cmd.AddCommand(newUserAdd(&users), newUserPasswd(&users), newUserRemove(&users), newUserList(&users), newUserKey(&users),
 		newUserJoin(&users), newUserLeave(&users), newUserGroups(&users))
 	return cmd
 }
@@ -173,7 +173,7 @@ func lines(of []string) string {
 
 // about says whom, and which file or ledger, an error is about.
 func about(name string, users *daemon.Users, err error) error {
-	if errors.Is(err, daemon.ErrUserExists) || errors.Is(err, daemon.ErrNoUser) || errors.Is(err, daemon.ErrNoMember) {
+	if errors.Is(err, daemon.ErrUserExists) || errors.Is(err, daemon.ErrNoUser) || errors.Is(err, daemon.ErrNoMember) || errors.Is(err, daemon.ErrNoKey) {
 		return fmt.Errorf("%q in %s: %w", name, users.Where(), err)
 	}
 	return err

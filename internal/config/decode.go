@@ -44,6 +44,7 @@ type decoder struct {
 	scheduleRefs   []*node  // the same
 	limitRefs      []*node  // the same
 	passwordRefs   []*node  // the rules that ask for one
+	keyRefs        []*node  // the rules that ask for a key
 	upstreamRefs   []*node  // the same of rules that say via
 	secrets        []secret // URLs with a password
 	needLedger     []*node  // where the ledger is to have something

@@ -27,7 +27,7 @@ type listenerPlace struct {
 }
 
 func protocols() words {
-	return words{what: "a protocol", known: []string{"socks4", "socks4a", "socks5", "http"}, later: []string{"ssh"}}
+	return words{what: "a protocol", known: append(defaultProtocols(), "ssh")}
 }
 
 // mapped is what a listener speaks that is a port mapping.
@@ -40,8 +40,11 @@ func ruleProtocols() words {
 	return w
 }
 
+// defaultProtocols are those of a listener that does not say: all but ssh.
+func defaultProtocols() []string { return []string{"socks4", "socks4a", "socks5", "http"} }
+
 func newListener() Listener {
-	return Listener{Protocols: protocols().known, UserIDMax: defaultUserIDMax}
+	return Listener{Protocols: defaultProtocols(), UserIDMax: defaultUserIDMax}
 }
 
 // defaultListener is there when the file has no listeners.

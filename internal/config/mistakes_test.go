@@ -16,10 +16,21 @@ var mistakes = []struct {
 }{
 	// The top level.
 	{"unknown section", "listner: x", []string{`1:1 unknown key "listner" | did you mean "listeners"?`}},
-	{"unknown section, nothing near", "colour: red", []string{`1:1 unknown key "colour" | the keys here are admin, groups, hide_address, include, ledger, limits, listeners, log, open_to_the_world, resolver, rules, schedules, sets, timeouts, upstreams, users`}},
-	{"every section of a later version", "virtual_ports: 1\n", []string{
-		`1:1 "virtual_ports" is not in this version yet | leave it out`,
+	{"unknown section, nothing near", "colour: red", []string{`1:1 unknown key "colour" | the keys here are admin, groups, hide_address, include, ledger, limits, listeners, log, open_to_the_world, resolver, rules, schedules, sets, ssh, timeouts, upstreams, users, virtual_ports`}},
+	{"virtual port without a name", "virtual_ports: {}", []string{
+		"1:16 the virtual port has no name | write `name: intranet`",
+		"1:16 nobody may offer the virtual port | write `users: bob`: who may offer it, over ssh",
 	}},
+	{"virtual ports that are something else", "listeners: {name: lan, listen: 127.0.0.1:1080}\nvirtual_ports:\n  - {name: lan, users: bob}\n  - {name: a, users: [\"@b\"]}\n  - {name: A., users: any}\n  - {name: 10.1.2.3, users: any}\n  - {name: localhost, users: any}\n  - {name: a b, users: any}", []string{
+		`3:12 something is called "lan" already | it is in line 1`,
+		`4:23 no group is called "b" | there are none in the settings`,
+		`5:12 something is called "a" already | it is in line 4`,
+		`6:12 "10.1.2.3" would be taken for an address | write a name such as intranet`,
+		`7:12 localhost is this machine | write a name such as intranet`,
+		`8:12 "a b" is not a host name | write a name such as www.example.com`,
+	}},
+	{"host key", "ssh: {host_key: \"a\\0b\"}", []string{`1:17 the name of a file cannot hold a NUL byte | `}},
+	{"key without users", "listeners: {listen: 127.0.0.1:1080, protocols: [ssh]}\nrules: {allow: a, proof: key}", []string{"2:26 the rule asks for a key, and there are no users | write `users: {file: users}`; `sallyport user key NAME FILE` gives one of them a key"}},
 	{"ledger: on", "ledger: maybe", []string{"1:9 expected off, sqlite: and the name of a file, or postgres: and a database, found \"maybe\" | write `sqlite:/var/lib/sallyport/ledger.db` or `postgres://USER@HOST/DATABASE`"}},
 	{"ledger in a database: passwords", "ledger: {store: 'postgres://u@db/x?password=s', node: \"a\\tb\"}", []string{
 		"1:17 a password does not stand behind the question mark | write `postgres://USER:PASSWORD@HOST/DATABASE`, or keep it in ~/.pgpass",
@@ -48,8 +59,8 @@ var mistakes = []struct {
 	{"section twice", "log: {level: info}\nadmin: off\nlog: {level: warn}", []string{`3:1 the key "log" stands here twice | keep one of them`}},
 	{"section without a value", "rules:\nlog: {level: info}", []string{`1:1 "rules" has no value | give it a value, or leave the key out`}},
 	{"null", "timeouts: ~", []string{`1:1 "timeouts" has no value | give it a value, or leave the key out`}},
-	{"a list at the top", "- log", []string{`1:1 expected keys with values, found a list | the keys here are admin, groups, hide_address, include, ledger, limits, listeners, log, open_to_the_world, resolver, rules, schedules, sets, timeouts, upstreams, users`}},
-	{"text at the top", "hello", []string{`1:1 expected keys with values, found "hello" | the keys here are admin, groups, hide_address, include, ledger, limits, listeners, log, open_to_the_world, resolver, rules, schedules, sets, timeouts, upstreams, users`}},
+	{"a list at the top", "- log", []string{`1:1 expected keys with values, found a list | the keys here are admin, groups, hide_address, include, ledger, limits, listeners, log, open_to_the_world, resolver, rules, schedules, sets, ssh, timeouts, upstreams, users, virtual_ports`}},
+	{"text at the top", "hello", []string{`1:1 expected keys with values, found "hello" | the keys here are admin, groups, hide_address, include, ledger, limits, listeners, log, open_to_the_world, resolver, rules, schedules, sets, ssh, timeouts, upstreams, users, virtual_ports`}},
 	{"admin page", "admin: {listen: 127.0.0.1:1088}", []string{`1:9 "listen" is not in this version yet | leave it out`}},
 	{"admin on", "admin: on", []string{"1:8 expected off or keys with values, found \"on\" | write `admin: off` or `admin: {socket: /run/sallyport/admin.sock}`"}},
 	{"admin without a socket", "admin: {socket: }", []string{`1:9 "socket" has no value | give it a value, or leave the key out`}},
@@ -167,7 +178,6 @@ var mistakes = []struct {
 	}},
 	{"listener name twice", "listeners:\n  - {name: a, listen: 127.0.0.1:1080}\n  - {name: a, listen: 127.0.0.1:1081}", []string{`3:12 two listeners are called "a" | the other one is in line 2`}},
 	{"listener name as another's default", "listeners:\n  - {listen: 127.0.0.1:1080}\n  - {name: 127.0.0.1:1080, listen: 127.0.0.1:1081}", []string{`3:12 two listeners are called "127.0.0.1:1080" | the other one is in line 2`}},
-	{"protocol of a later version", "listeners: {listen: 127.0.0.1:1080, protocols: [socks4, ssh]}", []string{`1:57 "ssh" is not in this version yet | a protocol is one of socks4, socks4a, socks5, http`}},
 	{"https is http and tls", "listeners: {listen: 127.0.0.1:1080, protocols: https}", []string{`1:48 "https" is not a protocol | did you mean "http"?`}},
 	{"tls as a file", "listeners: {listen: 127.0.0.1:1080, tls: gw.pem}", []string{`1:42 expected keys with values, found "gw.pem" | the keys here are certificate, client_ca, key, tls_only`}},
 	{"tls without a key", "listeners: {listen: 127.0.0.1:1080, tls: {certificate: gw.pem}}", []string{"1:42 TLS needs a certificate and its key | write `tls: {certificate: FILE, key: FILE}`; both may be in one file"}},
@@ -238,8 +248,8 @@ var mistakes = []struct {
 	{"unknown command", "rules: {allow: x, commands: [connect, udp, listen]}", []string{
 		`1:44 "listen" is not a command | a command is one of connect, bind, udp`,
 	}},
-	{"not a proof", "rules: {allow: x, proof: [ident, key, indent]}", []string{
-		`1:39 "indent" is not a proof | did you mean "ident"?`,
+	{"not a proof", "rules: {allow: x, proof: [ident, certificate, indent]}", []string{
+		`1:47 "indent" is not a proof | did you mean "ident"?`,
 	}},
 	{"password without users", "rules: [{allow: x, proof: [ident, password]}, {deny: y, proof: password}]", []string{
 		"1:35 the rule asks for a password, and there are no users | write `users: {file: users}`; `sallyport user add NAME --file users` puts somebody into it",
@@ -527,17 +537,17 @@ var mistakes = []struct {
 	}},
 	{"behind its schedule", "schedules: {s: {days: mon}}\nrules:\n  - {allow: one, during: s}\n  - {allow: two, during: s, commands: [bind, connect], bind: {}}", []string{`4:13 the rule "two" can never match: whatever it matches, "one" matches first | "one" is in line 3; put it behind this one, or take one of them out`}},
 	{"commands without a protocol", "rules: [{allow: a, protocols: http, commands: bind}, {allow: b, protocols: [socks4, http], commands: udp}]", []string{
-		`1:47 the rule can never match: no protocol of it has this command | bind is a command of socks4, socks4a and socks5, udp of socks5 and map; this rule is for http`,
-		`1:102 the rule can never match: no protocol of it has this command | bind is a command of socks4, socks4a and socks5, udp of socks5 and map; this rule is for socks4, http`,
+		`1:47 the rule can never match: no protocol of it has this command | bind is a command of socks4, socks4a, socks5 and ssh, udp of socks5 and map; this rule is for http`,
+		`1:102 the rule can never match: no protocol of it has this command | bind is a command of socks4, socks4a, socks5 and ssh, udp of socks5 and map; this rule is for socks4, http`,
 	}},
 	{"proof without a protocol", "users: {file: u}\nrules: [{allow: a, protocols: [socks4, socks4a], proof: password}, {allow: b, protocols: [socks5, http], proof: claimed}]", []string{
-		`2:57 the rule can never match: no protocol of it shows this | a password is shown by socks5 and http, a claimed userid by socks4 and socks4a; this rule is for socks4, socks4a`,
-		`2:113 the rule can never match: no protocol of it shows this | a password is shown by socks5 and http, a claimed userid by socks4 and socks4a; this rule is for socks5, http`,
+		`2:57 the rule can never match: no protocol of it shows this | a password is shown by socks5, http and ssh, a key by ssh, a claimed userid by socks4 and socks4a; this rule is for socks4, socks4a`,
+		`2:113 the rule can never match: no protocol of it shows this | a password is shown by socks5, http and ssh, a key by ssh, a claimed userid by socks4 and socks4a; this rule is for socks5, http`,
 	}},
 	{"protocol without a listener", "listeners: [{name: a, listen: 127.0.0.1:1, protocols: socks5}, {name: b, listen: 127.0.0.1:2, protocols: http}]\nrules: [{allow: x, protocols: [socks4]}, {allow: y, listeners: a, protocols: http}, {allow: z, listeners: b, commands: bind}]", []string{
 		`2:31 the rule can never match: no listener of it speaks this | let one speak it, or take the rule out`,
 		`2:78 the rule can never match: no listener of it speaks this | let one speak it, or take the rule out`,
-		`2:120 the rule can never match: no protocol of it has this command | bind is a command of socks4, socks4a and socks5, udp of socks5 and map; this rule is for http`,
+		`2:120 the rule can never match: no protocol of it has this command | bind is a command of socks4, socks4a, socks5 and ssh, udp of socks5 and map; this rule is for http`,
 	}},
 
 	// Everything at once, in the order of the lines.
@@ -647,7 +657,7 @@ func TestSyntax(t *testing.T) {
 		{"carriage return alone", "admin: off\rlog: {}\n", "1:11 a control character stands in the text | between double quotes it may be written as an escape, such as \"\\x01\""},
 		{"Latin 1", "admin: off\nrules: {allow: caf\xe9}\n", "2:19 this is not UTF-8 text | save the file as UTF-8"},
 		{"UTF-16", "\xff\xfea\x00", "1:1 this is not UTF-8 text | save the file as UTF-8"},
-		{"lone brace", "}", "1:1 expected keys with values, found \"}\" | the keys here are admin, groups, hide_address, include, ledger, limits, listeners, log, open_to_the_world, resolver, rules, schedules, sets, timeouts, upstreams, users"},
+		{"lone brace", "}", "1:1 expected keys with values, found \"}\" | the keys here are admin, groups, hide_address, include, ledger, limits, listeners, log, open_to_the_world, resolver, rules, schedules, sets, ssh, timeouts, upstreams, users, virtual_ports"},
 		{"lone colon", ":", "1:1 this cannot be a key | write `key: value`"},
 		{"list as a key", "[a]: b", "1:4 a key is missing before the colon | put a value that holds a colon and a space in quotes"},
 	} {

@@ -40,6 +40,7 @@ func parseOn(files disk, file string, data []byte, o Override) (*Settings, error
 	if !d.partial {
 		d.references()
 		d.upstreamReferences()
+		d.sshReferences()
 		d.exposedSecrets()
 		d.mapReferences()
 		d.ledgerReferences()
@@ -95,7 +96,9 @@ func (d *decoder) document(root *node) {
 		"schedules":         d.decodeSchedules,
 		"limits":            d.decodeLimits,
 		"ledger":            d.decodeLedger,
-	}, "virtual_ports")
+		"virtual_ports":     d.decodeVirtualPorts,
+		"ssh":               d.decodeSSH,
+	})
 	for i, p := range d.listeners {
 		l := &s.Listeners[i]
 		l.HideAddress = l.HideAddress || d.hideAddress && !p.hideSet

@@ -174,6 +174,9 @@ func (d *decoder) proofs(n *node) []string {
 		if word == "password" {
 			d.passwordRefs = append(d.passwordRefs, item)
 		}
+		if word == "key" {
+			d.keyRefs = append(d.keyRefs, item)
+		}
 		list = append(list, word)
 	})
 	return list

@@ -32,6 +32,8 @@ func settingsSchema() *jsonschema.Schema {
 		"upstreams":         named("other proxies that rules can send sessions through", upstreamSchema()),
 		"limits":            named("how fast, how much, how many", limitSchema()),
 		"rules":             oneOrNone("the first that matches decides; where none does the request is denied", ruleSchema()),
+		"virtual_ports":     oneOrNone("names that clients of ssh may offer a service under", virtualPortSchema()),
+		"ssh":               object("the ssh that listeners speak", properties{"host_key": text("a file with the private key of this server; it is made if it is not there")}),
 		"resolver":          resolverSchema(),
 		"timeouts":          timeoutsSchema(),
 		"log":               logSchema(),
@@ -52,7 +54,7 @@ func listenerSchema() *jsonschema.Schema {
 		"listen":            oneOrMany("host:port, :port, interface:port, host:4000-4010, udp/host:port, unix:/path", pattern(".*:.+")),
 		"map":               mapSchema(),
 		"name":              text("what rules and the log call it; default: the address"),
-		"protocols":         oneOrMany("what clients may speak; default: all", oneOf(protocols().known)),
+		"protocols":         oneOrMany("what clients may speak; default: all but ssh", oneOf(protocols().known)),
 		"tls":               tlsSchema(),
 		"proxy_protocol":    oneOrMany("load balancers that say who the client is", text("")),
 		"advertise":         text("the address that BIND and UDP replies give, behind NAT"),
@@ -88,6 +90,13 @@ func mapSchema() *jsonschema.Schema {
 		Description: "a port mapping: where all clients of the listener are led to",
 		AnyOf:       append([]*jsonschema.Schema{keys}, targets.CloneSchemas().AnyOf...),
 	}
+}
+
+func virtualPortSchema() *jsonschema.Schema {
+	return object("", properties{
+		"name":  text("what clients ask for, and offer"),
+		"users": oneOrMany("names, @groups, or any: who may offer it over ssh", text("")),
+	}, "name", "users")
 }
 
 func tlsSchema() *jsonschema.Schema {

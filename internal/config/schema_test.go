@@ -99,6 +99,8 @@ func TestSchemaKeys(t *testing.T) {
 		{"rules: {bind: {?: 1}}", func(s *jsonschema.Schema) *jsonschema.Schema {
 			return s.Properties["rules"].AnyOf[0].Properties["bind"]
 		}},
+		{"virtual_ports: {?: 1}", func(s *jsonschema.Schema) *jsonschema.Schema { return s.Properties["virtual_ports"].AnyOf[0] }},
+		{"ssh: {?: 1}", func(s *jsonschema.Schema) *jsonschema.Schema { return s.Properties["ssh"] }},
 		{"resolver: {?: 1}", func(s *jsonschema.Schema) *jsonschema.Schema { return s.Properties["resolver"] }},
 		{"timeouts: {?: 1}", func(s *jsonschema.Schema) *jsonschema.Schema { return s.Properties["timeouts"] }},
 		{"log: {?: 1}", func(s *jsonschema.Schema) *jsonschema.Schema { return s.Properties["log"] }},

@@ -42,6 +42,8 @@ type Settings struct {
 	Schedules    map[string]Schedule // by name
 	Limits       map[string]Limit    // by name
 	Rules        []Rule              // in the order of the file; empty denies everything
+	VirtualPorts []VirtualPort       // in the order of the file
+	SSH          SSH
 	Resolver     Resolver
 	Timeouts     Timeouts
 	Log          Log
@@ -54,7 +56,7 @@ type Settings struct {
 type Listener struct {
 	Name           string     // unique, but for those that were written as one; the default is Listen, and "default" without a file
 	Listen         string     // "host:port", ":port", "udp/host:port" or "unix:/path", as written, but for ranges. Port 0 is any free one; the host may be an interface
-	Protocols      []string   // of "socks4", "socks4a", "socks5", "http"; never empty. Of a port mapping just "map"
+	Protocols      []string   // of "socks4", "socks4a", "socks5", "http", "ssh"; never empty. Of a port mapping just "map"
 	Map            *Map       // where all clients are led to; nil: it is no port mapping
 	TLS            TLS        // of the proxy itself
 	ProxyProtocol  []Network  // load balancers, which must say who the client is: prefixes, "loopback", "private"
@@ -184,7 +186,7 @@ type Rule struct {
 	Name      string // unique, never empty
 	Deny      bool
 	Listeners []string  // names of listeners that exist
-	Protocols []string  // of "socks4", "socks4a", "socks5", "http"
+	Protocols []string  // of "socks4", "socks4a", "socks5", "http", "ssh"
 	Commands  []string  // of "connect", "bind", "udp"
 	From      []Network // where the client is
 	Users     []string  // names (any bytes but NUL), "@group" (it exists), "any"

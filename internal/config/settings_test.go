@@ -29,7 +29,7 @@ func parse(t *testing.T, file string) *Settings {
 // byDefault is what DESIGN promises without a file.
 func byDefault() *Settings {
 	return &Settings{
-		Listeners: []Listener{{Name: "default", Listen: "127.0.0.1:1080", Protocols: protocols().known, UserIDMax: 255}},
+		Listeners: []Listener{{Name: "default", Listen: "127.0.0.1:1080", Protocols: defaultProtocols(), UserIDMax: 255}},
 		Groups:    map[string][]string{},
 		Sets:      map[string]Set{},
 		Schedules: map[string]Schedule{},
@@ -146,7 +146,7 @@ func wholeListeners() []Listener {
 			TLS: TLS{Certificate: "/etc/sallyport/pem/gw.pem", Key: "/etc/gw.key", ClientCA: "/etc/sallyport/staff.pem", Only: true},
 		},
 		{
-			Name: ":0", Listen: ":0", Protocols: protocols().known, BindPorts: PortRange{5000, 5000},
+			Name: ":0", Listen: ":0", Protocols: defaultProtocols(), BindPorts: PortRange{5000, 5000},
 			HideAddress: true, OpenToTheWorld: true, UserIDMax: 1024,
 		},
 		{
@@ -404,7 +404,7 @@ func TestOverride(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Listener{Name: "lan", Listen: "localhost:0", Protocols: protocols().known, UserIDMax: 20}
+	want := Listener{Name: "lan", Listen: "localhost:0", Protocols: defaultProtocols(), UserIDMax: 20}
 	if !reflect.DeepEqual(s.Listeners, []Listener{want}) {
 		t.Errorf("listeners %+v, want %+v", s.Listeners, want)
 	}

@@ -80,9 +80,9 @@ func (r *Rule) contradiction(spoken map[string][]string, p *rulePlace) (*node, *
 	case len(could) == 0:
 		return p.protocols, &mistake{"the rule can never match: no listener of it speaks this", "let one speak it, or take the rule out"}
 	case !anyPair(r.Commands, could, hasCommand):
-		return p.commands, &mistake{"the rule can never match: no protocol of it has this command", "bind is a command of socks4, socks4a and socks5, udp of socks5 and map; this rule is for " + all}
+		return p.commands, &mistake{"the rule can never match: no protocol of it has this command", "bind is a command of socks4, socks4a, socks5 and ssh, udp of socks5 and map; this rule is for " + all}
 	case !anyPair(r.Proof, could, showsProof):
-		return p.proof, &mistake{"the rule can never match: no protocol of it shows this", "a password is shown by socks5 and http, a claimed userid by socks4 and socks4a; this rule is for " + all}
+		return p.proof, &mistake{"the rule can never match: no protocol of it shows this", "a password is shown by socks5, http and ssh, a key by ssh, a claimed userid by socks4 and socks4a; this rule is for " + all}
 	}
 	return nil, nil
 }
@@ -112,6 +112,8 @@ func showsProof(proof, protocol string) bool {
 		return !bySOCKS4 && protocol != mapped
 	case "claimed":
 		return bySOCKS4
+	case "key":
+		return protocol == "ssh"
 	}
 	return true
 }

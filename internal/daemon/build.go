@@ -106,6 +106,10 @@ func buildPolicy(s *config.Settings, by *rules, o access.Options) *access.Policy
 	}
 	o.Ident = access.Ident{Timeout: s.Timeouts.Ident}
 	o.ListenerHours = by.lists.hours(s.Listeners)
+	o.VirtualPorts = map[string]*access.Users{}
+	for _, p := range s.VirtualPorts {
+		o.VirtualPorts[p.Name] = users(p.Users, s.Groups)
+	}
 	return access.NewPolicy(all, o)
 }
 

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/crypto/ssh"
+
 	"github.com/sallyport/sallyport/internal/admin"
 	"github.com/sallyport/sallyport/internal/config"
 	"github.com/sallyport/sallyport/internal/handover"
@@ -92,9 +94,17 @@ func (d *Daemon) open(ctx context.Context, s *config.Settings, in *handover.Inhe
 		Log:           d.log,
 		Timeouts:      buildTimeouts(s.Timeouts),
 	}
+	key, err := hostKeyOf(s)
+	if err != nil {
+		return err
+	}
 	doors, err := openDoors(ctx, d.server, s.Listeners, r.maps, nil, in, d.log)
 	if err != nil {
 		return err
+	}
+	giveHostKey(doors, key)
+	for _, one := range doors {
+		one.place.Change(one.listener)
 	}
 	d.inForce = &inForce{s, r, doors}
 	if d.control, err = openControl(ctx, s.Admin, admin.DefaultSocket(), in, d.log); err != nil {
@@ -138,6 +148,12 @@ func (d *Daemon) Greet(w io.Writer, version string) {
 	var b strings.Builder
 	for _, door := range doors {
 		fmt.Fprintf(&b, "sallyport %s: listening on %s (%s)\n", version, door.address(), strings.Join(protocolNames(door.listener), ", "))
+	}
+	for _, door := range doors {
+		if key := door.listener.HostKey; key != nil {
+			fmt.Fprintf(&b, "sallyport %s: the host key for ssh is %s\n", version, ssh.FingerprintSHA256(key.PublicKey()))
+			break
+		}
 	}
 	if i := slices.IndexFunc(doors, func(d *door) bool { return d.listener.Mapping == nil }); i >= 0 {
 		doors[i].tryIt(&b)

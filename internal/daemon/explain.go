@@ -143,6 +143,9 @@ func (ask *Question) complete() error {
 		if ask.Proof == server.Claimed {
 			ask.Protocol = server.SOCKS4a
 		}
+		if ask.Proof == server.Key {
+			ask.Protocol = server.SSH
+		}
 	}
 	four := isSOCKS4(ask.Protocol)
 	if ask.User != "" && ask.Proof == server.NoProof {
@@ -163,6 +166,8 @@ func (ask *Question) complete() error {
 		return badQuestion("the clients of a port mapping show no password")
 	case ask.Proof == server.Password && four:
 		return badQuestion("%s has no passwords: a userid is claimed, and identd may confirm it", ask.Protocol)
+	case ask.Proof == server.Key && ask.Protocol != server.SSH:
+		return badQuestion("a key is shown over ssh only")
 	case ask.Protocol == server.SOCKS4 && !ask.Target.IP.Is4():
 		return badQuestion("socks4 has IPv4 addresses only: its clients look names up themselves; socks4a has names")
 	case ask.Command == socks.Associate && ask.Protocol != server.SOCKS5 && ask.Protocol != server.Mapped:

@@ -163,7 +163,7 @@ func (s *logged) readUser(f *logFields) error {
 	switch proof {
 	case "none":
 		proof = server.NoProof
-	case server.Claimed, server.Ident, server.Password, server.Certificate:
+	case server.Claimed, server.Ident, server.Password, server.Certificate, server.Key:
 	default:
 		return errLogLine
 	}

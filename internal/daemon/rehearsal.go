@@ -132,10 +132,12 @@ func (r *rehearsal) signIn(l config.Listener, q *server.Request, o *outcome) err
 	login := r.login(l, q)
 	var err error
 	switch shown := q.Identity; {
-	case shown.Proof == server.Password && login == server.LoginNone:
+	case shown.Proof == server.Key && q.Protocol != server.SSH, (shown.Proof == server.Password || shown.Proof == server.Key) && login == server.LoginNone:
 		o.unread, q.Identity = shown.Proof, server.Identity{}
-	case shown.Proof == server.Password:
-		q.Identity, err = r.rules.passwords.Foretell(shown.Name)
+	case shown.Proof == server.Password, shown.Proof == server.Key:
+		q.Identity, err = r.rules.passwords.Foretell(shown.Name, shown.Proof)
+	case q.Protocol == server.SSH && shown.Proof == server.NoProof && login != server.LoginNone:
+		err = fmt.Errorf("%w: the client shows none", server.BadLogin)
 	case shown.Proof != server.Certificate && login == server.LoginRequired:
 		err = fmt.Errorf("%w: the client shows none", server.BadLogin)
 	}

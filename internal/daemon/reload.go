@@ -81,10 +81,15 @@ func (d *Daemon) prepare(ctx context.Context) (*inForce, error) {
 	if d.isReplaced() { // the others are that process's to open
 		wanted = stillWanted(wanted, d.inForce.doors)
 	}
+	key, err := hostKeyOf(s)
+	if err != nil {
+		return nil, err
+	}
 	doors, err := openDoors(ctx, d.server, wanted, r.maps, d.inForce.doors, nil, d.log)
 	if err != nil {
 		return nil, err
 	}
+	giveHostKey(doors, key)
 	return &inForce{s, r, doors}, nil
 }
 
@@ -98,9 +103,8 @@ func (d *Daemon) putInForce(next *inForce) {
 	d.limits.Set(buildLimits(next.settings)) // before the rules that name them
 	d.ruling.now.Store(next.rules)           // before anybody comes by a new door
 	for _, one := range next.doors {
-		if has(before.doors, one.socket) {
-			one.place.Change(one.listener)
-		} else {
+		one.place.Change(one.listener)
+		if !has(before.doors, one.socket) {
 			d.run.serve(one)
 		}
 	}

@@ -28,7 +28,7 @@ type rules struct {
 
 // still is a [server.Judge].
 func (r *rules) still(h server.Held) (time.Time, error) {
-	if err := r.passwords.Still(h.Request.Identity); err != nil {
+	if err := r.passwords.Still(h.Request.Identity); err != nil || h.Request.Command == 0 {
 		return time.Time{}, err
 	}
 	return r.policy.Still(h)

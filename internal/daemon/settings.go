@@ -84,6 +84,9 @@ func faults(err error) []error {
 // placed shows the faults in the lines of a file as those of the settings are
 // shown. No fault is none.
 func placed(file string, err error) error {
+	if keys, ok := errors.AsType[*access.KeysFaults](err); ok {
+		return placed(keys.File, keys.Faults)
+	}
 	lines, ok := errors.AsType[access.LineFaults](err)
 	if !ok {
 		return err

@@ -1,0 +1,71 @@
+package config
+
+import "fmt"
+
+const maxVirtualPorts = 1000
+
+// VirtualPort is a name that clients of ssh may offer a service under.
+type VirtualPort struct {
+	Name  string   // a host name in lower case without the trailing dot; unique, and no listener has it
+	Users []string // who may offer it: names, "@group" (it exists), "any"; at least one
+}
+
+func (d *decoder) decodeVirtualPorts(n *node) {
+	if len(n.items) > maxVirtualPorts {
+		d.fail(n, fmt.Sprintf("over %d virtual ports", maxVirtualPorts), "")
+		return
+	}
+	d.eachOrNone(n, d.decodeVirtualPort)
+}
+
+func (d *decoder) decodeVirtualPort(n *node) {
+	var p VirtualPort
+	d.mapping(n, fields{
+		"name":  func(v *node) { p.Name = d.virtualName(v) },
+		"users": func(v *node) { p.Users = d.users(v) },
+	})
+	if n.kind == mapping && !n.has("name") {
+		d.fail(n, "the virtual port has no name", "write `name: intranet`")
+	}
+	if n.kind == mapping && !n.has("users") {
+		d.fail(n, "nobody may offer the virtual port", "write `users: bob`: who may offer it, over ssh")
+	}
+	d.settings.VirtualPorts = append(d.settings.VirtualPorts, p)
+}
+
+// virtualName returns n as the name of a virtual port, which is one that a client
+// can ask for as it asks for a host.
+func (d *decoder) virtualName(n *node) string {
+	text, ok := d.text(n)
+	if !ok {
+		return ""
+	}
+	name, m := parseHost(text)
+	switch {
+	case m != nil:
+	case endsInNumber(name):
+		m = &mistake{quote(text) + " would be taken for an address", "write a name such as intranet"}
+	case name == "localhost":
+		m = &mistake{"localhost is this machine", "write a name such as intranet"}
+	default:
+		m = almostWord(text)
+	}
+	if !d.take(n, m) {
+		return ""
+	}
+	if first, taken := d.named[name]; taken {
+		d.fail(n, "something is called "+quote(name)+" already", "it is in "+placeFrom(n, first))
+		return ""
+	}
+	d.named[name] = n
+	return name
+}
+
+// sshReferences checks what ssh needs of other sections.
+func (d *decoder) sshReferences() {
+	for _, n := range d.keyRefs {
+		if d.settings.Users.File == "" && !d.usersSet {
+			d.fail(n, "the rule asks for a key, and there are no users", "write `users: {file: users}`; `sallyport user key NAME FILE` gives one of them a key")
+		}
+	}
+}
