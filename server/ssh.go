@@ -69,8 +69,8 @@ func serveSSH(handshakes, sessions context.Context, x *exchange) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(sessions)
-	defer cancel()
+	ctx, leave := context.WithCancelCause(sessions)
+	defer leave(errWithdrawn)
 	c.life = ctx
 	defer context.AfterFunc(sessions, func() { c.end(context.Cause(sessions)) })()
 	defer context.AfterFunc(handshakes, c.drain)()
@@ -90,7 +90,7 @@ func serveSSH(handshakes, sessions context.Context, x *exchange) error {
 	err = c.ssh.Wait()
 	c.over()
 	c.pulse.stop()
-	cancel()
+	leave(errWithdrawn)
 	helpers.Wait()
 	c.served.Wait()
 	return c.reason(err)

@@ -201,7 +201,8 @@ func (o *offer) unregister() {
 	if o.socket != nil {
 		o.socket.Close()
 		c.server.state.binds.remove(o.exchange.session.Client.Addr())
-	} else {
+	}
+	if known && o.socket == nil {
 		c.server.state.offers.remove(o)
 	}
 	if known {

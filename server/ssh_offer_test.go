@@ -1,0 +1,617 @@
+//go:build unix
+
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/sallyport/sallyport/internal/proxytest"
+	"github.com/sallyport/sallyport/socks"
+)
+
+// offering grants what anything does, and the virtual port intranet.
+func offering(ctx context.Context, r *Request) (Grant, error) {
+	if r.Target.Name == "intranet" {
+		return Grant{Rule: "intranet", Virtual: true, Identity: r.Identity}, nil
+	}
+	g, err := anything(ctx, r)
+	g.Bind.AnyPeer, g.Identity = true, r.Identity
+	return g, err
+}
+
+// signIn is a client of SSH over a connection.
+func signIn(tb testing.TB, c net.Conn) *ssh.Client {
+	tb.Helper()
+	conn, channels, requests, err := ssh.NewClientConn(c, "", proxytest.SSHConfig("fred", "secret"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	client := ssh.NewClient(conn, channels, requests)
+	tb.Cleanup(func() { client.Close() })
+	return client
+}
+
+// offerIntranet offers the virtual port; what visitors it gets are for the caller
+// to accept.
+func offerIntranet(tb testing.TB, client *ssh.Client) offeredPort {
+	tb.Helper()
+	ln := client.HandleChannelOpen("forwarded-tcpip")
+	ok, _, err := client.SendRequest("tcpip-forward", true, ssh.Marshal(struct {
+		Host string
+		Port uint32
+	}{"intranet", 80}))
+	if err != nil || !ok {
+		tb.Fatalf("the offer: %v, %v", ok, err)
+	}
+	o := offeredPort{make(chan visitorConn, 64)}
+	go func() {
+		defer close(o.visitors)
+		for one := range ln {
+			if c, err := accept(one); err == nil {
+				o.visitors <- c
+			}
+		}
+	}()
+	return o
+}
+
+// offeredPort brings the visitors of an offer.
+type offeredPort struct{ visitors chan visitorConn }
+
+// Accept returns the next one.
+func (o offeredPort) Accept() (visitorConn, error) {
+	c, more := <-o.visitors
+	if !more {
+		return c, io.EOF
+	}
+	return c, nil
+}
+
+func accept(one ssh.NewChannel) (c visitorConn, err error) {
+	var f sshForward
+	if err := ssh.Unmarshal(one.ExtraData(), &f); err != nil || f.Host != "intranet" || f.Port != 80 {
+		return c, fmt.Errorf("a visitor of %q, %d: %w", f.Host, f.Port, err)
+	}
+	channel, requests, err := one.Accept()
+	if err != nil {
+		return c, err
+	}
+	go ssh.DiscardRequests(requests)
+	return visitorConn{Channel: channel}, nil
+}
+
+// visitorConn is a channel as far as a test needs a connection.
+type visitorConn struct {
+	ssh.Channel
+	net.Conn
+}
+
+func (v visitorConn) Read(b []byte) (int, error)  { return v.Channel.Read(b) }
+func (v visitorConn) Write(b []byte) (int, error) { return v.Channel.Write(b) }
+func (v visitorConn) Close() error                { return v.Channel.Close() }
+func (v visitorConn) CloseWrite() error           { return v.Channel.CloseWrite() }
+
+// visit asks for the virtual port by SOCKS 5, over c.
+func visit(tb testing.TB, c net.Conn) (granted bool) {
+	tb.Helper()
+	proxytest.Say(tb, c, slices.Concat(proxytest.Greeting5(socks.NoAuth), []byte("\x05\x01\x00\x03\x08intranet\x00\x50")))
+	granted, err := proxytest.SOCKS5("", "").Answer(c)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return granted
+}
+
+// newIntranet is a server in memory, and how to connect to it.
+func newIntranet(tb testing.TB) *rig {
+	tb.Helper()
+	return inMemory(tb, &Server{Policy: deciding(offering), Authenticator: door{login: LoginOptional}}, sshListener(tb))
+}
+
+// TestVirtualPort: a visitor is brought to who offers the port, and each end's FIN
+// to the other.
+func TestVirtualPort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newIntranet(t)
+		if visit(t, r.client()) {
+			t.Error("granted, and nobody offers it")
+		}
+		if e := r.next(Unreachable); e.Target.Name != "intranet" {
+			t.Errorf("the record says %+v", e.Record)
+		}
+		client := signIn(t, r.client())
+		offer := offerIntranet(t, client)
+		visitor := r.client()
+		if !visit(t, visitor) {
+			t.Fatal("not granted")
+		}
+		far, err := offer.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		proxytest.Say(t, visitor, []byte("question"))
+		if err := visitor.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		if all, err := io.ReadAll(far); string(all) != "question" || err != nil {
+			t.Errorf("%q, %v", all, err)
+		}
+		proxytest.Say(t, far, []byte("answer"))
+		if err := far.CloseWrite(); err != nil {
+			t.Error(err)
+		}
+		if all, err := io.ReadAll(visitor); string(all) != "answer" || err != nil {
+			t.Errorf("%q, %v", all, err)
+		}
+		if e := r.next(Closed); e.Up() != 8 || e.Down() != 6 || e.Protocol != SOCKS5 || !e.Address.IsValid() {
+			t.Errorf("the record says %+v", e.Record)
+		}
+		client.Close()
+		if e := r.next(Closed); e.Protocol != SSH || e.Command != socks.Bind || e.Identity.Name != "fred" || e.Target.String() != "intranet:80" {
+			t.Errorf("the record of the offer says %+v", e.Record)
+		}
+	})
+}
+
+// TestVirtualPortIsCut: a connection that ends, however it does, is a reset to the
+// visitor, and the next one goes to who has come back.
+func TestVirtualPortIsCut(t *testing.T) {
+	for name, cut := range map[string]func(*ssh.Client, *proxytest.Conn){
+		"reset": func(_ *ssh.Client, c *proxytest.Conn) { proxytest.Reset(c) },
+		"FIN":   func(_ *ssh.Client, c *proxytest.Conn) { c.Close() },
+		"close": func(c *ssh.Client, _ *proxytest.Conn) { c.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newIntranet(t)
+				conn := r.client()
+				client := signIn(t, conn)
+				offer := offerIntranet(t, client)
+				visitor := r.client()
+				if !visit(t, visitor) {
+					t.Fatal("not granted")
+				}
+				far, err := offer.Accept()
+				if err != nil {
+					t.Fatal(err)
+				}
+				proxytest.Say(t, far, []byte("half a sent"))
+				proxytest.Hear(t, visitor, "half a sent")
+				again := offerIntranet(t, signIn(t, r.client()))
+				cut(client, conn)
+				if rest, err := io.ReadAll(visitor); len(rest) > 0 || !errors.Is(err, syscall.ECONNRESET) {
+					t.Errorf("%q, then %v; want a reset", rest, err)
+				}
+				next := r.client()
+				if !visit(t, next) {
+					t.Fatal("not granted by who has come back")
+				}
+				if far, err = again.Accept(); err != nil {
+					t.Fatal(err)
+				}
+				proxytest.Say(t, far, []byte("here"))
+				proxytest.Hear(t, next, "here")
+			})
+		})
+	}
+}
+
+// TestSilentOffer: an offer whose client says nothing any more is passed over as
+// soon as it is known, and ends when it has not answered in time.
+func TestSilentOffer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newIntranet(t)
+		gone := &stalled{Conn: r.client()}
+		offerIntranet(t, signIn(t, gone))
+		gone.stop()
+		again := offerIntranet(t, signIn(t, r.client()))
+		time.Sleep(3 * time.Second) // the first one owes an answer by then
+		began := time.Now()
+		visitor := r.client()
+		if !visit(t, visitor) {
+			t.Fatal("not granted")
+		}
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("it took %v", took)
+		}
+		far, err := again.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		far.Close()
+		time.Sleep(time.Minute)
+		if n := len(r.server.Sessions()); n > 2 { // the second offer, and maybe the visitor
+			t.Errorf("%d sessions are open", n)
+		}
+	})
+}
+
+// stalled is a connection that can be made one by which nothing comes any more.
+type stalled struct {
+	*proxytest.Conn
+	mu   sync.Mutex
+	stay chan struct{}
+}
+
+func (s *stalled) stop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stay = make(chan struct{})
+}
+
+func (s *stalled) Read(b []byte) (int, error) {
+	n, err := s.Conn.Read(b)
+	s.mu.Lock()
+	stay := s.stay
+	s.mu.Unlock()
+	if stay != nil && err == nil {
+		for err == nil {
+			_, err = s.Conn.Read(b) // and nobody hears of it
+		}
+		return 0, err
+	}
+	return n, err
+}
+
+// TestOffersShare: several offers of one port have the same number of visitors.
+func TestOffersShare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newIntranet(t)
+		counts := make([]int, 3)
+		var wg sync.WaitGroup
+		for i := range counts {
+			offer := offerIntranet(t, signIn(t, r.client()))
+			wg.Go(func() {
+				for {
+					if _, err := offer.Accept(); err != nil {
+						return
+					}
+					counts[i]++
+				}
+			})
+		}
+		for range 12 {
+			if !visit(t, r.client()) {
+				t.Fatal("not granted")
+			}
+		}
+		synctest.Wait()
+		r.server.Close()
+		wg.Wait()
+		if !slices.Equal(counts, []int{4, 4, 4}) {
+			t.Errorf("%v visitors", counts)
+		}
+	})
+}
+
+// TestOfferFailsOver: a client that refuses a visitor is no reason to refuse it
+// while another offers.
+func TestOfferFailsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newIntranet(t)
+		for range 2 {
+			refuses := signIn(t, r.client())
+			channels := refuses.HandleChannelOpen("forwarded-tcpip")
+			go func() {
+				for one := range channels {
+					_ = one.Reject(ssh.ConnectionFailed, "nothing listens there")
+				}
+			}()
+			if ok, _, err := refuses.SendRequest("tcpip-forward", true, ssh.Marshal(struct {
+				Host string
+				Port uint32
+			}{"intranet", 80})); !ok || err != nil {
+				t.Fatal(ok, err)
+			}
+		}
+		if visit(t, r.client()) {
+			t.Error("granted, and all refuse")
+		}
+		r.next(Refused)
+		offer := offerIntranet(t, signIn(t, r.client()))
+		go func() {
+			for {
+				if _, err := offer.Accept(); err != nil {
+					return
+				}
+			}
+		}()
+		for range 5 {
+			if !visit(t, r.client()) {
+				t.Error("not granted")
+			}
+		}
+	})
+}
+
+// TestOfferEnds: with a right that is gone, and with the offer taken back.
+func TestOfferEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newIntranet(t)
+		client := signIn(t, r.client())
+		offer := offerIntranet(t, client)
+		visitor := r.client()
+		if !visit(t, visitor) {
+			t.Fatal("not granted")
+		}
+		if _, err := offer.Accept(); err != nil {
+			t.Fatal(err)
+		}
+		// The rule for offers is gone, that for visitors is not.
+		r.server.Review(func(h Held) (time.Time, error) {
+			if h.Request.Command == socks.Bind {
+				return time.Time{}, Revoked
+			}
+			return time.Time{}, nil
+		})
+		if e := r.next(Revoked); e.Command != socks.Bind {
+			t.Errorf("the record says %+v", e.Record)
+		}
+		if _, err := io.ReadAll(visitor); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("the visitor: %v; want a reset", err)
+		}
+		r.next(TargetReset)
+
+		ask := ssh.Marshal(struct {
+			Host string
+			Port uint32
+		}{"intranet", 80})
+		for _, c := range []struct {
+			request string
+			want    bool
+		}{{"cancel-tcpip-forward", false}, {"tcpip-forward", true}, {"tcpip-forward", false}, {"cancel-tcpip-forward", true}} {
+			if ok, _, err := client.SendRequest(c.request, true, ask); ok != c.want || err != nil {
+				t.Errorf("%s: %v, %v", c.request, ok, err)
+			}
+			synctest.Wait()
+		}
+		if visit(t, r.client()) {
+			t.Error("granted, and the offer was taken back")
+		}
+		// What the client has signed in with is gone, and so is its connection.
+		r.server.Review(func(h Held) (time.Time, error) {
+			if h.Request.Command == 0 {
+				return time.Time{}, Revoked
+			}
+			return time.Time{}, nil
+		})
+		if err := client.Wait(); err == nil {
+			t.Error("the connection is still there")
+		}
+	})
+}
+
+// TestOwnPort: port 0 is one of those that BIND may use, for visitors who come to
+// it, on the terms of BIND.
+func TestOwnPort(t *testing.T) {
+	l := sshListener(t)
+	l.BindPorts = PortRange{20000, 60000}
+	r := onLoopback(t, &Server{Policy: deciding(offering), Authenticator: door{login: LoginOptional}}, l)
+	client := signIn(t, proxytest.Dial(t, r.address))
+	ln, err := client.ListenTCP(&net.TCPAddr{IP: net.IPv4zero})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := ln.Addr().(*net.TCPAddr).AddrPort()
+	if at.Port() < 20000 || at.Port() > 60000 {
+		t.Errorf("port %d", at.Port())
+	}
+	visitor := proxytest.Dial(t, netip.AddrPortFrom(clientAt, at.Port()).String())
+	far, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxytest.Say(t, visitor, []byte("hello"))
+	proxytest.Hear(t, far, "hello")
+	proxytest.Say(t, far, []byte("hello yourself"))
+	proxytest.Hear(t, visitor, "hello yourself")
+	visitor.Close()
+	far.Close()
+	if e := r.next(Closed); e.Command != socks.Bind || e.Up() != 14 || e.Down() != 5 || e.Address != addrPort(visitor.LocalAddr()) {
+		t.Errorf("the record says %+v", e.Record)
+	}
+	ln.Close()
+	if e := r.next(Closed); e.Bound.Port() != at.Port() {
+		t.Errorf("the record says %+v", e.Record)
+	}
+	for _, port := range []int{19999, 60001} {
+		if _, err := client.ListenTCP(&net.TCPAddr{IP: net.IPv4zero, Port: port}); err == nil {
+			t.Errorf("port %d can be had", port)
+		}
+	}
+}
+
+// TestOwnPortIsRefused without a rule that says any_peer.
+func TestOwnPortIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := inMemory(t, &Server{Policy: deciding(anything)}, sshListener(t))
+		client := signIn(t, r.client())
+		if _, err := client.ListenTCP(&net.TCPAddr{IP: net.IPv4zero}); err == nil {
+			t.Error("a port was granted")
+		}
+		r.next(Denied)
+	})
+}
+
+// TestOfferOfNonsense: what a client can ask for and not have.
+func TestOfferOfNonsense(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newIntranet(t)
+		client := signIn(t, r.client())
+		for payload, want := range map[string]Reason{
+			"": BadRequest, "\x00\x00\x00\x08intranet": BadRequest, "\xff\xff\xff\xffintranet\x00\x00\x00\x50": BadRequest,
+			"\x00\x00\x00\x08intranet\x00\x01\x00\x00":  BadRequest,
+			"\x00\x00\x00\x08intranet\x00\x00\x00\x00":  BadRequest,
+			"\x00\x00\x00\x08intranet\x00\x00\x00\x50x": BadRequest,
+			"\x00\x00\x00\x03a b\x00\x00\x00\x50":       BadRequest,
+			"\x00\x00\x00\x0710.0.0.1\x00\x00\x00\x50":  BadRequest,
+			"\x00\x00\x00\x0810.0.0.1\x00\x00\x00\x50":  Unsupported,
+		} {
+			if ok, _, err := client.SendRequest("tcpip-forward", true, []byte(payload)); ok || err != nil {
+				t.Errorf("%q: %v, %v", payload, ok, err)
+			}
+			r.next(want)
+		}
+		if ok, _, err := client.SendRequest("nonsense@example.com", true, nil); ok || err != nil {
+			t.Errorf("a request that nobody knows: %v, %v", ok, err)
+		}
+	})
+}
+
+// TestSessionChannel: who asks for a shell reads a sentence, and is told that it
+// has failed.
+func TestSessionChannel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newIntranet(t)
+		client := signIn(t, r.client())
+		for _, kind := range []string{"shell", "exec", "subsystem"} {
+			channel, requests, err := client.OpenChannel("session", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			status := make(chan string, 1)
+			go func() {
+				for r := range requests {
+					status <- r.Type + string(r.Payload)
+				}
+				close(status)
+			}()
+			if ok, err := channel.SendRequest("pty-req", true, nil); !ok || err != nil {
+				t.Errorf("pty-req: %v, %v", ok, err)
+			}
+			if ok, err := channel.SendRequest(kind, true, nil); !ok || err != nil {
+				t.Errorf("%s: %v, %v", kind, ok, err)
+			}
+			if said, err := io.ReadAll(channel.Stderr()); string(said) != sshNoShell || err != nil {
+				t.Errorf("%s: %q, %v", kind, said, err)
+			}
+			if got := <-status; got != "exit-status\x00\x00\x00\x01" {
+				t.Errorf("%s: %q", kind, got)
+			}
+		}
+		for _, kind := range []string{"x11", "auth-agent@openssh.com", "direct-streamlocal@openssh.com"} {
+			if _, _, err := client.OpenChannel(kind, nil); err == nil {
+				t.Errorf("a channel of the type %s was opened", kind)
+			}
+		}
+	})
+}
+
+// TestSilentClientIsGreeted: a client that waits for the server to speak first
+// hears it after a while, once, and has to speak SSH then.
+func TestSilentClientIsGreeted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newIntranet(t)
+		began := time.Now()
+		c := r.client()
+		proxytest.Hear(t, c, sshVersion+"\r\n")
+		if time.Since(began) != sshSilence {
+			t.Errorf("after %v", time.Since(began))
+		}
+		heard := &rewound{Conn: c, head: []byte(sshVersion + "\r\n")}
+		if ok, _, err := signIn(t, heard).SendRequest("keepalive@openssh.com", true, nil); ok || err != nil {
+			t.Errorf("%v, %v", ok, err)
+		}
+		c = r.client()
+		proxytest.Hear(t, c, sshVersion+"\r\n")
+		proxytest.Say(t, c, proxytest.Connect4(targetAt, "bob"))
+		if rest, err := io.ReadAll(c); len(rest) > 0 || err != nil {
+			t.Errorf("%q, %v", rest, err)
+		}
+		r.next(Garbage)
+	})
+}
+
+// TestFloodOverSSH: what only makes work ends the connection.
+func TestFloodOverSSH(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newIntranet(t)
+		client := signIn(t, r.client())
+		for range 2 * wasteBurst {
+			if _, _, err := client.SendRequest("nonsense", true, nil); err != nil {
+				break
+			}
+		}
+		if err := client.Wait(); err == nil {
+			t.Error("the connection is still there")
+		}
+		if e := r.next(BadRequest); e.Protocol != SSH || e.Identity.Name != "fred" {
+			t.Errorf("the record says %+v", e.Record)
+		}
+	})
+}
+
+// TestShutdownWithSSH: a connection that only offers does not hold up the server's
+// end, one that relays does.
+func TestShutdownWithSSH(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newIntranet(t)
+		target := r.network.MustListen(targetAt.String())
+		offers, relays := signIn(t, r.client()), signIn(t, r.client())
+		offerIntranet(t, offers)
+		c, err := relays.Dial("tcp", targetAt.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		far := r.next4(target)
+		done := make(chan error, 1)
+		go func() { done <- r.server.Shutdown(t.Context()) }()
+		synctest.Wait()
+		if err := offers.Wait(); err == nil {
+			t.Error("the offer's connection is still there")
+		}
+		r.next(Shutdown)
+		proxytest.Say(t, far, []byte("still here"))
+		proxytest.Hear(t, c, "still here")
+		c.Close()
+		far.Close()
+		r.next(Closed)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestSSHLogin: passwords as everywhere, six at the most.
+func TestSSHLogin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newIntranet(t)
+		tries := 0
+		config := proxytest.SSHConfig("fred", "")
+		config.Auth = []ssh.AuthMethod{ssh.RetryableAuthMethod(ssh.PasswordCallback(func() (string, error) {
+			tries++
+			return "wrong", nil
+		}), 100)}
+		if _, _, _, err := ssh.NewClientConn(r.client(), "", config); err == nil {
+			t.Error("signed in with a wrong password")
+		}
+		if tries > sshTries {
+			t.Errorf("%d tries", tries)
+		}
+		if e := r.next(BadLogin); e.Protocol != SSH {
+			t.Errorf("the record says %+v", e.Record)
+		}
+		if _, _, _, err := ssh.NewClientConn(r.client(), "", proxytest.SSHConfig("fred", "")); err == nil {
+			t.Error("signed in with nothing")
+		}
+		r.next(BadLogin)
+		// One that says nothing behind its greeting is a slow handshake.
+		c := r.client()
+		proxytest.Say(t, c, []byte("SSH-2.0-x\r\n"))
+		_, _ = io.ReadAll(c)
+		r.next(HandshakeSlow)
+	})
+}
