@@ -29,6 +29,10 @@ var mistakes = []struct {
 		`7:12 localhost is this machine | write a name such as intranet`,
 		`8:12 "a b" is not a host name | write a name such as www.example.com`,
 	}},
+	{"virtual port for datagrams, and where another listens", "listeners: {listen: 127.0.0.1:1080}\nvirtual_ports:\n  - {name: a, users: any, listen: udp/127.0.0.1:53}\n  - {name: b, users: any, listen: [127.0.0.1:1081, 127.0.0.1:1080]}", []string{
+		"3:35 a virtual port is for connections | leave `udp/` out",
+		"4:52 two listeners on the same address | the other one is in line 1",
+	}},
 	{"host key", "ssh: {host_key: \"a\\0b\"}", []string{`1:17 the name of a file cannot hold a NUL byte | `}},
 	{"key without users", "listeners: {listen: 127.0.0.1:1080, protocols: [ssh]}\nrules: {allow: a, proof: key}", []string{"2:26 the rule asks for a key, and there are no users | write `users: {file: users}`; `sallyport user key NAME FILE` gives one of them a key"}},
 	{"ledger: on", "ledger: maybe", []string{"1:9 expected off, sqlite: and the name of a file, or postgres: and a database, found \"maybe\" | write `sqlite:/var/lib/sallyport/ledger.db` or `postgres://USER@HOST/DATABASE`"}},
@@ -166,8 +170,8 @@ var mistakes = []struct {
 	}},
 	{"map: a rule that cannot match", "listeners: {name: m, listen: 127.0.0.1:1, map: 'a:1'}\nrules: [{allow: a, listeners: m, protocols: socks5}, {allow: b, listeners: m, commands: bind}, {allow: c, protocols: map, proof: password}]\nusers: {file: users}", []string{
 		`2:45 the rule can never match: no listener of it speaks this | let one speak it, or take the rule out`,
-		`2:89 the rule can never match: no protocol of it has this command | bind is a command of socks4, socks4a and socks5, udp of socks5 and map; this rule is for map`,
-		`2:130 the rule can never match: no protocol of it shows this | a password is shown by socks5 and http, a claimed userid by socks4 and socks4a; this rule is for map`,
+		`2:89 the rule can never match: no protocol of it has this command | bind is a command of socks4, socks4a, socks5 and ssh, udp of socks5 and map; this rule is for map`,
+		`2:130 the rule can never match: no protocol of it shows this | a password is shown by socks5, http and ssh, a key by ssh, a claimed userid by socks4 and socks4a; this rule is for map`,
 	}},
 	{"listen twice on one address", "listeners:\n  - {name: a, listen: 127.0.0.1:1080}\n  - {name: b, listen: '[::ffff:127.0.0.1]:1080'}", []string{`3:23 two listeners on the same address | the other one is in line 2`}},
 	{"listen on all and on one", "listeners:\n  - {name: a, listen: 127.0.0.1:1080}\n  - {name: b, listen: :1080, open_to_the_world: true}", []string{`3:23 two listeners on the same address | the other one is in line 2`}},

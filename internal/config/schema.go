@@ -94,8 +94,9 @@ func mapSchema() *jsonschema.Schema {
 
 func virtualPortSchema() *jsonschema.Schema {
 	return object("", properties{
-		"name":  text("what clients ask for, and offer"),
-		"users": oneOrMany("names, @groups, or any: who may offer it over ssh", text("")),
+		"name":   &jsonschema.Schema{Description: "what clients ask for, and offer", Type: "string", Pattern: entire("[A-Za-z0-9._-]+")},
+		"listen": oneOrMany("where visitors come to, as of a listener; default: nowhere, only clients of the proxy reach it", text("")),
+		"users":  oneOrMany("names, @groups, or any: who may offer it over ssh", text("")),
 	}, "name", "users")
 }
 

@@ -1,6 +1,9 @@
 package config
 
-import "fmt"
+import (
+	"cmp"
+	"fmt"
+)
 
 const maxVirtualPorts = 1000
 
@@ -20,9 +23,13 @@ func (d *decoder) decodeVirtualPorts(n *node) {
 
 func (d *decoder) decodeVirtualPort(n *node) {
 	var p VirtualPort
+	var place listenerPlace
+	var at []address
+	before := len(d.faults) + d.unshown
 	d.mapping(n, fields{
-		"name":  func(v *node) { p.Name = d.virtualName(v) },
-		"users": func(v *node) { p.Users = d.users(v) },
+		"name":   func(v *node) { place.name, p.Name = v, d.virtualName(v) },
+		"users":  func(v *node) { p.Users = d.users(v) },
+		"listen": func(v *node) { at = d.addresses(v) },
 	})
 	if n.kind == mapping && !n.has("name") {
 		d.fail(n, "the virtual port has no name", "write `name: intranet`")
@@ -30,7 +37,30 @@ func (d *decoder) decodeVirtualPort(n *node) {
 	if n.kind == mapping && !n.has("users") {
 		d.fail(n, "nobody may offer the virtual port", "write `users: bob`: who may offer it, over ssh")
 	}
+	place.faulty = before != len(d.faults)+d.unshown
 	d.settings.VirtualPorts = append(d.settings.VirtualPorts, p)
+	switch {
+	case p.Name == "": // a fault
+	case len(at) > 0:
+		d.visitors(p.Name, place, at)
+	default:
+		d.named[p.Name] = place.name
+	}
+}
+
+// visitors adds the listener that visitors of a virtual port come to: a port
+// mapping, to its name.
+func (d *decoder) visitors(name string, place listenerPlace, at []address) {
+	for _, a := range at {
+		if a.udp {
+			d.fail(a.at, "a virtual port is for connections", "leave `udp/` out")
+			return
+		}
+	}
+	l := newListener()
+	l.Name, l.Protocols = name, []string{mapped}
+	l.Map = &Map{Choose: mapChoices().known[0], Targets: []MapTarget{{Host: name, Port: cmp.Or(at[0].port, 80)}}}
+	d.addListener(l, place, at)
 }
 
 // virtualName returns n as the name of a virtual port, which is one that a client
@@ -57,7 +87,6 @@ func (d *decoder) virtualName(n *node) string {
 		d.fail(n, "something is called "+quote(name)+" already", "it is in "+placeFrom(n, first))
 		return ""
 	}
-	d.named[name] = n
 	return name
 }
 
