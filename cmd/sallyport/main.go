@@ -65,7 +65,12 @@ func newRoot() *cobra.Command {
 	serve := newServe()
 	root.Args, root.RunE = serve.Args, serve.RunE
 	root.Flags().AddFlagSet(serve.Flags())
-	root.AddCommand(serve, newCheck(), newExplain(), newConnect(), newListen(), newUser(), newReload(), newUpgrade(), newHostKey(), newUsage(), newLimit(), newService(), newInit(), newSchema(), newVersion())
+	root.AddCommand(
+		serve, newCheck(), newExplain(), newReload(), newUpgrade(), newInit(), newService(),
+		newUser(), newHostKey(), newUsage(), newLimit(),
+		newConnect(), newListen(), newPublish(),
+		newSchema(), newVersion(),
+	)
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	return root
