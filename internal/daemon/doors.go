@@ -30,7 +30,7 @@ func openDoors(ctx context.Context, s *server.Server, wanted []config.Listener, 
 	var faults []error
 	kept := keptDoors(wanted, open)
 	for i, l := range wanted {
-		d, err := kept[i].changed(ctx, s, l, maps[l.Listen].Mapping, in, log)
+		d, err := kept[i].changed(ctx, s, l, maps[keyOf(l)].Mapping, in, log)
 		switch {
 		case err != nil:
 			faults = append(faults, err)

@@ -17,8 +17,13 @@ import (
 	"github.com/sallyport/sallyport/socks"
 )
 
-// mappings are the port mappings, by the addresses of their listeners.
-type mappings map[string]mapping
+// mappings are the port mappings of listeners.
+type mappings map[mappingKey]mapping
+
+// mappingKey tells listeners apart, of which several may ask for any free port.
+type mappingKey struct{ name, listen string }
+
+func keyOf(l config.Listener) mappingKey { return mappingKey{nameOf(l), l.Listen} }
 
 // mapping is a port mapping, and the settings that made it.
 type mapping struct {
@@ -36,16 +41,16 @@ func buildMappings(s *config.Settings, before mappings, resolver access.Resolver
 		if l.Map == nil {
 			continue
 		}
-		known, kept := before[l.Listen]
+		known, kept := before[keyOf(l)]
 		if kept && l.Map.TLS.CA == "" && reflect.DeepEqual(known.settings, *l.Map) {
-			all[l.Listen] = known
+			all[keyOf(l)] = known
 			continue
 		}
 		m, err := buildMapping(l, resolver, log)
 		if err != nil {
 			faults = append(faults, fmt.Errorf("the listener %q: %w", nameOf(l), err))
 		}
-		all[l.Listen] = m
+		all[keyOf(l)] = m
 	}
 	return all, joinFaults(faults...)
 }
