@@ -92,7 +92,7 @@ func statusOf(reason error) int {
 		return http.StatusNotImplemented
 	case TooMany, TooFast, Quota:
 		return http.StatusTooManyRequests
-	case Busy, Shutdown:
+	case Busy, Shutdown, NoLedger:
 		return http.StatusServiceUnavailable
 	}
 	return http.StatusInternalServerError
@@ -130,6 +130,7 @@ var sentences = map[Reason]string{
 	TooMany:        "You, or those who are counted with you, have as many connections as the proxy allows.",
 	TooFast:        "You, or those who are counted with you, ask for connections faster than the proxy allows.",
 	Quota:          "You, or those who are counted with you, have used as much as the proxy allows for now.",
+	NoLedger:       "The proxy cannot find out at the moment how much you, or those who are counted with you, may still use.",
 	NoIdentd:       "The proxy asked your machine who you are, and got no answer.",
 	OtherUser:      "The proxy asked your machine who you are, and it named somebody else.",
 	Loop:           "The request leads back to the proxy itself.",

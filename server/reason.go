@@ -35,6 +35,7 @@ const (
 	Schedule      Reason = "schedule"       // not at this hour; of an open session: its hour has ended
 	Revoked       Reason = "revoked"        // the user, the rule or the right of an open session is gone
 	Ended         Reason = "ended"          // an administrator ended it
+	NoLedger      Reason = "no-ledger"      // a quota is shared with other nodes, and the ledger, which knows what they have used, is away
 	NoIdentd      Reason = "no-identd"      // a rule needs IDENT, and identd did not answer (92)
 	OtherUser     Reason = "other-user"     // identd names somebody else, or nobody (93)
 	Loop          Reason = "loop"           // the target is this proxy itself

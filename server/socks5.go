@@ -121,7 +121,7 @@ func (replier5) AppendDeny(b []byte, reason error, about netip.AddrPort) []byte 
 // code5 puts a refusal into the code that comes nearest.
 func code5(reason error) socks.Code5 {
 	switch ReasonOf(reason) {
-	case Denied, Schedule, Revoked, Ended, NoIdentd, OtherUser, Loop, NoPrimary, WrongPeer, BadLogin, TooMany, TooFast, Quota:
+	case Denied, Schedule, Revoked, Ended, NoIdentd, OtherUser, Loop, NoPrimary, WrongPeer, BadLogin, TooMany, TooFast, Quota, NoLedger:
 		return socks.NotAllowed5
 	case Unreachable:
 		if errors.Is(reason, syscall.ENETUNREACH) {

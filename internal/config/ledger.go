@@ -10,12 +10,14 @@ import (
 
 // Ledger says where what was used is kept, and how.
 type Ledger struct {
-	Off   bool
-	Path  string        // of an SQLite file; a relative name starts at the settings file's folder; empty: the usual one, or URL
-	URL   string        // of a PostgreSQL database, as libpq takes it; it may hold a password. Empty: an SQLite file
-	Node  string        // what this server is called among those that share the database; empty: as the machine
-	Flush time.Duration // from one write to the next
-	Keep  LedgerKeep
+	Off  bool
+	Path string // of an SQLite file; a relative name starts at the settings file's folder; empty: the usual one, or URL
+	URL  string // of a PostgreSQL database, as libpq takes it; it may hold a password. Empty: an SQLite file
+	Node string // what this server is called among those that share the database; empty: as the machine
+	// DenyWhenLost: while the database is away, who has used up what was leased of a quota is refused; else he may go on.
+	DenyWhenLost bool
+	Flush        time.Duration // from one write to the next
+	Keep         LedgerKeep
 }
 
 // LedgerKeep is for how long use is kept by minute, hour and day. No longer for
@@ -60,17 +62,27 @@ func (d *decoder) decodeLedger(n *node) {
 			}
 		},
 		"keep": d.ledgerKeep,
-		"node": func(v *node) {
-			name, ok := d.text(v)
-			switch {
-			case !ok:
-			case name == "" || len(name) > mostNode || strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }):
-				d.fail(v, "the name of a node is 1 to 100 letters, digits and signs", "leave it out: the name of the machine will do")
-			default:
-				d.settings.Ledger.Node = name
-			}
+		"node": d.ledgerNode,
+		"when_lost": func(v *node) {
+			word, _ := d.word(v, lostWords())
+			d.settings.Ledger.DenyWhenLost = word == "deny"
 		},
-	}, "when_lost")
+	})
+}
+
+func lostWords() words {
+	return words{what: "what becomes of sessions while the ledger is away", known: []string{"allow", "deny"}}
+}
+
+func (d *decoder) ledgerNode(n *node) {
+	name, ok := d.text(n)
+	switch {
+	case !ok:
+	case name == "" || len(name) > mostNode || strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }):
+		d.fail(n, "the name of a node is 1 to 100 letters, digits and signs", "leave it out: the name of the machine will do")
+	default:
+		d.settings.Ledger.Node = name
+	}
 }
 
 func (d *decoder) ledgerStore(n *node) {

@@ -51,11 +51,11 @@ var mistakes = []struct {
 		"1:9 the ledger's database has a URL that cannot be read | write `postgres://USER@HOST/DATABASE`",
 	}},
 	{"ledger without a file", "ledger: 'sqlite:'", []string{"1:9 the ledger needs the name of a file | write `sqlite:/var/lib/sallyport/ledger.db`"}},
-	{"ledger: times", "ledger: {flush: 1ms, keep: {hours: soon, days: 200y}, when_lost: deny}", []string{
+	{"ledger: times", "ledger: {flush: 1ms, keep: {hours: soon, days: 200y}, when_lost: cry}", []string{
 		`1:17 "1ms" is out of bounds | from 100ms to 1m`,
 		`1:36 "soon" is not a time | write 90s, 10m, 1h30m or 2d`,
 		`1:48 "200y" is not a time | write 90s, 10m, 1h30m or 2d`,
-		`1:55 "when_lost" is not in this version yet | leave it out`,
+		`1:66 "cry" is not what becomes of sessions while the ledger is away | what becomes of sessions while the ledger is away is one of allow, deny`,
 	}},
 	{"ledger keeps minutes for longer than days", "ledger: {keep: {minutes: 70d}}", []string{
 		"1:16 what is finer would be kept for longer than what is coarser | the defaults are `{minutes: 2d, hours: 60d, days: 1095d}`",

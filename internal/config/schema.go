@@ -241,15 +241,18 @@ func ledgerSchema() *jsonschema.Schema {
 	store := func(description string) *jsonschema.Schema {
 		return &jsonschema.Schema{Description: description, AnyOf: []*jsonschema.Schema{pattern("sqlite:.+|postgres(ql)?://.+"), {Enum: []any{"off", false}}}}
 	}
+	lost := oneOf(lostWords().known)
+	lost.Description = "while the database is away, for who has used up what was leased of a quota; default: allow"
 	return &jsonschema.Schema{
 		Description: "where what was used is kept, for `sallyport usage`",
 		AnyOf: []*jsonschema.Schema{
 			store("").AnyOf[0],
 			store("").AnyOf[1],
 			object("", properties{
-				"store": store("sqlite: and the name of a file, a URL of PostgreSQL, or off; default: ledger.db in the folder for what a service keeps"),
-				"node":  text("what this server is called among those that share the database; default: the name of the machine"),
-				"flush": duration("from one write to the next, 100ms to 1m; default: 1s"),
+				"store":     store("sqlite: and the name of a file, a URL of PostgreSQL, or off; default: ledger.db in the folder for what a service keeps"),
+				"node":      text("what this server is called among those that share the database; default: the name of the machine"),
+				"when_lost": lost,
+				"flush":     duration("from one write to the next, 100ms to 1m; default: 1s"),
 				"keep": object("for how long", properties{
 					"minutes": duration("use by minute; default: 2d"),
 					"hours":   duration("use by hour; default: 60d"),

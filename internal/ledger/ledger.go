@@ -25,6 +25,7 @@ type Options struct {
 	Keep  Keep
 	Node  string // what this node is called among those that share the ledger
 	Log   *slog.Logger
+	Allow bool // while a shared ledger is away: who has used up what was leased may go on
 
 	Quotas Quotas // what is used of them is kept, too; nil: there are none
 }
@@ -223,6 +224,9 @@ func (l *Ledger) keepUp(ctx context.Context, now time.Time) error {
 
 // report says once that the ledger is lost, and once that it is back.
 func (l *Ledger) report(err error) {
+	if err != nil && l.batch != nil && l.options.Quotas != nil {
+		l.options.Quotas.Away(l.options.Allow)
+	}
 	switch {
 	case err != nil && !l.lost:
 		l.lost = true

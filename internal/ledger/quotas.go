@@ -21,6 +21,7 @@ type Quotas interface {
 	Restore(all []limits.Balance, first float64)
 	Due(now time.Time) []limits.Due
 	Settled(all []limits.Balance)
+	Away(allow bool)
 }
 
 // quotaTables is a step of migrations. A slot is known by its beginning. Times online

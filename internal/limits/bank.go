@@ -131,6 +131,7 @@ func (t *Table) Due(now time.Time) []Due {
 func (t *Table) Settled(all []Balance) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.away = isThere
 	now := time.Now()
 	for _, b := range all {
 		l := t.named[b.Limit]

@@ -85,6 +85,7 @@ type Table struct {
 	named   map[string]*limit
 	banked  bool     // a bank comes for what is due
 	first   float64  // the part of a quota that may be used before the bank was asked
+	away    whenAway // the bank cannot be asked
 	orphans []Due    // of counters that are forgotten
 	notices []Notice // that nobody was told of yet
 }

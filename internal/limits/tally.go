@@ -130,6 +130,11 @@ func (c *counter) look(now time.Time) {
 func (c *counter) admitsMore(now time.Time) error {
 	c.look(now)
 	l := c.of.limit
+	if c.is() == waiting {
+		if err := c.isCut(); err != nil {
+			return err
+		}
+	}
 	if l.Then > 0 || c.used.Load() < c.most() {
 		return nil
 	}
@@ -236,7 +241,7 @@ func (c *counter) most() int64 {
 // lent is how far the bank lets used go.
 func (c *counter) lent(most int64) int64 {
 	switch {
-	case c.of.Per == Session || !c.of.table.banked || c.of.table.first >= 1:
+	case c.of.Per == Session || !c.of.table.banked || c.of.table.first >= 1 || c.of.table.away == allows:
 		return most
 	case !c.heard:
 		return int64(float64(most) * c.of.table.first)
@@ -272,6 +277,11 @@ func (c *counter) judge() {
 		}
 	case used > line:
 		c.put(waiting, line, most)
+		if err := c.isCut(); err != nil {
+			for holder := range c.holders {
+				holder.end(err)
+			}
+		}
 	default:
 		c.put(under, line, mark)
 	}

@@ -26,7 +26,7 @@ var errNoFamily = errors.New("SOCKS 4 carries no IPv6 address")
 // busyWords are Sallyport's reasons that are about the proxy itself.
 var busyWords = map[string]bool{
 	string(server.Busy): true, string(server.UpstreamFailed): true,
-	string(server.TooMany): true, string(server.TooFast): true, string(server.Quota): true,
+	string(server.TooMany): true, string(server.TooFast): true, string(server.Quota): true, string(server.NoLedger): true,
 	string(server.Failed): true, string(server.Shutdown): true,
 }
 
