@@ -54,6 +54,17 @@ type Status struct {
 	Listeners []Listener `json:"listeners"`
 	Sessions  int        `json:"sessions"`              // that are open
 	Reload    *Reload    `json:"last_reload,omitempty"` // nil: there was none
+	Ledger    *Ledger    `json:"ledger,omitempty"`      // nil: there is none
+}
+
+// Ledger is how the ledger fares. The counts are since the start.
+type Ledger struct {
+	Store  string     `json:"store"` // without a password
+	Node   string     `json:"node"`
+	Lost   bool       `json:"lost"`            // it cannot be written at the moment
+	Since  *time.Time `json:"since,omitempty"` // when it was lost, or was back; nil: it never was lost
+	Writes int64      `json:"writes"`
+	Failed int64      `json:"failed_writes"`
 }
 
 // Listener is where clients come to.

@@ -88,6 +88,13 @@ func (d *Daemon) Status() admin.Status {
 			Name: one.listener.Name, Address: one.address(), Protocols: protocolNames(one.listener),
 		})
 	}
+	if d.ledger != nil {
+		l := d.ledger.Status()
+		s.Ledger = &admin.Ledger{Store: l.Place, Node: l.Node, Lost: l.Lost, Writes: l.Writes, Failed: l.Failed}
+		if !l.Since.IsZero() {
+			s.Ledger.Since = &l.Since
+		}
+	}
 	return s
 }
 

@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/sallyport/sallyport/internal/limits"
 	"github.com/sallyport/sallyport/server"
 )
 
@@ -49,6 +50,8 @@ type Ledger struct {
 	place   Place
 	options Options
 	writer  writer // this process, in the journal
+
+	standing standing
 
 	// Of Run alone.
 	store   *store // nil: it could not be opened again yet
@@ -156,14 +159,8 @@ func (l *Ledger) flush(ctx context.Context, now time.Time) error {
 		}
 		l.seq++
 	}
-	if l.store == nil {
-		var err error
-		if l.store, err = l.openAgain(ctx); err != nil {
-			return err
-		}
-	}
-	l.opened = true
-	balances, err := l.store.write(ctx, l.writer, l.seq, now, *l.batch)
+	balances, err := l.write(ctx, now)
+	l.standing.wrote(err)
 	if err != nil {
 		return err
 	}
@@ -180,6 +177,18 @@ func (l *Ledger) openAgain(ctx context.Context) (*store, error) {
 		return l.place.reopen(ctx)
 	}
 	return l.place.open(ctx)
+}
+
+// write writes the batch, to a store that it opens where it is not open.
+func (l *Ledger) write(ctx context.Context, now time.Time) ([]limits.Balance, error) {
+	if l.store == nil {
+		var err error
+		if l.store, err = l.openAgain(ctx); err != nil {
+			return nil, err
+		}
+	}
+	l.opened = true
+	return l.store.write(ctx, l.writer, l.seq, now, *l.batch)
 }
 
 // next takes what is to be written; nil: nothing is.
@@ -230,9 +239,11 @@ func (l *Ledger) report(err error) {
 	switch {
 	case err != nil && !l.lost:
 		l.lost = true
+		l.standing.setLost(true, time.Now())
 		l.options.Log.Error("the ledger cannot be written: serving and counting go on, and what is counted is kept in memory until it can", "ledger", l.place.String(), "error", err)
 	case err == nil && l.lost && l.batch == nil:
 		l.lost = false
+		l.standing.setLost(false, time.Now())
 		l.options.Log.Info("the ledger is written again: nothing that was counted is lost", "ledger", l.place.String())
 	}
 	if err != nil && l.store != nil && !errors.Is(err, context.DeadlineExceeded) {

@@ -189,6 +189,9 @@ func TestDatabaseIsLost(t *testing.T) {
 	if err := p.Start(); err != nil {
 		t.Fatal(err)
 	}
+	if s := l.Status(); s.Lost || s.Since.IsZero() || s.Writes < 6 || s.Failed < 6 || s.Place != place.String() {
+		t.Errorf("the status is %+v", s)
+	}
 	if text := said.text.String(); strings.Count(text, "cannot be written") != 3 || strings.Count(text, "written again") != 3 {
 		t.Errorf("the log says:\n%s", text)
 	}
