@@ -32,7 +32,7 @@ func TestMappingReloads(t *testing.T) {
 	s := serveIn(t, say(first.Addr(), all))
 	c := proxytest.Dial(t, s.at("one"))
 	far := first.Next(t)
-	targets := func() any { return s.inForce.rules.maps["127.0.0.2:0"].targets }
+	targets := func() any { return s.inForce.rules.maps[mappingKey{"two", "127.0.0.2:0"}].targets }
 	before := targets()
 
 	s.reloads(say(second.Addr(), all))
