@@ -47,7 +47,7 @@ type Loop struct {
 	fd   int // file's
 
 	table   table
-	again   []requeued
+	queue   []requeued // who waits for the rest of a turn, the first one next
 	timers  timers
 	now     time.Duration
 	scratch []byte
@@ -70,7 +70,10 @@ const (
 	batch = 128
 
 	// scratchSize is how much memory a loop lends to whoever it calls, in bytes.
-	scratchSize = 256 << 10
+	scratchSize = 64 << 10
+
+	// turn is for how long those in the queue are served before the loop looks what else has come.
+	turn = 2 * time.Millisecond
 
 	// share is for how long a loop that always has something to do keeps the processor from others.
 	share = time.Millisecond
@@ -116,19 +119,29 @@ func (l *Loop) run() {
 	for !l.ended {
 		tasks := l.wait()
 		l.now = time.Since(epoch)
-		again := l.again
-		l.again = nil
 		for i := range l.events[:l.came] {
 			e := &l.events[i]
 			l.tell(Handle(uint64(uint32(e.Fd))|uint64(uint32(e.Pad))<<32), Events(e.Events))
-		}
-		for _, r := range again {
-			l.tell(r.handle, r.events)
 		}
 		for _, t := range tasks {
 			do(t)
 		}
 		for l.ring() {
+		}
+		l.serve()
+	}
+}
+
+// serve tells those who wait in the queue, for the rest of the turn: what comes anew must not wait for all of them.
+func (l *Loop) serve() {
+	for len(l.queue) > 0 {
+		next := l.queue[0]
+		if l.queue = l.queue[1:]; len(l.queue) == 0 {
+			l.queue = nil // and with it what is left in front of it
+		}
+		l.tell(next.handle, next.events)
+		if time.Since(epoch)-l.now > turn {
+			return
 		}
 	}
 }
@@ -138,13 +151,13 @@ func (l *Loop) wait() []task {
 	l.mu.Lock()
 	tasks := l.tasks
 	l.tasks = nil
-	l.parked = len(tasks) == 0 && len(l.again) == 0
+	l.parked = len(tasks) == 0 && len(l.queue) == 0
 	if l.parked {
 		l.setDeadline(l.timers.next())
 	}
 	l.mu.Unlock()
 	l.came, l.polls = 0, 0
-	if len(tasks) > 0 || len(l.again) > 0 {
+	if len(tasks) > 0 || len(l.queue) > 0 {
 		l.take(uintptr(l.fd))
 	} else {
 		_ = l.raw.Read(l.poll) // ends by the deadline, too
@@ -202,7 +215,7 @@ func (l *Loop) Post(r Record, f func()) {
 // Now returns the time at which the loop last woke, by a clock of its own that goes on steadily.
 func (l *Loop) Now() time.Duration { return l.now }
 
-// Scratch returns 256 KiB of memory that the caller may use until it returns to the loop.
+// Scratch returns 64 KiB of memory that the caller may use until it returns to the loop.
 func (l *Loop) Scratch() []byte {
 	if l.scratch == nil {
 		l.scratch = make([]byte, scratchSize)

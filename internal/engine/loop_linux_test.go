@@ -205,6 +205,34 @@ func TestRequeueAndHand(t *testing.T) {
 	_ = unix.Close(near)
 }
 
+// TestQueueHoldsUpNobody: whoever is always in the queue again keeps nobody from events, tasks and timers.
+func TestQueueHoldsUpNobody(t *testing.T) {
+	l, do := attach(t)
+	busy, farBusy := pair(t)
+	near, far := pair(t)
+	defer unix.Close(farBusy)
+	defer unix.Close(far)
+	told, rung := make(chan Events, 10), make(chan struct{})
+	var h, hungry Handle
+	var timer Timer
+	do(func() {
+		hungry = add(t, l, busy, &probe{ready: func(Handle, Events) { l.Requeue(hungry, Readable) }})
+		r := &probe{ready: func(_ Handle, e Events) { told <- e }, expired: func() { close(rung) }}
+		h = add(t, l, near, r)
+		l.Set(&timer, r, l.Now()+time.Millisecond)
+	})
+	for range 3 {
+		await(t, told, "an event")
+		write(t, far, "x")
+		do(func() {})
+	}
+	await(t, rung, "the timer")
+	do(func() {
+		l.Close(h)
+		l.Close(hungry)
+	})
+}
+
 func TestTimers(t *testing.T) {
 	l, do := attach(t)
 	var order []int

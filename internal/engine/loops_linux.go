@@ -80,3 +80,6 @@ func (r rest) Expired() {
 
 // Broken is never called, as Expired does not panic.
 func (rest) Broken(fault any, _ []byte) { panic(fault) }
+
+// Descriptors returns how many descriptors the loops may hold besides those of their users: each has one.
+func Descriptors() int { return runtime.GOMAXPROCS(0) }

@@ -99,8 +99,9 @@ func (l *Loop) Hand(h Handle, r Record) {
 	}
 }
 
-// Requeue has r be told e of h in the next turn, after all others had theirs: for who has had its share of this one.
-func (l *Loop) Requeue(h Handle, e Events) { l.again = append(l.again, requeued{h, e}) }
+// Requeue has e told of h once more, behind all others in the queue and what has come in this turn: for who has had its share,
+// or can wait while others cannot.
+func (l *Loop) Requeue(h Handle, e Events) { l.queue = append(l.queue, requeued{h, e}) }
 
 // Close closes the descriptor that h stands for. Nothing is told of it any more.
 func (l *Loop) Close(h Handle) {
