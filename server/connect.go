@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime/debug"
+
+	"github.com/sallyport/sallyport/internal/relay"
 )
 
 // connect serves a CONNECT request (the paper, section 1), to the end of its
@@ -20,8 +23,8 @@ func (x *exchange) connect(ctx context.Context) error {
 }
 
 // connectAlone is connect for a connection that carries nothing else. The relay
-// goes on by itself, so that this goroutine ends when the relay sleeps; whichever
-// is the last one then sees to what is left to do.
+// goes on by itself, so that this goroutine ends; whoever is called at the relay's
+// end sees to what is left to do.
 func (x *exchange) connectAlone(ctx, sessions context.Context, judge verdict) {
 	r, err := x.open(ctx, judge)
 	if err != nil {
@@ -29,12 +32,42 @@ func (x *exchange) connectAlone(ctx, sessions context.Context, judge verdict) {
 		return
 	}
 	x.route = r // for leave, lest a fault leaves it open
-	x.startRelay(ctx, r.target, func(reason error) {
-		defer x.contain()
-		x.route = nil
-		r.close()
-		x.end(sessions, reason)
-	})
+	client, far := x.sides(r.target)
+	session := x.session
+	going := relay.New(client, far, &session.meter, session.limits(x.server.timeouts()))
+	if going.OwnsSockets() {
+		going.Start(x.part(r))
+	} else {
+		going.Start(func(reason error) { // from here on x is its
+			defer x.contain()
+			x.route = nil
+			r.close()
+			x.end(sessions, reason)
+		})
+	}
+	session.handOver(ctx, going)
+}
+
+// part returns what is to be done at the end of a relay that owns its sockets.
+// Of the exchange, and what it holds, that needs so little that nothing of it is
+// kept meanwhile; what is done about x from here on has no effect.
+func (x *exchange) part(r *route) func(reason error) {
+	s, session, gone, release := x.server, x.session, x.gone, r.release
+	x.session, x.gone, x.route = nil, nil, nil
+	return func(reason error) {
+		defer gone()
+		defer func() {
+			if fault := recover(); fault != nil { // of a Recorder
+				s.report(fault, debug.Stack())
+				s.over(session, Failed)
+			}
+		}()
+		s.state.primaries.remove(session.primary())
+		if release != nil {
+			release()
+		}
+		s.over(session, reason)
+	}
 }
 
 // verdict says where a session may go, or why it may not. It may take its time
@@ -69,7 +102,7 @@ func (x *exchange) open(ctx context.Context, judge verdict) (*route, error) {
 // arrive makes the route known, whose end on this machine is local, and returns
 // what the client is told.
 func (x *exchange) arrive(r *route, local netip.AddrPort) []byte {
-	r.key = primary{x.session.Client.Addr(), x.request.Identity.Name, x.session.Address.Addr(), x.unresolved()}
+	r.key = x.session.primary()
 	r.primaries = &x.server.state.primaries
 	r.primaries.add(r.key, x.session.Proxy)
 	if x.listener.HideAddress {
@@ -110,15 +143,6 @@ func (x *exchange) reach(ctx context.Context, judge verdict) (net.Conn, error) {
 		return nil, err
 	}
 	return x.dial(ctx, to)
-}
-
-// unresolved returns the name that the target is known by where it has no
-// address here.
-func (x *exchange) unresolved() string {
-	if x.session.Address.IsValid() {
-		return ""
-	}
-	return x.request.Target.Name
 }
 
 // judge decides, and returns where may be dialled.

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -82,11 +83,15 @@ func (x *exchange) leave() {
 // input should be able to cause one: the log asks for a report.
 func (x *exchange) contain() {
 	if fault := recover(); fault != nil {
-		x.server.logger().Error("a fault of the proxy itself ended a session; please report it",
-			"fault", fmt.Sprint(fault), "stack", string(debug.Stack()))
+		x.server.report(fault, debug.Stack())
 		x.closed(Failed)
 		x.leave()
 	}
+}
+
+func (s *Server) report(fault any, stack []byte) {
+	s.logger().Error("a fault of the proxy itself ended a session; please report it",
+		"fault", fmt.Sprint(fault), "stack", string(stack))
 }
 
 // begin starts a session: the first of the connection, or, where one connection
@@ -124,10 +129,17 @@ func (x *exchange) openedFor(end func(reason error)) {
 // closed tells the recorder how the session ended, once.
 func (x *exchange) closed(reason error) {
 	if x.session != nil {
-		x.session.close()
-		x.server.recorder().Closed(x.session, reason)
+		x.server.over(x.session, reason)
 		x.session = nil
 	}
+}
+
+func (s *Server) over(session *Session, reason error) {
+	if fault, ok := errors.AsType[*relay.Fault](reason); ok {
+		s.report(fault.Value, fault.Stack)
+	}
+	session.close()
+	s.recorder().Closed(session, reason)
 }
 
 // ask makes r the session's request.
@@ -301,19 +313,13 @@ func (x *exchange) write(reply []byte) error {
 
 // relay moves the session's bytes until both sides are done.
 func (x *exchange) relay(ctx context.Context, target net.Conn) error {
-	ended := make(chan error, 1)
-	x.startRelay(ctx, target, func(reason error) { ended <- reason })
-	return <-ended
+	client, far := x.sides(target)
+	return relay.Run(ctx, client, far, &x.session.meter, x.session.limits(x.server.timeouts()))
 }
 
-// startRelay is relay for callers that do not wait: done is called at the end.
-func (x *exchange) startRelay(ctx context.Context, target net.Conn, done func(reason error)) {
+// sides are those of the session's relay.
+func (x *exchange) sides(target net.Conn) (client, far relay.Side) {
 	head := x.head
 	x.head = nil // not to be held for as long as the session lives
-	relay.Start(ctx,
-		relay.Side{Conn: x.conn, Head: head},
-		relay.Side{Conn: target},
-		&x.session.meter,
-		x.session.limits(x.server.timeouts()),
-		done)
+	return relay.Side{Conn: x.conn, Head: head}, relay.Side{Conn: target}
 }

@@ -14,6 +14,16 @@ type primary struct {
 	name   string // of the target, where an upstream alone knows its address
 }
 
+// primary returns what the relay of an open session that has reached its target
+// is to a BIND.
+func (s *Session) primary() primary {
+	p := primary{client: s.Client.Addr(), userID: s.life.request.Identity.Name, target: s.Address.Addr()}
+	if !p.target.IsValid() {
+		p.name = s.life.request.Target.Name
+	}
+	return p
+}
+
 // primaries are the CONNECT relays that are open now. The zero value is empty.
 type primaries struct {
 	mu   sync.Mutex

@@ -214,6 +214,7 @@ func (d *Door) Serve(ctx context.Context) error {
 	}
 	stop := context.AfterFunc(ctx, d.close)
 	defer stop()
+	context.AfterFunc(sessions, func() { s.state.sessions.cutFrom(sv, context.Cause(sessions)) })
 
 	var err error
 	if d.packets != nil {

@@ -1,9 +1,12 @@
 package server
 
 import (
+	"context"
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/sallyport/sallyport/internal/relay"
 )
 
 // Held is what an open session lives on: a request and what was granted to it.
@@ -127,6 +130,30 @@ func (s *Session) close() {
 	end := s.life.end
 	s.life.mu.Unlock()
 	end(nil)
+}
+
+// handOver leaves the end of the session to a relay that goes on by itself. The
+// context of its life, ctx, is given up: nobody needs it any more, and it costs
+// more than the rest.
+func (s *Session) handOver(ctx context.Context, going relay.Relay) {
+	s.life.mu.Lock()
+	giveUp := s.life.end
+	s.life.mu.Unlock()
+	s.pass(going.End)
+	if ctx.Err() != nil {
+		going.End(context.Cause(ctx)) // that it was cut came meanwhile
+	}
+	giveUp(nil)
+}
+
+// cutFrom ends the sessions that came from sv and were handed over to their
+// relays, for the reason for which the context of the others has ended.
+func (ss *sessions) cutFrom(sv *serving, reason error) {
+	for _, s := range ss.all() {
+		if s.life.serving == sv {
+			s.End(reason)
+		}
+	}
 }
 
 // End ends the session with the reason: what it relays is reset on both sides,

@@ -30,7 +30,7 @@ type manner byte
 
 const (
 	bulk      manner = iota // as fast as it can
-	haltingly               // small pieces, with pauses round the time after which a silent relay changes its way of waiting
+	haltingly               // small pieces, with pauses
 	slowly                  // the listener rests between reads: whoever speaks is held up
 	manners
 )

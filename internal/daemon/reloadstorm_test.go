@@ -209,7 +209,7 @@ func TestReloadsLeaveNothing(t *testing.T) {
 	for i := range 10 { // what is made once
 		s.reloads(turn(i))
 	}
-	// One descriptor more: bob says nothing, and what watches the relays that sleep has one.
+	// One descriptor more: that of the loop which bob's relay may not have come to yet.
 	bytes, goroutines, files := memory(), runtime.NumGoroutine(), openFiles(t)+1
 	for i := range 100 {
 		s.reloads(turn(i))

@@ -20,7 +20,7 @@ var ways = []struct {
 }{
 	{"streams", relayBy(streams)},
 	{"sockets", relayBy(sockets)},
-	{"spliced", relayBy(spliced)},
+	{"looped", relayBy(looped)},
 	{"paced", pacedRelay},
 	{"iocopy", copyBoth},
 }
@@ -34,7 +34,7 @@ func relayBy(best means) func(client, target net.Conn) {
 // pacedRelay is the relay with a pacer that never bites: what asking it costs.
 func pacedRelay(client, target net.Conn) {
 	never := &metronome{chunk: math.MaxInt}
-	_ = run(context.Background(), Side{Conn: client}, Side{Conn: target}, new(Meter), Limits{Idle: time.Hour, Up: never, Down: never}, spliced)
+	_ = run(context.Background(), Side{Conn: client}, Side{Conn: target}, new(Meter), Limits{Idle: time.Hour, Up: never, Down: never}, looped)
 }
 
 func copyBoth(client, target net.Conn) {

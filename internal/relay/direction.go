@@ -16,7 +16,10 @@ type endpoint struct {
 }
 
 // fault names err, which reading or writing e yielded, as e's.
-func (e *endpoint) fault(err error) error { return fmt.Errorf("%w: %w", e.reset, err) }
+func (e *endpoint) fault(err error) error { return faultOf(e.reset, err) }
+
+// faultOf names err as that of the side whose reset this is.
+func faultOf(reset, err error) error { return fmt.Errorf("%w: %w", reset, err) }
 
 // pendingError returns the error that the next read of e would meet behind what is still unread, as far as it can be told.
 func (e *endpoint) pendingError() error {
@@ -41,16 +44,14 @@ type direction struct {
 
 	// deaf is set while d does not read: it would not notice a reset by from, so the session looks instead.
 	deaf atomic.Bool
-
-	left  bool // its goroutine has ended; the session's mu guards it
-	ended bool // by a FIN that was passed on; likewise
 }
 
-// run moves bytes until FIN or a fault, or until the relay means to sleep.
-func (d *direction) run() { d.session.leave(d, d.relay()) }
+// run moves bytes until FIN or a fault.
+func (d *direction) run() { d.session.leave(d.relay()) }
 
-// relay returns nil after a FIN that was passed on.
+// relay returns nil after a FIN that was passed on, and after a fault of the program, which it has made the session's end.
 func (d *direction) relay() error {
+	defer d.session.contain()
 	defer d.buf.giveBack()
 	if err := d.begin(); err != nil {
 		return err
@@ -75,15 +76,15 @@ func (d *direction) relay() error {
 	}
 }
 
-// send writes all of c.
-func (d *direction) send(c cargo) error {
-	if c.left() == 0 {
+// send writes all of p.
+func (d *direction) send(p []byte) error {
+	if len(p) == 0 {
 		return nil
 	}
 	d.session.touch() // what was read counts, too, lest a limit fires between a read and its write
 	d.session.watch(d)
 	defer d.deaf.Store(false)
-	if err := d.to.port.write(c, d); err != nil {
+	if err := d.to.port.write(p, d); err != nil {
 		return d.to.fault(err)
 	}
 	return nil

@@ -38,12 +38,12 @@ func (d *direction) begin() error {
 	head := d.head
 	d.head = nil
 	if d.pacer == nil {
-		return d.send(cargo{mem: head})
+		return d.send(head)
 	}
 	d.pause(0)
 	for len(head) > 0 {
 		n := min(len(head), d.pacer.Chunk())
-		if err := d.send(cargo{mem: head[:n]}); err != nil {
+		if err := d.send(head[:n]); err != nil {
 			return err
 		}
 		head = head[n:]

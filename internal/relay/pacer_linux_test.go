@@ -9,7 +9,7 @@ import (
 
 // TestPacedSockets: real sockets are paced by every means.
 func TestPacedSockets(t *testing.T) {
-	for _, best := range []means{streams, sockets, spliced} {
+	for _, best := range []means{streams, sockets, looped} {
 		ln := listen(t, "tcp")
 		m := &metronome{chunk: 100 << 10, pause: 20 * time.Millisecond}
 		start := time.Now()
@@ -26,7 +26,7 @@ func TestPacedSockets(t *testing.T) {
 
 // TestUnlimitedPacer: a pacer that never bites takes nothing away.
 func TestUnlimitedPacer(t *testing.T) {
-	r := newSocketRig(t, listen(t, "tcp"), spliced).run(t.Context(), "", Limits{Up: &metronome{chunk: math.MaxInt}})
+	r := newSocketRig(t, listen(t, "tcp"), looped).run(t.Context(), "", Limits{Up: &metronome{chunk: math.MaxInt}})
 	push(t, r.client, r.target, 8<<20)
 	r.cancel(nil)
 	_ = r.end(t)
@@ -35,7 +35,7 @@ func TestUnlimitedPacer(t *testing.T) {
 
 // TestResetInPause: a reset is noticed while nobody reads because of a pacer.
 func TestResetInPause(t *testing.T) {
-	r := newSocketRig(t, listen(t, "tcp"), spliced).run(t.Context(), "", Limits{Up: &metronome{chunk: 1, pause: 1000 * time.Hour}})
+	r := newSocketRig(t, listen(t, "tcp"), looped).run(t.Context(), "", Limits{Up: &metronome{chunk: 1, pause: 1000 * time.Hour}})
 	say(t, r.client, "xyz")
 	hear(t, r.target, "x")
 	resetOnClose(r.client)

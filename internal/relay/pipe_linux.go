@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sallyport/sallyport/internal/engine"
 )
 
 // A pipe moves bulk from one socket to another without copying it. It is borrowed while bytes are in it and given back
@@ -58,7 +60,7 @@ func (p *pipe) close() {
 }
 
 // Descriptors returns how many descriptors relays may hold besides those of their connections.
-func Descriptors() int { return 2*pipeLimit() + 1 } // and the lot's
+func Descriptors() int { return 2*pipeLimit() + engine.Descriptors() }
 
 // pipeLimit is maxPipes, or less where the process may not have many descriptors.
 var pipeLimit = sync.OnceValue(func() int {
@@ -166,26 +168,4 @@ func (p *pipe) drain(socket int) (int, error) {
 		err = os.ErrClosed // never seen; but a loop must end
 	}
 	return int(n), err
-}
-
-// canSplice reports whether a pipe can be filled from p, and drained into it.
-func canSplice(p port) bool {
-	_, ok := p.(*socket)
-	return ok
-}
-
-// receive reads what is there, into what it takes from b.
-func receive(fd int, b *buffer) (int, error) {
-	if p := b.takePipe(); p != nil {
-		return p.fill(fd, b.atMost(pipeSize))
-	}
-	return unix.Read(fd, b.take())
-}
-
-// transmit writes what there is room for.
-func transmit(fd int, c *cargo) (int, error) {
-	if c.pipe != nil {
-		return c.pipe.drain(fd)
-	}
-	return transmitMemory(fd, c)
 }

@@ -49,7 +49,7 @@ func TestPipesAreBorrowed(t *testing.T) {
 	var rigs []*socketRig
 	took := false
 	for range 50 {
-		r := newSocketRig(t, ln, spliced).run(t.Context(), "", Limits{Idle: time.Hour})
+		r := newSocketRig(t, ln, looped).run(t.Context(), "", Limits{Idle: time.Hour})
 		rigs = append(rigs, r)
 		push(t, r.client, r.target, 2<<20)
 		took = took || pipes.count.Load() > 0
@@ -69,7 +69,7 @@ func TestPipesAreBorrowed(t *testing.T) {
 // TestBlockedPipeIsNotLost: a relay that ends while its pipe has bytes in it holds it no longer.
 func TestBlockedPipeIsNotLost(t *testing.T) {
 	wantNoPipes(t)
-	r := newSocketRig(t, listen(t, "tcp"), spliced).run(t.Context(), "", Limits{Idle: time.Hour})
+	r := newSocketRig(t, listen(t, "tcp"), looped).run(t.Context(), "", Limits{Idle: time.Hour})
 	fill(t, r.client)
 	if pipes.count.Load() == 0 {
 		t.Error("a blocked bulk has no pipe")
@@ -141,7 +141,7 @@ func TestManyStreams(t *testing.T) {
 	var wg sync.WaitGroup
 	var rigs []*socketRig
 	for range maxPipes {
-		r := newSocketRig(t, ln, spliced).run(t.Context(), "", Limits{Idle: time.Hour})
+		r := newSocketRig(t, ln, looped).run(t.Context(), "", Limits{Idle: time.Hour})
 		rigs = append(rigs, r)
 		for _, c := range [][2]socketConn{{r.client, r.target}, {r.target, r.client}} {
 			wg.Go(func() { push(t, c[0], c[1], size) })
@@ -209,9 +209,9 @@ func testShortOfPipes(t *testing.T) {
 		t.Fatal("there is still a useful pipe")
 	}
 	for seed := range uint64(50) {
-		testShape(t, ln, seed, spliced)
+		testShape(t, ln, seed, looped)
 	}
-	r := newSocketRig(t, ln, spliced).run(t.Context(), "", Limits{Idle: time.Hour})
+	r := newSocketRig(t, ln, looped).run(t.Context(), "", Limits{Idle: time.Hour})
 	push(t, r.client, r.target, 8<<20)
 	if n := pipes.count.Load(); n != 0 {
 		t.Errorf("%d pipes are counted, want none", n)

@@ -8,8 +8,8 @@ type port interface {
 	// had. Like an io.Reader it may return bytes and an error.
 	read(b *buffer) (int, error)
 
-	// write writes all of c, and tells d of each part that was written when it was.
-	write(c cargo, d *direction) error
+	// write writes all of p, and tells d of each part that was written when it was.
+	write(p []byte, d *direction) error
 }
 
 // newPort returns the best port for conn, up to a bound.
@@ -32,8 +32,7 @@ const streamPiece = 64 << 10
 
 func (s stream) read(b *buffer) (int, error) { return s.conn.Read(b.take()) }
 
-func (s stream) write(c cargo, d *direction) error {
-	p := c.mem // a pipe is for two sockets only
+func (s stream) write(p []byte, d *direction) error {
 	for len(p) > 0 {
 		n, err := s.conn.Write(p[:min(len(p), streamPiece)])
 		d.moved(n)

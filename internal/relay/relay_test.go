@@ -17,7 +17,6 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	sleepAfter = time.Millisecond
 	goleak.VerifyTestMain(m)
 }
 
@@ -340,10 +339,12 @@ func TestNothingHappensAfterTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		first := errors.New("first")
-		s := newSession(Side{Conn: r.nearClient}, Side{Conn: r.nearTarget}, &r.meter, Limits{Idle: time.Second}, spliced)
+		var told error
+		s := newSession(Side{Conn: r.nearClient}, Side{Conn: r.nearTarget}, &r.meter, Limits{Idle: time.Second}, sockets)
+		s.done = func(err error) { told = err }
 		s.look()
-		s.fail(first)
-		s.fail(errors.New("second"))
+		s.End(first)
+		s.End(errors.New("second"))
 		time.Sleep(time.Hour)
 		s.look()
 		if err := s.up.closeWrite(); err != nil {
@@ -353,11 +354,8 @@ func TestNothingHappensAfterTheEnd(t *testing.T) {
 		if _, err := r.target.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("the target read %v, want no FIN after a fault", err)
 		}
-		var told error
-		s.done = func(err error) { told = err }
-		s.mu.Lock()
-		s.finish()
-		s.mu.Unlock()
+		s.leave(nil)
+		s.leave(nil)
 		if !errors.Is(told, first) {
 			t.Errorf("the session ended by %v, want %v", told, first)
 		}
@@ -367,8 +365,9 @@ func TestNothingHappensAfterTheEnd(t *testing.T) {
 func TestIdleRelayCostsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		s := newSession(Side{Conn: r.nearClient}, Side{Conn: r.nearTarget}, &r.meter, Limits{Idle: time.Hour}, spliced)
+		s := newSession(Side{Conn: r.nearClient}, Side{Conn: r.nearTarget}, &r.meter, Limits{Idle: time.Hour}, sockets)
 		s.done = func(error) {}
+		s.look()
 		var wg sync.WaitGroup
 		wg.Go(s.up.run)
 		wg.Go(s.down.run)
@@ -380,7 +379,7 @@ func TestIdleRelayCostsNothing(t *testing.T) {
 		if next != 59*time.Minute {
 			t.Errorf("a relay that is idle for a minute of an hour is looked after in %v", next)
 		}
-		s.fail(errors.New("enough"))
+		s.End(errors.New("enough"))
 		wg.Wait()
 		if s.up.buf.mem != nil || s.down.buf.mem != nil {
 			t.Error("a relay that has ended holds a buffer")

@@ -1,11 +1,9 @@
 package relay
 
 import (
-	"context"
-	"errors"
 	"math"
 	"net"
-	"os"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,9 +20,8 @@ var past = time.Unix(1, 0)
 
 // session is what the two directions of a relay share: the time of the last byte, and the first fault.
 //
-// Deadlines of writes are set in one place only, by end, to the past, and for good; those of reads by a relay that means
-// to sleep, too (sleep.go). Silence is measured by a timer of the
-// session's own: it costs nothing while bytes flow, and cannot undo the deadline that ends the relay.
+// Deadlines are set in one place only, by end, to the past, and for good. Silence is measured by a timer of the session's
+// own: it costs nothing while bytes flow, and cannot undo the deadline that ends the relay.
 type session struct {
 	up, down *direction
 	limits   Limits
@@ -33,44 +30,42 @@ type session struct {
 	last     atomic.Int64 // when the last byte moved, as a time.Duration since start
 	done     func(error)  // is called at the end
 
-	mu    sync.Mutex
-	half  bool          // one direction has ended by FIN
-	over  bool          // ended by a fault, or both directions by FIN: the connections are not touched any more
-	err   error         // the first fault
-	timer *time.Timer   // calls look; nil until it is first wanted
-	due   time.Duration // when timer fires, since start
-	rest  rest
+	mu      sync.Mutex
+	running int           // directions that have not left
+	half    bool          // one direction has ended by FIN
+	over    bool          // ended by a fault, or both directions by FIN: the connections are not touched any more
+	err     error         // the first fault
+	timer   *time.Timer   // calls look; nil until it is first wanted
+	due     time.Duration // when timer fires, since start
 }
 
 func newSession(client, target Side, m *Meter, l Limits, best means) *session {
-	s := &session{limits: l, start: time.Now(), due: never}
+	s := &session{limits: l, start: time.Now(), due: never, running: 2}
 	c := &endpoint{conn: client.Conn, port: newPort(client.Conn, best), reset: ErrClientReset}
 	t := &endpoint{conn: target.Conn, port: newPort(target.Conn, best), reset: ErrTargetReset}
 	s.up = &direction{session: s, from: c, to: t, head: client.Head, meter: &m.up, pacer: l.Up}
 	s.down = &direction{session: s, from: t, to: c, head: target.Head, meter: &m.down, pacer: l.Down}
-	paced := l.Up != nil || l.Down != nil
-	if paced {
+	if l.Up != nil || l.Down != nil {
 		s.ended = make(chan struct{})
 	}
-	piped := best >= spliced && canSplice(c.port) && canSplice(t.port)
-	s.up.buf.piped, s.down.buf.piped = piped, piped
-	s.rest = rest{able: best >= sleeping && !paced && canSleep(c.port) && canSleep(t.port), running: 2}
 	for _, conn := range []net.Conn{client.Conn, target.Conn} {
 		_ = conn.SetDeadline(time.Time{}) // if this fails, so does the first read
 	}
 	return s
 }
 
-// run is what Start says.
-func (s *session) run(ctx context.Context, done func(error)) {
-	stop := context.AfterFunc(ctx, func() { s.fail(context.Cause(ctx)) })
-	s.done = func(err error) {
-		stop()
-		done(err)
-	}
+// Start is what Relay says.
+func (s *session) Start(done func(error)) { go s.run(done) }
+
+// OwnsSockets returns false: the Conns are read and written.
+func (*session) OwnsSockets() bool { return false }
+
+// run runs both directions, one of them in the caller's goroutine.
+func (s *session) run(done func(error)) {
+	s.done = done
 	s.look()
 	go s.up.run()
-	s.down.run() // here, and not in a goroutine of its own: an idle relay costs one stack less
+	s.down.run()
 }
 
 // now returns the time since the session's start, by the monotonic clock.
@@ -87,7 +82,6 @@ func (s *session) watch(d *direction) {
 	if s.over {
 		return
 	}
-	s.rouse()
 	if now := s.now(); s.due-now > watchEvery {
 		s.lookIn(now, watchEvery)
 	}
@@ -104,7 +98,6 @@ func (s *session) halfClose(d *direction) bool {
 		return false
 	}
 	s.half = true
-	s.rouse()
 	s.lookNow()
 	return !s.over
 }
@@ -112,6 +105,7 @@ func (s *session) halfClose(d *direction) bool {
 // look ends the session if it was silent for too long, or if a connection that nobody reads was reset; else it sees to
 // it that it is called again in time.
 func (s *session) look() {
+	defer s.contain()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.over {
@@ -125,7 +119,7 @@ func (s *session) lookNow() {
 		s.touch()
 	}
 	now, wait := s.now(), never
-	if limit, reason := s.patience(); limit > 0 {
+	if limit, reason := s.limits.patience(s.half); limit > 0 {
 		wait = time.Duration(s.last.Load()) + limit - now
 		if wait <= 0 {
 			s.end(reason)
@@ -142,16 +136,14 @@ func (s *session) lookNow() {
 		}
 		wait = min(wait, watchEvery)
 	}
-	s.lookIn(now, min(wait, s.tire(now)))
+	s.lookIn(now, wait)
 }
 
-// patience returns how long the session may be silent, and what to call it if it is for longer. Callers hold mu.
-func (s *session) patience() (time.Duration, error) {
-	idle, half := s.limits.Idle, s.limits.HalfClosed
-	if s.half && half > 0 && (idle <= 0 || half <= idle) {
-		return half, ErrHalfClosed
+// contain makes a panic of whoever defers it the end of the session.
+func (s *session) contain() {
+	if v := recover(); v != nil {
+		s.End(&Fault{v, debug.Stack()})
 	}
-	return idle, ErrIdle
 }
 
 // lookIn makes the timer call look in wait from now, whatever was planned before. Callers hold mu.
@@ -168,16 +160,16 @@ func (s *session) lookIn(now, wait time.Duration) {
 	s.timer.Reset(wait)
 }
 
-// fail ends both directions for the reason err, unless the session is over.
-func (s *session) fail(err error) {
+// End ends both directions for a reason, unless there is none or the session is over.
+func (s *session) End(reason error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.over {
-		s.end(err)
+	if reason != nil && !s.over {
+		s.end(reason)
 	}
 }
 
-// end is fail for callers that hold mu and know that the session is not over.
+// end is End for callers that hold mu and know that the session is not over.
 func (s *session) end(err error) {
 	s.over, s.err = true, err
 	if s.ended != nil {
@@ -190,50 +182,29 @@ func (s *session) end(err error) {
 		resetOnClose(conn)
 		_ = conn.SetDeadline(past) // fails on a closed connection only, which waits for nothing
 	}
-	if s.getUp() { // there is no direction that will see it
-		go func() {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			s.finish()
-		}()
+}
+
+// leave is the end of a direction, and err why: nil after a FIN that was passed on. The last one to leave ends the relay, and tells
+// the first fault; afterwards nothing touches the connections.
+func (s *session) leave(err error) {
+	if s.leaves(err) {
+		s.done(s.err)
 	}
 }
 
-// leave is the end of d's goroutine, and err why: nil after a FIN that was passed on. The last one to leave ends the relay,
-// or lays it down to sleep.
-func (s *session) leave(d *direction, err error) {
+// leaves counts a direction out, and reports whether it was the last.
+func (s *session) leaves(err error) (last bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	d.ended = err == nil
-	tired := s.rest.able && errors.Is(err, os.ErrDeadlineExceeded)
-	switch {
-	case s.over: // it was woken because the other one failed
-	case tired && !s.rest.tired:
-		go d.run() // it has been roused meanwhile
-		return
-	case err != nil && !tired:
+	if err != nil && !s.over { // else it was woken because the other one failed
 		s.end(err)
 	}
-	d.left = true
-	s.rest.running--
-	switch {
-	case s.rest.running > 0:
-	case s.over || s.up.ended && s.down.ended:
-		s.finish()
-	default:
-		s.sleep()
+	if s.running--; s.running > 0 {
+		return false
 	}
-}
-
-// finish tells the first fault, or nil. Both directions have ended; afterwards nothing touches the connections. Callers
-// hold mu.
-func (s *session) finish() {
 	s.over = true
 	if s.timer != nil {
 		s.timer.Stop()
 	}
-	err := s.err
-	s.mu.Unlock() // done is anybody's, and may take its time
-	defer s.mu.Lock()
-	s.done(err)
+	return true
 }

@@ -25,14 +25,25 @@ type socket struct {
 	n       int
 	readErr error
 
-	out      cargo // what is still to be written
+	out      []byte // what is still to be written
 	mover    *direction
 	writeErr error
 }
 
-// newSocket returns nil when conn is no socket. It goes by the type and not by SyscallConn, because a wrapper that
-// embeds a TCPConn has that method too, and reading beneath it would pass by what it wraps for.
+// newSocket returns nil when conn is no socket.
 func newSocket(conn net.Conn) port {
+	raw := rawSocket(conn)
+	if raw == nil {
+		return nil
+	}
+	s := &socket{raw: raw}
+	s.tryRead, s.tryWrite = s.readNow, s.writeNow
+	return s
+}
+
+// rawSocket returns nil when conn is no socket. It goes by the type and not by SyscallConn, because a wrapper that
+// embeds a TCPConn has that method too, and reading beneath it would pass by what it wraps for.
+func rawSocket(conn net.Conn) syscall.RawConn {
 	var raw syscall.RawConn
 	var err error
 	switch c := conn.(type) {
@@ -41,12 +52,10 @@ func newSocket(conn net.Conn) port {
 	case *net.UnixConn:
 		raw, err = c.SyscallConn()
 	}
-	if raw == nil || err != nil {
+	if err != nil {
 		return nil
 	}
-	s := &socket{raw: raw}
-	s.tryRead, s.tryWrite = s.readNow, s.writeNow
-	return s
+	return raw
 }
 
 func (s *socket) read(b *buffer) (int, error) {
@@ -60,7 +69,7 @@ func (s *socket) read(b *buffer) (int, error) {
 // readNow reads what is there, or returns false to be called again when there is something.
 func (s *socket) readNow(fd uintptr) bool {
 	for {
-		n, err := receive(int(fd), s.in)
+		n, err := unix.Read(int(fd), s.in.take())
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue
@@ -78,10 +87,10 @@ func (s *socket) readNow(fd uintptr) bool {
 	}
 }
 
-func (s *socket) write(c cargo, d *direction) error {
-	s.out, s.mover, s.writeErr = c, d, nil
+func (s *socket) write(p []byte, d *direction) error {
+	s.out, s.mover, s.writeErr = p, d, nil
 	err := s.raw.Write(s.tryWrite)
-	s.out = cargo{} // even an empty slice would keep a whole buffer alive
+	s.out = nil // even an empty slice would keep a whole buffer alive
 	if err != nil {
 		return err
 	}
@@ -90,8 +99,8 @@ func (s *socket) write(c cargo, d *direction) error {
 
 // writeNow writes what there is room for, and returns false to be called again while something is left.
 func (s *socket) writeNow(fd uintptr) bool {
-	for s.out.left() > 0 {
-		n, err := transmit(int(fd), &s.out)
+	for len(s.out) > 0 {
+		n, err := unix.Write(int(fd), s.out)
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue
@@ -101,16 +110,10 @@ func (s *socket) writeNow(fd uintptr) bool {
 			s.writeErr = os.NewSyscallError("write", err)
 			return true
 		}
+		s.out = s.out[n:]
 		s.mover.moved(n)
 	}
 	return true
-}
-
-// transmitMemory writes what there is room for of the bytes in memory.
-func transmitMemory(fd int, c *cargo) (int, error) {
-	n, err := unix.Write(fd, c.mem)
-	c.mem = c.mem[max(0, n):]
-	return n, err
 }
 
 // pendingError returns the error that the next read of conn would meet behind what is still unread, if it has come. It

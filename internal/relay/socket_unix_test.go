@@ -68,7 +68,7 @@ type socketRig struct {
 }
 
 // everyMeans is what the suite runs over.
-var everyMeans = map[string]means{"streams": streams, "sockets": sockets, "spliced": spliced, "sleeping": sleeping}
+var everyMeans = map[string]means{"streams": streams, "sockets": sockets, "looped": looped}
 
 func newSocketRig(tb testing.TB, ln net.Listener, best means) *socketRig {
 	r := &socketRig{best: best, ended: make(chan error, 1)}
@@ -277,13 +277,30 @@ func TestResetArrivesAsReset(t *testing.T) {
 	}
 }
 
+// TestLastWords: what was said before a reset arrives before it, and be it that both have come before the relay begins.
+func TestLastWords(t *testing.T) {
+	for name, best := range everyMeans {
+		t.Run(name, func(t *testing.T) {
+			for i := range 50 {
+				r := newSocketRig(t, listen(t, "tcp"), best)
+				one, other, fault := r.sides(i%2 == 0)
+				say(t, one, "last words")
+				reset(one)
+				r.run(t.Context(), "", Limits{Idle: time.Hour})
+				hear(t, other, "last words")
+				r.wantReset(t, fault, other)
+			}
+		})
+	}
+}
+
 // TestResetAfterFIN: nobody reads a side that has said FIN, and yet its reset is noticed. Behind a FIN it arrives as the
 // failure of a write.
 func TestResetAfterFIN(t *testing.T) {
 	for _, byClient := range []bool{true, false} {
 		t.Run(fmt.Sprintf("by client %v", byClient), func(t *testing.T) {
 			t.Parallel()
-			r := newSocketRig(t, listen(t, "tcp"), sleeping).run(t.Context(), "", Limits{Idle: time.Hour, HalfClosed: time.Hour})
+			r := newSocketRig(t, listen(t, "tcp"), looped).run(t.Context(), "", Limits{Idle: time.Hour, HalfClosed: time.Hour})
 			one, other, fault := r.sides(byClient)
 			_ = one.CloseWrite()
 			hearEOF(t, other)
@@ -354,14 +371,13 @@ func TestEndsThatAreNoCompletionReset(t *testing.T) {
 		act    func(r *socketRig)
 		want   error
 	}{
-		"idle":                {Limits{Idle: 50 * time.Millisecond}, func(*socketRig) {}, ErrIdle},
-		"half-closed":         {Limits{HalfClosed: 50 * time.Millisecond}, func(r *socketRig) { _ = r.client.CloseWrite() }, ErrHalfClosed},
-		"context":             {Limits{}, func(r *socketRig) { r.cancel(cause) }, cause},
-		"closed by its owner": {Limits{}, func(r *socketRig) { _ = r.nearTarget.Close() }, ErrTargetReset},
+		"idle":        {Limits{Idle: 50 * time.Millisecond}, func(*socketRig) {}, ErrIdle},
+		"half-closed": {Limits{HalfClosed: 50 * time.Millisecond}, func(r *socketRig) { _ = r.client.CloseWrite() }, ErrHalfClosed},
+		"context":     {Limits{}, func(r *socketRig) { r.cancel(cause) }, cause},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newSocketRig(t, listen(t, "tcp"), spliced).run(t.Context(), "", test.limits)
+			r := newSocketRig(t, listen(t, "tcp"), looped).run(t.Context(), "", test.limits)
 			say(t, r.client, "x")
 			hear(t, r.target, "x")
 			test.act(r)
@@ -377,7 +393,7 @@ func TestIdleRelaysHoldNoBuffers(t *testing.T) {
 	before := heapInUse()
 	var rigs []*socketRig
 	for range relays {
-		r := newSocketRig(t, ln, spliced).run(t.Context(), "", Limits{Idle: time.Hour})
+		r := newSocketRig(t, ln, looped).run(t.Context(), "", Limits{Idle: time.Hour})
 		rigs = append(rigs, r)
 		for _, c := range [][2]socketConn{{r.client, r.target}, {r.target, r.client}} {
 			go c[0].Write(make([]byte, 300<<10))
@@ -423,7 +439,7 @@ func TestNothingIsLeft(t *testing.T) {
 		func(r *socketRig) { r.cancel(nil) },
 	}
 	for i := range 100 {
-		r := newSocketRig(t, ln, sleeping).run(t.Context(), "", Limits{Idle: time.Hour})
+		r := newSocketRig(t, ln, looped).run(t.Context(), "", Limits{Idle: time.Hour})
 		say(t, r.client, "x")
 		hear(t, r.target, "x")
 		ends[i%len(ends)](r)

@@ -1,0 +1,232 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sallyport/sallyport/internal/proxytest"
+)
+
+// TestSessionsWithoutGoroutine: a session whose relay is on an event loop needs no
+// goroutine, and is a session like any other.
+func TestSessionsWithoutGoroutine(t *testing.T) {
+	const sessions = 4
+	r := newRig(t, &Server{Policy: deciding(anything)})
+	socket := listenTCP(t, "127.0.0.1:0")
+	r.serve(socket, Listener{})
+	clients, targets := connected(t, socket.Addr().String(), sessions)
+	alone := func() {
+		t.Helper()
+		proxytest.Eventually(t, "no session has a goroutine", func() bool { return servingGoroutines() == 0 })
+	}
+	alone()
+	if n := len(r.server.Sessions()); n != sessions {
+		t.Errorf("%d sessions are known, want %d", n, sessions)
+	}
+	for i := range clients {
+		proxytest.Say(t, clients[i], []byte("ping"))
+		proxytest.Hear(t, targets[i], "ping")
+	}
+	alone()
+
+	targets[0].Close()
+	clients[0].Close()
+	if e := r.next(Closed); e.Up() != 4 {
+		t.Errorf("%d bytes were recorded, want 4", e.Up())
+	}
+	_ = targets[1].(*net.TCPConn).SetLinger(0)
+	targets[1].Close()
+	r.next(TargetReset)
+	wantsReset(t, clients[1])
+	for _, s := range r.server.Sessions() {
+		if s.Client == addrPort(clients[2].LocalAddr()) {
+			s.End(Revoked)
+		}
+	}
+	r.next(Revoked)
+	wantsReset(t, clients[2])
+	wantsReset(t, targets[2])
+	r.server.Close()
+	r.next(Shutdown)
+	wantsReset(t, clients[3])
+	if n := r.server.state.open.Load(); n != 0 {
+		t.Errorf("%d connections are counted at the end", n)
+	}
+}
+
+// connected opens sessions in which nothing moves yet.
+func connected(t *testing.T, proxy string, sessions int) (clients, targets []net.Conn) {
+	t.Helper()
+	target := listenTCP(t, "127.0.0.1:0")
+	for range sessions {
+		c := proxytest.Dial(t, proxy)
+		proxytest.Say(t, c, proxytest.Connect4(addrPort(target.Addr()), "bob"))
+		far, err := target.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { far.Close() })
+		proxytest.Granted4(t, c)
+		clients, targets = append(clients, c), append(targets, far)
+	}
+	return clients, targets
+}
+
+func wantsReset(t *testing.T, c net.Conn) {
+	t.Helper()
+	if rest, how := proxytest.End(c); len(rest) > 0 || !errors.Is(how, syscall.ECONNRESET) {
+		t.Errorf("% x, then %v; want a reset", rest, how)
+	}
+}
+
+// servingGoroutines returns how many goroutines serve a connection or relay.
+func servingGoroutines() int {
+	stacks := make([]byte, 1<<20)
+	stacks = stacks[:runtime.Stack(stacks, true)]
+	return strings.Count(string(stacks), "relay.(*session).run") + strings.Count(string(stacks), "server.(*Server).serveConn")
+}
+
+// TestIdleSessionsAreSmall: what the server keeps of a session in which nothing
+// moves. The clients and targets are bare descriptors, which hold none of the heap.
+func TestIdleSessionsAreSmall(t *testing.T) {
+	const sessions, most = 500, 1800
+	s := &Server{Policy: deciding(anything)}
+	socket := listenTCP(t, "127.0.0.1:0")
+	target, address := bareListener(t)
+	open := make([]int, 0, 2000) // grows no more
+	open = append(open, target)
+	defer func() {
+		for _, fd := range open {
+			_ = unix.Close(fd)
+		}
+	}()
+	ask := proxytest.Connect4(address, "bob")
+	begin := func(count int) {
+		for range count {
+			client, far := bareSession(t, socket.Addr(), target, ask)
+			open = append(open, client, far)
+		}
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(t.Context(), socket, Listener{}) }()
+	begin(50) // what the first ones need is not counted
+	quiet := func() int64 {
+		proxytest.Eventually(t, "no session has a goroutine", func() bool { return servingGoroutines() == 0 })
+		runtime.GC()
+		runtime.GC() // a pool survives one
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before := quiet()
+	begin(sessions)
+	if each := (quiet() - before) / sessions; each > most {
+		t.Errorf("an idle session holds %d bytes of heap, want at most %d", each, most)
+	}
+	s.Close()
+	if err := <-served; !errors.Is(err, ErrServerClosed) {
+		t.Error(err)
+	}
+}
+
+// bareSession opens a session between two descriptors, which the caller closes.
+func bareSession(t *testing.T, proxy net.Addr, target int, ask []byte) (client, far int) {
+	t.Helper()
+	client = bareSocket(t)
+	to := &unix.SockaddrInet4{Port: int(addrPort(proxy).Port()), Addr: [4]byte{127, 0, 0, 1}}
+	answer := make([]byte, 8)
+	err := errors.Join(unix.Connect(client, to), writeAll(client, ask))
+	if n, failed := unix.Read(client, answer); err != nil || failed != nil || n != 8 || answer[1] != 90 {
+		t.Fatalf("the answer is % x, %v, %v", answer[:max(0, n)], err, failed)
+	}
+	if far, _, err = unix.Accept4(target, unix.SOCK_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	return client, far
+}
+
+// bareListener returns a descriptor that listens, and where.
+func bareListener(t *testing.T) (fd int, address netip.AddrPort) {
+	t.Helper()
+	fd = bareSocket(t)
+	err := errors.Join(unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), unix.Listen(fd, 16))
+	name, failed := unix.Getsockname(fd)
+	at, ok := name.(*unix.SockaddrInet4)
+	if err != nil || failed != nil || !ok {
+		t.Fatalf("listening: %v, %v", err, failed)
+	}
+	return fd, netip.AddrPortFrom(netip.AddrFrom4(at.Addr), uint16(at.Port))
+}
+
+func bareSocket(t *testing.T) int {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fd
+}
+
+func writeAll(fd int, what []byte) error {
+	_, err := unix.Write(fd, what)
+	return err
+}
+
+// TestRelaysFaultIsContained: a fault while bytes are relayed ends that session, is
+// logged and recorded, and leaves the others alone.
+func TestRelaysFaultIsContained(t *testing.T) {
+	policy := deciding(func(ctx context.Context, r *Request) (Grant, error) {
+		g, err := anything(ctx, r)
+		if r.Identity.Name == "mallory" {
+			g.Budget = faultyBudget{}
+		}
+		return g, err
+	})
+	r := newRig(t, &Server{Policy: policy})
+	said := make(chan string, 10)
+	r.server.Log = slog.New(slog.NewTextHandler(lines(said), nil))
+	socket := listenTCP(t, "127.0.0.1:0")
+	r.serve(socket, Listener{})
+	echo := proxytest.Echo(t, "127.0.0.1")
+
+	good := proxytest.Dial(t, socket.Addr().String())
+	proxytest.Say(t, good, proxytest.Connect4(echo, "bob"))
+	proxytest.Granted4(t, good)
+	bad := proxytest.Dial(t, socket.Addr().String())
+	proxytest.Say(t, bad, proxytest.Connect4(echo, "mallory"))
+	proxytest.Granted4(t, bad)
+	wantsReset(t, bad)
+	r.next(Failed)
+	talk(t, good)
+	if line := <-said; !strings.Contains(line, "please report it") || !strings.Contains(line, "a fault") {
+		t.Errorf("the log says %q", line)
+	}
+}
+
+// lines is a Writer that hands on what is written.
+type lines chan<- string
+
+func (l lines) Write(p []byte) (int, error) {
+	l <- string(p)
+	return len(p), nil
+}
+
+// faultyBudget is a Budget, a Stay and a Pacer that panics as soon as bytes move.
+type faultyBudget struct{}
+
+func (b faultyBudget) Enter(Stay, func(error)) (Stay, error) { return b, nil }
+func (b faultyBudget) Pace() (up, down Pacer)                { return b, b }
+func (faultyBudget) Leave()                                  {}
+func (faultyBudget) Chunk() int                              { return 1 }
+func (faultyBudget) Took(int) time.Duration                  { panic("a fault") }
+func (faultyBudget) Passes(int) bool                         { return true }
