@@ -230,20 +230,25 @@ func TestMappedDatagramsLoop(t *testing.T) {
 	}
 }
 
-// TestMappedDatagramsEnd: when the server stops, the clients' sessions do.
+// TestMappedDatagramsEnd: when the server stops, and be it that it only takes no
+// more clients, the clients' sessions do.
 func TestMappedDatagramsEnd(t *testing.T) {
-	r, at := mapsDatagrams(t, &Server{Policy: deciding(anything)}, mappingOf(udpEcho(t, "127.0.0.1:0")))
-	clients := []*net.UDPConn{udpSocket(t, "127.0.0.1:0"), udpSocket(t, "127.0.0.1:0")}
-	for _, c := range clients {
-		asksUDP(t, c, at, "hello")
-	}
-	if err := r.server.Shutdown(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	for range clients {
-		e := r.next(Shutdown)
-		if !slices.ContainsFunc(clients, func(c *net.UDPConn) bool { return local(c) == e.Client }) {
-			t.Errorf("a session of %v", e.Client)
-		}
+	for name, stop := range map[string]func(*Server, context.Context) error{"Shutdown": (*Server).Shutdown, "Drain": (*Server).Drain} {
+		t.Run(name, func(t *testing.T) {
+			r, at := mapsDatagrams(t, &Server{Policy: deciding(anything)}, mappingOf(udpEcho(t, "127.0.0.1:0")))
+			clients := []*net.UDPConn{udpSocket(t, "127.0.0.1:0"), udpSocket(t, "127.0.0.1:0")}
+			for _, c := range clients {
+				asksUDP(t, c, at, "hello")
+			}
+			if err := stop(r.server, t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			for range clients {
+				e := r.next(Shutdown)
+				if !slices.ContainsFunc(clients, func(c *net.UDPConn) bool { return local(c) == e.Client }) {
+					t.Errorf("a session of %v", e.Client)
+				}
+			}
+		})
 	}
 }
