@@ -147,16 +147,26 @@ func (ask *Question) complete() error {
 			ask.Protocol = server.SSH
 		}
 	}
-	four := isSOCKS4(ask.Protocol)
 	if ask.User != "" && ask.Proof == server.NoProof {
-		ask.Proof = server.Password
-		switch {
-		case four:
-			ask.Proof = server.Claimed
-		case ask.Protocol == server.Mapped:
-			ask.Proof = server.Certificate
-		}
+		ask.Proof = usualProof(ask.Protocol)
 	}
+	return ask.possible()
+}
+
+// usualProof is how who names a user shows that by a protocol.
+func usualProof(p server.Protocol) server.Proof {
+	switch {
+	case isSOCKS4(p):
+		return server.Claimed
+	case p == server.Mapped:
+		return server.Certificate
+	}
+	return server.Password
+}
+
+// possible refuses what no client can ask.
+func (ask *Question) possible() error {
+	four := isSOCKS4(ask.Protocol)
 	switch {
 	case ask.User == "" && ask.Proof != server.NoProof:
 		return badQuestion("the proof %s is of a name: say with --user whose", ask.Proof)
