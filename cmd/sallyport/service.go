@@ -77,10 +77,13 @@ func installService(ctx context.Context, c *service.Control, file string, out io
 func uninstallService(_ context.Context, c *service.Control, _ string, _ io.Writer) error {
 	return c.Uninstall()
 }
+
 func startService(_ context.Context, c *service.Control, _ string, _ io.Writer) error {
 	return c.Start()
 }
+
 func stopService(_ context.Context, c *service.Control, _ string, _ io.Writer) error { return c.Stop() }
+
 func restartService(_ context.Context, c *service.Control, _ string, _ io.Writer) error {
 	return c.Restart()
 }

@@ -496,69 +496,69 @@ func TestUpgradeThenStop(t *testing.T) {
 	proxytest.Eventually(t, "the other ends", func() bool { return u.ended(u.serving()) })
 }
 
+// echoDatagrams sends datagrams back until the test ends, and returns where.
+func echoDatagrams(t *testing.T) string {
+	t.Helper()
+	c, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	go func() {
+		for b := make([]byte, 100); ; {
+			n, from, err := c.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			_, _ = c.WriteTo(b[:n], from) // a datagram may be lost
+		}
+	}()
+	return c.LocalAddr().String()
+}
+
+// isAnswered reports whether what listens there leads to an echo.
+func isAnswered(network, address string) error {
+	c, err := net.Dial(network, address)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	return session{c}.exchange([]byte("hello"))
+}
+
 // TestUpgradeKeepsSockets of every kind: of TCP, of datagrams, of the file system. The
 // last is removed by whoever serves when the server is stopped, and by nobody else.
 func TestUpgradeKeepsSockets(t *testing.T) {
 	u := startUpgradable(t)
 	port := proxytest.Echo(t, "127.0.0.1").Port()
-	far, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer far.Close()
-	go func() { // an echo of datagrams
-		for b := make([]byte, 100); ; {
-			n, from, err := far.ReadFrom(b)
-			if err != nil {
-				return
-			}
-			_, _ = far.WriteTo(b[:n], from) // a datagram may be lost
-		}
-	}()
 	free, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := free.LocalAddr().String()
+	at, path := free.LocalAddr().String(), filepath.Join(u.dir, "echo.sock")
 	free.Close()
-	path := filepath.Join(u.dir, "echo.sock")
 	u.writes("s.yaml", strings.Replace(upgradableSettings, "listeners: {name: lan, listen: '127.0.0.1:0', protocols: socks4}", fmt.Sprintf(`listeners:
   - {name: lan, listen: '127.0.0.1:0', protocols: socks4}
   - {name: file, listen: 'unix:%s', map: '127.0.0.1:%d'}
   - {name: names, listen: 'udp/%s', map: '%s'}
-`, path, port, at, far.LocalAddr()), 1))
+`, path, port, at, echoDatagrams(t)), 1))
 	if err := syscall.Kill(u.first, syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
 	proxytest.Eventually(t, "it listens on three", func() bool { return strings.Contains(u.said(), "listeners=3") })
-	works := func() {
-		t.Helper()
-		for network, address := range map[string]string{"unix": path, "udp": at} {
-			c, err := net.Dial(network, address)
-			if err != nil {
-				t.Fatal(err)
-			}
-			_ = c.SetDeadline(time.Now().Add(20 * time.Second))
-			if err := (session{c}).exchange([]byte("hello")); err != nil {
-				t.Errorf("by %s: %v", network, err)
-			}
-			c.Close()
-		}
+	for range 4 {
 		s, err := u.session(port)
-		if err == nil {
-			err = s.exchange([]byte("hello"))
-			s.Close()
-		}
 		if err != nil {
-			t.Errorf("by TCP: %v", err)
+			t.Fatal(err)
 		}
-	}
-	works()
-	for range 3 {
+		if err := errors.Join(s.exchange([]byte("hello")), isAnswered("unix", path), isAnswered("udp", at)); err != nil {
+			t.Error(err)
+		}
+		s.Close()
 		last := u.serving()
 		u.upgrades(false)
 		proxytest.Eventually(t, "the one before ends", func() bool { return u.ended(last) })
-		works()
 	}
 	u.stops()
 	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {

@@ -153,10 +153,13 @@ func (u Users) store() (userStore, error) {
 type fileUsers struct{ access.UsersEditor }
 
 func (f fileUsers) Has(_ context.Context, name string) (bool, error) { return f.UsersEditor.Has(name) }
-func (f fileUsers) Names(context.Context) ([]string, error)          { return f.UsersEditor.Names() }
+
+func (f fileUsers) Names(context.Context) ([]string, error) { return f.UsersEditor.Names() }
+
 func (f fileUsers) Add(_ context.Context, name, password string) error {
 	return f.UsersEditor.Add(name, password)
 }
+
 func (f fileUsers) Remove(_ context.Context, name string) error { return f.UsersEditor.Remove(name) }
 
 func (f fileUsers) SetPassword(_ context.Context, name, password string) error {

@@ -123,20 +123,23 @@ func (s *Successor) await(ctx context.Context, cmd *exec.Cmd, heard *os.File) (*
 	}()
 	ready := make(chan struct{})
 	go s.listen(ready)
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }() // ends with the process, or with this one
-	var why error
+	ended := make(chan struct{})
+	var how, why error
+	go func() { // ends with the process, or with this one
+		defer close(ended)
+		how = cmd.Wait()
+	}()
 	select {
 	case <-ready:
-	case err := <-ended:
+	case <-ended:
 		why = errors.New("the new process ended at once")
-		if err != nil {
-			why = fmt.Errorf("the new process ended: %w", err)
+		if how != nil {
+			why = fmt.Errorf("the new process ended: %w", how)
 		}
 	case <-ctx.Done():
 		why = context.Cause(ctx)
 		_ = cmd.Process.Kill() // it may have ended
-		_ = <-ended            // by that
+		<-ended
 	}
 	s.Said = said.until(silent, heard)
 	if why != nil {

@@ -155,7 +155,8 @@ func (n *news) read(ctx context.Context, tx *sql.Tx, seen int64) error {
 // lastChange returns the number of the last change; 0: there was none.
 func lastChange(ctx context.Context, from interface {
 	QueryRowContext(ctx context.Context, statement string, values ...any) *sql.Row
-}) (version int64, err error) {
+},
+) (version int64, err error) {
 	err = from.QueryRowContext(ctx, `SELECT coalesce(max(version), 0) FROM versions WHERE name = 'people'`).Scan(&version)
 	return version, err
 }
