@@ -21,6 +21,11 @@ func (d *Daemon) takeOver(ctx context.Context) {
 	}
 	ticker := time.NewTicker(patience / 3)
 	defer ticker.Stop()
+	d.signsOfLife(ctx, ticker.C)
+}
+
+// signsOfLife gives one with each tick, as long as the last was given.
+func (d *Daemon) signsOfLife(ctx context.Context, ticks <-chan time.Time) {
 	probes := make(chan struct{}, 1)
 	probes <- struct{}{}
 	for {
@@ -29,7 +34,7 @@ func (d *Daemon) takeOver(ctx context.Context) {
 			return
 		case <-d.life.replaced:
 			return
-		case <-ticker.C:
+		case <-ticks:
 		}
 		select {
 		case <-probes:
