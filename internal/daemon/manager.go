@@ -10,9 +10,14 @@ import (
 // process serves, and from then on that it is alive. It blocks until ctx ends, or
 // another process takes over.
 func (d *Daemon) takeOver(ctx context.Context) {
-	if err := d.life.before.Ready(); err != nil {
+	err := d.life.before.Ready()
+	close(d.life.inPlace)
+	switch {
+	case err != nil:
 		d.log.Error("the process before cannot be told that this one serves", "error", err)
 		return
+	case d.life.before != nil:
+		d.log.Info("this process has taken over")
 	}
 	d.tellReady()
 	patience := d.life.manager.Patience()

@@ -24,12 +24,13 @@ type life struct {
 	noWay    error  // why nothing can be
 	patience time.Duration
 
+	inPlace  chan struct{}       // closed when the process before has stepped back
 	replaced chan struct{}       // closed when after is set
 	after    *handover.Successor // the process that has taken over. Guarded by the daemon's mutex
 }
 
 func newLife(in *handover.Inherited) life {
-	l := life{before: in.Predecessor, patience: upgradePatience, replaced: make(chan struct{})}
+	l := life{before: in.Predecessor, patience: upgradePatience, inPlace: make(chan struct{}), replaced: make(chan struct{})}
 	if l.program, l.noWay = handover.Program(); l.noWay != nil {
 		l.noWay = fmt.Errorf("it is not known which program this is: %w", l.noWay)
 	}
@@ -90,6 +91,11 @@ func (d *Daemon) upgrade(ctx context.Context) (done admin.Upgrade, err error) {
 	defer run.onStop(func() { cancel(errStops) })()
 	ctx, end := context.WithTimeoutCause(ctx, d.life.patience, fmt.Errorf("%w: %s", errHangs, d.life.patience))
 	defer end()
+	select {
+	case <-d.life.inPlace: // else the manager would be told of two main processes in the wrong order
+	case <-ctx.Done():
+		return done, context.Cause(ctx)
+	}
 	d.log.Info("a new process is started to take over", "program", d.life.program)
 	next, err := handover.Start(ctx, d.life.program, d.handed(), d.life.before)
 	if err != nil {
@@ -146,7 +152,7 @@ func (d *Daemon) retire(ctx context.Context, run *running, next *handover.Succes
 	closeControl()
 	d.life.manager.Replaced(next.PID)
 	if err := next.Go(); err != nil {
-		d.log.Error("the process that took over has ended", "error", err)
+		d.log.Warn("the process that took over has ended already", "error", err)
 	}
 	reload := context.WithoutCancel(ctx)
 	run.all.Go(func() {
