@@ -40,12 +40,13 @@ func (p *pacer) Chunk() int {
 
 // Took implements [server.Pacer].
 func (p *pacer) Took(n int) time.Duration {
+	now := time.Now()
 	var longest time.Duration
 	for _, l := range p.lanes { // first: what is still within a quota is not slowed by its end
-		longest = max(longest, l.took(n))
+		longest = max(longest, l.took(n, now))
 	}
 	for _, c := range p.quotas {
-		longest = max(longest, c.took(n, p.isUp))
+		longest = max(longest, c.took(n, p.isUp, now))
 	}
 	return longest
 }
@@ -66,7 +67,7 @@ func (p *pacer) Passes(n int) bool {
 		l.pass(n)
 	}
 	for _, c := range p.quotas {
-		c.spend(n, p.isUp)
+		c.spend(n, p.isUp, time.Now())
 	}
 	return true
 }

@@ -127,7 +127,7 @@ func (l *lane) parts() float64 {
 }
 
 // took counts n bytes of a turn, and returns how long it is to the next one.
-func (l *lane) took(n int) time.Duration {
+func (l *lane) took(n int, now time.Time) time.Duration {
 	s := l.shaper
 	if s.open.Load() {
 		return 0
@@ -137,7 +137,6 @@ func (l *lane) took(n int) time.Duration {
 	if s.rate == 0 {
 		return 0
 	}
-	now := time.Now()
 	if n > 0 {
 		l.count(n, now)
 	}

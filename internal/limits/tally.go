@@ -76,8 +76,8 @@ func (c *counter) chunk() int {
 }
 
 // took counts n bytes, and returns for how long no more may follow.
-func (c *counter) took(n int, up bool) time.Duration {
-	c.spend(n, up)
+func (c *counter) took(n int, up bool, now time.Time) time.Duration {
+	c.spend(n, up, now)
 	switch {
 	case !c.stops():
 		return 0
@@ -93,8 +93,7 @@ func (c *counter) stops() bool {
 }
 
 // spend counts n bytes.
-func (c *counter) spend(n int, up bool) {
-	now := time.Now()
+func (c *counter) spend(n int, up bool, now time.Time) {
 	if at := now.UnixNano(); at >= c.until.Load() || at < c.earliest.Load() {
 		c.lookLocked(now)
 	}
