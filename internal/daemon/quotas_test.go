@@ -41,7 +41,7 @@ func TestQuotasOfRules(t *testing.T) {
 	alice, bob := s.connects(s.at("lan"), "alice", echo), s.connects(s.at("lan"), "bob", echo)
 	proxytest.Granted4(t, alice)
 	proxytest.Granted4(t, bob)
-	if n := exchanges(t, alice, 600_000); n > 500_000 {
+	if n := exchanges(t, alice, 600_000); n > 510_000 { // a piece of 4 KiB may be under way each way
 		t.Errorf("%d bytes came back of a quota of 1 MB for both directions", n)
 	}
 	lives(t, "who has not", bob)
@@ -49,15 +49,6 @@ func TestQuotasOfRules(t *testing.T) {
 	s.logs("reason=quota", 2)
 	proxytest.Eventually(t, "the log warns", func() bool { return strings.Contains(s.said.String(), "a quota is used up soon") })
 
-	if _, err := s.Grant(QuotaGrant{Key: "alice", Amount: "1 MB"}); err == nil {
-		t.Error("granted, though two quotas count by user")
-	}
-	if _, err := s.Grant(QuotaGrant{Key: "alice", Amount: "1h", Limit: "daily"}); err == nil {
-		t.Error("a time was granted of a quota of bytes")
-	}
-	if _, err := s.Grant(QuotaGrant{Key: "alice", Amount: "1 MB", Limit: "dayly"}); err == nil {
-		t.Error("granted of a limit that is not there")
-	}
 	// She was counted as who only claims to be her.
 	q, err := s.Grant(QuotaGrant{Key: "alice", Claimed: true, Amount: "1 MB", Limit: "daily"})
 	if err != nil || q.Granted != 1_000_000 || q.Most != 2_000_000 || q.Left > 1_000_000 || q.Left < 999_000 {
@@ -73,19 +64,17 @@ func TestQuotasOfRules(t *testing.T) {
 	if n := exchanges(t, alice, 100_000); n != 100_000 {
 		t.Errorf("%d bytes came back after a reload, want 100000", n)
 	}
-	if err := s.SetRate(NewRate{Limit: "fair", Rate: "10 Mbit/s"}); err != nil {
-		t.Error(err)
-	}
-	if err := s.SetRate(NewRate{Limit: "fair", Up: "10 Mbit/s"}); !errors.Is(err, limits.ErrNoLimit) {
-		t.Errorf("a rate that the limit does not have: %v", err)
-	}
-	if err := s.SetRate(NewRate{Limit: "fair", Rate: "fast"}); err == nil {
-		t.Error("a rate that is none was taken")
-	}
 	used := standing(t, s.Quotas(), "alice").Used
 	s.end()
 
-	remote := Remote{File: s.file()}
+	isRemembered(t, s.file(), used)
+}
+
+// isRemembered looks at the ledger of a server that has ended, grants more there, and
+// begins another one.
+func isRemembered(t *testing.T, file string, used int64) {
+	t.Helper()
+	remote := Remote{File: file}
 	after, err := remote.Quotas(t.Context())
 	if got := standing(t, after, "alice"); err != nil || got.Used != used || got.Most != 2_000_000 {
 		t.Errorf("in the ledger she has %+v, %v; want %d used", got, err, used)
@@ -94,13 +83,36 @@ func TestQuotasOfRules(t *testing.T) {
 	if err != nil || granted.Most != 2_500_000 || granted.Used != used {
 		t.Errorf("granted while no server runs: %+v, %v", granted, err)
 	}
-	again, err := Open(t.Context(), Source{File: s.file(), Admin: "off"}, io.Discard)
+	again, err := Open(t.Context(), Source{File: file, Admin: "off"}, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer again.Close()
 	if got := standing(t, again.Quotas(), "alice"); got.Used != used || got.Most != 2_500_000 || !got.Claimed {
 		t.Errorf("after a restart she has %+v, want %d used of 2500000", got, used)
+	}
+}
+
+// TestWhatCannotBeGranted or changed, of a server that runs.
+func TestWhatCannotBeGranted(t *testing.T) {
+	s := serveIn(t, quotaRules+"}\n")
+	if _, err := s.Grant(QuotaGrant{Key: "alice", Amount: "1 MB"}); err == nil {
+		t.Error("granted, though two quotas count by user")
+	}
+	if _, err := s.Grant(QuotaGrant{Key: "alice", Amount: "1h", Limit: "daily"}); err == nil {
+		t.Error("a time was granted of a quota of bytes")
+	}
+	if _, err := s.Grant(QuotaGrant{Key: "alice", Amount: "1 MB", Limit: "dayly"}); err == nil {
+		t.Error("granted of a limit that is not there")
+	}
+	if err := s.SetRate(NewRate{Limit: "fair", Rate: "10 Mbit/s"}); err != nil {
+		t.Error(err)
+	}
+	if err := s.SetRate(NewRate{Limit: "fair", Up: "10 Mbit/s"}); !errors.Is(err, limits.ErrNoLimit) {
+		t.Errorf("a rate that the limit does not have: %v", err)
+	}
+	if err := s.SetRate(NewRate{Limit: "fair", Rate: "fast"}); err == nil {
+		t.Error("a rate that is none was taken")
 	}
 }
 
@@ -121,7 +133,7 @@ func TestQuotasWithoutLedger(t *testing.T) {
 	s.logs("quotas is not kept", 1)
 	alice := s.connects(s.at("lan"), "alice", proxytest.Echo(t, "127.0.0.1"))
 	proxytest.Granted4(t, alice)
-	if n := exchanges(t, alice, 600_000); n > 500_000 {
+	if n := exchanges(t, alice, 600_000); n > 510_000 { // a piece of 4 KiB may be under way each way
 		t.Errorf("%d bytes came back of a quota of 1 MB for both directions", n)
 	}
 }

@@ -175,7 +175,7 @@ func TestLeasesAreGivenBack(t *testing.T) {
 	if n := leased(); n != 0 {
 		t.Errorf("%d is leased by who is idle", n)
 	}
-	if n := int64(one.down.Chunk() - 1); n != shareOfAlice/64 {
+	if n := 2 * int64(one.down.Chunk()-1); n != shareOfAlice/64 {
 		t.Errorf("who has given back may use %d before he asks", n)
 	}
 	one.pulls(1000)

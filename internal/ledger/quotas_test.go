@@ -149,12 +149,12 @@ func quotasGoOn(t *testing.T, place Place) {
 	if err != nil || len(before) != 1 || len(before[0].Slots) != 1 || before[0].Slots[0].Used != (limits.Amount{Up: 600}) {
 		t.Fatalf("the ledger has %+v, %v", before, err)
 	}
-	grant := limits.Due{Account: before[0].Account, Slot: limits.Slot{Start: before[0].Slots[0].Start, Granted: 5000}, Until: time.Now().Add(time.Hour).Unix()}
+	grant := limits.Due{Account: before[0].Account, Slot: limits.Slot{Start: before[0].Slots[0].Start, Granted: 500}, Until: time.Now().Add(time.Hour).Unix()}
 	if err := place.Grant(t.Context(), grant); err != nil {
 		t.Fatal(err)
 	}
-	if left := runs(0); left != 5400 {
-		t.Errorf("%d bytes are left after a grant, want 5400", left)
+	if left := runs(0); left != 900 {
+		t.Errorf("%d bytes are left after a grant, want 900", left)
 	}
 }
 

@@ -110,8 +110,8 @@ func TestGrants(t *testing.T) {
 		tab.Restore(nil, 1)
 		grants := func(n int64, want Standing) {
 			t.Helper()
-			got, err := tab.Grant(Account{Limit: "l", Key: "alice"}, n, time.Now())
-			if err != nil || got.Used != want.Used || got.Most != want.Most || got.Granted != want.Granted || got.Sessions != want.Sessions || got.Left() != want.Left() {
+			want.Account, want.Per, want.Until = Account{Limit: "l", Key: "alice"}, User, time.Now().Add(24*time.Hour).Truncate(24*time.Hour).UTC()
+			if got, err := tab.Grant(want.Account, n, time.Now()); err != nil || got != want {
 				t.Errorf("granted: %+v, %v; want %+v", got, err, want)
 			}
 		}
@@ -147,13 +147,20 @@ func TestGrants(t *testing.T) {
 		if len(tallies) != 1 || tallies[0] != (Tally{Limit: "l", Warned: 3, Ended: 3}) {
 			t.Errorf("counted are %+v", tallies)
 		}
-		for _, a := range []Account{{Limit: "none", Key: "alice"}, {Limit: "l2", Key: "alice"}, {Limit: "by source", Key: "alice"}, {Limit: "whole", Key: "alice"}, {Limit: "each", Key: "alice"}} {
-			tab.Set(map[string]Limit{
-				"l2": {Per: User, Sessions: 1}, "by source": {Per: Source, Quota: 1, Every: Every{Unit: Day}},
-				"whole": {Per: Whole, Quota: 1, Every: Every{Unit: Day}}, "each": {Per: Session, Quota: 1},
-			})
-			if s, err := tab.Grant(a, 1, time.Now()); err == nil {
-				t.Errorf("%+v was granted: %+v", a, s)
+	})
+}
+
+// TestNoGrants: of what is no quota, and to who cannot be.
+func TestNoGrants(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tab := &Table{}
+		tab.Set(map[string]Limit{
+			"few": {Per: User, Sessions: 1}, "by source": {Per: Source, Quota: 1, Every: Every{Unit: Day}},
+			"whole": {Per: Whole, Quota: 1, Every: Every{Unit: Day}}, "each": {Per: Session, Quota: 1},
+		})
+		for _, name := range []string{"none", "few", "by source", "whole", "each"} {
+			if s, err := tab.Grant(Account{Limit: name, Key: "alice"}, 1, time.Now()); err == nil {
+				t.Errorf("of %q was granted: %+v", name, s)
 			}
 		}
 		if s, err := tab.Grant(Account{Limit: "by source", Key: "2001:db8::7"}, 5, time.Now()); err != nil || s.Key != "2001:db8::/64" {

@@ -64,8 +64,8 @@ func (c *counter) enter(now time.Time) {
 	}
 	c.sessions++
 	l.idle.remove(c)
-	if c.tally != nil && c.sessions == 1 {
-		c.online = now
+	if c.tally != nil {
+		c.begins(now)
 	}
 	if l.New > 0 {
 		if c.full.Before(now) {
@@ -82,7 +82,11 @@ func (c *counter) leave(now time.Time) {
 	if c.tally != nil {
 		c.countTime(now)
 	}
-	if c.sessions--; c.sessions > 0 {
+	c.sessions--
+	if c.tally != nil {
+		c.sharers.Store(int64(c.sessions))
+	}
+	if c.sessions > 0 {
 		return
 	}
 	l.idle.add(c)

@@ -24,6 +24,8 @@ const (
 	endless = time.Hour
 	// askPause is how long who waits for the bank pauses before another look.
 	askPause = 50 * time.Millisecond
+	// lastPiece is the least that a direction may move while so much is left, in bytes.
+	lastPiece = 4 << 10
 	// mostSlots bounds what is kept by slot while the bank does not come.
 	mostSlots = 2 * slotsOf
 )
@@ -39,6 +41,7 @@ type tally struct {
 	line            atomic.Int64 // how much may be used
 	mark            atomic.Int64 // beyond it used is worth a look: at a warning, or at the line
 	earliest, until atomic.Int64 // the present slot, Unix nanoseconds; of the clock on the wall
+	sharers         atomic.Int64 // sessions that are open
 	counts          atomic.Int32 // a Measure
 	stands          atomic.Int32 // a state
 
@@ -64,15 +67,18 @@ func newTally() *tally { return &tally{lease: -1, holders: make(map[*account]boo
 
 func (t *tally) is() state { return state(t.stands.Load()) }
 
-// chunk returns how much may be moved in one direction before took is called: as far
-// as it is from the line, and a byte more, so that who has used just all of it is
-// not ended for that.
+// chunk returns how much may be moved in one direction before took is called: its part
+// of what is left up to the line, so that all together do not move more; of little
+// that is left, all of it. And a byte, so that who has used just all is not ended for
+// that.
 func (c *counter) chunk() int {
 	line := c.line.Load()
 	if line == math.MaxInt64 {
 		return math.MaxInt
 	}
-	return int(min(max(line-c.used.Load(), 0), math.MaxInt-1)) + 1
+	left := max(line-c.used.Load(), 0)
+	part := max(left/(2*max(c.sharers.Load(), 1)), min(left, lastPiece))
+	return int(min(part, math.MaxInt-1)) + 1
 }
 
 // took counts n bytes, and returns for how long no more may follow.
@@ -345,6 +351,14 @@ func (c *counter) countTime(now time.Time) {
 		c.used.Add(n)
 	}
 	c.online = now
+}
+
+// begins notes that there is a session more.
+func (c *counter) begins(now time.Time) {
+	if c.sessions == 1 {
+		c.online = now
+	}
+	c.sharers.Store(int64(c.sessions))
 }
 
 // isUnused reports whether a new counter would say the same.

@@ -373,54 +373,77 @@ func TestQuotaRestored(t *testing.T) {
 	})
 }
 
+// borrower is a session that counts towards a quota of which its node leases parts.
+type borrower struct {
+	*testing.T
+	table *Table
+	*guest
+}
+
+// uses moves as much as it may without a pause.
+func (b borrower) uses(want int) {
+	b.Helper()
+	n := 0
+	for n <= 2000 {
+		piece := b.up.Chunk()
+		n += piece
+		if b.up.Took(piece) > 0 {
+			break
+		}
+	}
+	if n != want {
+		b.Errorf("%d bytes passed, want %d", n, want)
+	}
+}
+
+// settles has the bank come, for which all have used so much.
+func (b borrower) settles(all, lease int64) {
+	b.Helper()
+	due := b.table.Due(time.Now())
+	if len(due) != 1 {
+		b.Fatalf("due are %+v, want one", due)
+	}
+	s := due[0].Slot
+	s.Used = Amount{Up: all}
+	b.table.Settled([]Balance{{Account: due[0].Account, Slots: []Slot{s}, Lease: lease}})
+}
+
 // TestLease: a node may use what it was lent; then it pauses until the bank was there.
 func TestLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tab := table(Limit{Per: User, Quota: 1000, Every: Every{Unit: Day}})
 		tab.Restore(nil, 0.1)
-		g := in(t, tab, "alice", "l")
-		uses := func(want int) {
-			t.Helper()
-			n := 0
-			for n <= 2000 {
-				piece := g.up.Chunk()
-				n += piece
-				if g.up.Took(piece) > 0 {
-					break
-				}
-			}
-			if n != want {
-				t.Errorf("%d bytes passed, want %d", n, want)
-			}
-		}
-		settle := func(others, lease int64) {
-			t.Helper()
-			all := tab.Due(time.Now())
-			if len(all) != 1 {
-				t.Fatalf("due are %+v, want one", all)
-			}
-			s := all[0].Slot
-			s.Used = Amount{Up: others}
-			tab.Settled([]Balance{{Account: all[0].Account, Slots: []Slot{s}, Lease: lease}})
-		}
-		uses(101) // a tenth, before anybody was asked
-		if g.ended != nil || g.up.Took(0) != askPause {
-			t.Errorf("ended, or no pause, where the bank is waited for: %v", g.ended)
+		b := borrower{t, tab, in(t, tab, "alice", "l")}
+		b.uses(101) // a tenth, before anybody was asked
+		if b.ended != nil || b.up.Took(0) != askPause {
+			t.Errorf("ended, or no pause, where the bank is waited for: %v", b.ended)
 		}
 		if _, err := tries(tab, "alice", "l"); err != nil {
 			t.Errorf("nobody may come while the bank is waited for: %v", err)
 		}
-		settle(101+400, 200)
-		uses(201)
-		settle(702+298, 0) // others have used what was left
-		if g.ended != nil {
-			t.Errorf("ended by a quota of which all is used, and no more: %v", g.ended)
+		b.settles(101+400, 200)
+		b.uses(201)
+		b.settles(702+298, 0) // others have used what was left
+		if b.ended != nil {
+			t.Errorf("ended by a quota of which all is used, and no more: %v", b.ended)
 		}
-		uses(1)
-		if !isOver(g) {
+		if b.uses(1); !isOver(b.guest) {
 			t.Error("not ended beyond the quota")
 		}
 	})
+}
+
+// wanders moves something now and then, over some hours, and returns how much.
+func (g *guest) wanders(random *rand.Rand) (moved Amount) {
+	defer g.Leave()
+	for range 200 {
+		n := random.IntN(100_000)
+		g.up.Took(n)
+		g.down.Took(2 * n)
+		moved = moved.plus(Amount{Up: int64(n), Down: 2 * int64(n)})
+		time.Sleep(time.Duration(random.IntN(120)) * time.Second)
+	}
+	return moved
 }
 
 // TestQuotaExactly: however many sessions move at once, and windows pass meanwhile,
@@ -440,22 +463,9 @@ func TestQuotaExactly(t *testing.T) {
 		}
 		var wg sync.WaitGroup
 		for i := range 50 {
+			g := in(t, tab, []string{"alice", "bob", "carol"}[i%3], "l")
 			wg.Go(func() {
-				random := rand.New(rand.NewPCG(1, uint64(i)))
-				g, err := tries(tab, []string{"alice", "bob", "carol"}[i%3], "l")
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				defer g.Leave()
-				var mine Amount
-				for range 200 {
-					n := random.IntN(100_000)
-					g.up.Took(n)
-					g.down.Took(2 * n)
-					mine = mine.plus(Amount{Up: int64(n), Down: 2 * int64(n)})
-					time.Sleep(time.Duration(random.IntN(120)) * time.Second)
-				}
+				mine := g.wanders(rand.New(rand.NewPCG(1, uint64(i))))
 				mu.Lock()
 				defer mu.Unlock()
 				moved = moved.plus(mine)
@@ -511,4 +521,34 @@ func TestAccounts(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestManyEndAtOnce: however many move at once, and however large their pieces may be,
+// they do not move much more than the quota.
+func TestManyEndAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const quota, sessions = 64 * mib, 20
+		tab := table(Limit{Per: Whole, Quota: quota, Every: Every{Unit: Day}})
+		tab.Restore(nil, 1)
+		var all []server.Pacer
+		for range sessions {
+			g := in(t, tab, "alice", "l")
+			defer g.Leave()
+			all = append(all, g.up, g.down)
+		}
+		moved := 0
+		for over := false; !over; {
+			var pieces []int
+			for _, p := range all { // all ask before any has moved
+				pieces = append(pieces, min(p.Chunk(), most))
+			}
+			for i, p := range all {
+				moved += pieces[i]
+				over = p.Took(pieces[i]) > 0
+			}
+		}
+		if moved <= quota || moved > quota+2*sessions*(lastPiece+1) {
+			t.Errorf("%d bytes were moved of %d, which is %d too many", moved, quota, moved-quota)
+		}
+	})
 }
