@@ -82,3 +82,39 @@ func TestAssociationCounts(t *testing.T) {
 		}
 	})
 }
+
+// endingBudget ends its session instead of letting a datagram pass.
+type endingBudget struct {
+	oneBudget
+	end func(error)
+}
+
+func (a *endingBudget) Enter(_ Stay, end func(error)) (Stay, error) {
+	a.end = end
+	return a, nil
+}
+
+func (a *endingBudget) Pace() (up, down Pacer) { return a, a }
+
+func (a *endingBudget) Passes(int) bool {
+	a.end(Quota)
+	return false
+}
+
+// TestAssociationEndsByItsBudget, which says so while a datagram is looked at.
+func TestAssociationEndsByItsBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		to := netip.MustParseAddrPort("127.0.0.2:9")
+		m := associateInMemory(t, deciding(func(ctx context.Context, r *Request) (Grant, error) {
+			g, err := anything(ctx, r)
+			g.Budget = &endingBudget{}
+			return g, err
+		}), time.Hour)
+		m.sends(wrapped(0, to, "1"))
+		if err := <-m.ended; ReasonOf(err) != Quota {
+			t.Errorf("it ended with %v, want %v", err, Quota)
+		}
+		m.sent(netip.AddrPort{})
+		m.control.Close()
+	})
+}
