@@ -21,8 +21,8 @@ rules:
     to:	[any,	"日本"]
 `), Override{Admin: "on"})
 	want := `
---admin: the admin page is not in this version yet
-  write --admin off or leave it out
+--admin: "on" is not an address with a port
+  write an address such as 127.0.0.1:1080, or :1080 for all addresses
 sallyport.yaml:7:5: unknown key "form"
   7 |     form: 10.0.0.0/8
     |     ^~~~

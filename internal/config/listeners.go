@@ -202,10 +202,9 @@ func (d *decoder) listen(n *node) (string, endpoint, bool) {
 
 // override puts the command line in the place of the file.
 func (d *decoder) override(o Override) {
-	if o.Admin != "" && o.Admin != "off" {
-		d.failFlag("--admin", "the admin page is not in this version yet", "write --admin off or leave it out")
+	if o.Admin != "" {
+		d.overrideAdmin(o.Admin)
 	}
-	d.settings.Admin.Off = d.settings.Admin.Off || o.Admin != ""
 	if o.Listen == "" {
 		return
 	}

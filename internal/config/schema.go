@@ -210,9 +210,19 @@ func upstreamSchema() *jsonschema.Schema {
 
 func adminSchema() *jsonschema.Schema {
 	return &jsonschema.Schema{
-		Description: "how `sallyport reload` comes to the server",
+		Description: "the dashboard, and how `sallyport reload` comes to the server",
 		AnyOf: []*jsonschema.Schema{
-			object("", properties{"socket": text("the path of a unix socket; default: in the folder for such files")}),
+			object("", properties{
+				"socket": text("the path of a unix socket for commands; default: in the folder for such files"),
+				"listen": {Description: "host:port of the dashboard, or off; default: 127.0.0.1:1088", AnyOf: []*jsonschema.Schema{text(""), {Enum: []any{false}}}},
+				"tls": object("the dashboard is spoken to over TLS; needed where others than this machine can reach it", properties{
+					"certificate": text("a PEM file: the certificate, then those that lead to its root"),
+					"key":         text("a PEM file with its private key; may be the same"),
+				}, "certificate", "key"),
+				"hosts":   oneOrMany("names that the dashboard may be called by besides localhost", text("")),
+				"file":    text("who may sign in: a file with a line NAME:HASH for each; default: administrators in the folder for what a service keeps"),
+				"viewers": oneOrMany("of those, who may look and not touch", text("")),
+			}),
 			{Enum: []any{"off", false}},
 		},
 	}

@@ -94,6 +94,9 @@ func TestSchemaKeys(t *testing.T) {
 			return s.Properties["upstreams"].AdditionalProperties.Properties["login"]
 		}},
 		{"admin: {?: 1}", func(s *jsonschema.Schema) *jsonschema.Schema { return s.Properties["admin"].AnyOf[0] }},
+		{"admin: {tls: {?: 1}}", func(s *jsonschema.Schema) *jsonschema.Schema {
+			return s.Properties["admin"].AnyOf[0].Properties["tls"]
+		}},
 		{"limits: {a: {?: 1}}", func(s *jsonschema.Schema) *jsonschema.Schema { return s.Properties["limits"].AdditionalProperties }},
 		{"rules: {?: 1}", func(s *jsonschema.Schema) *jsonschema.Schema { return s.Properties["rules"].AnyOf[0] }},
 		{"rules: {bind: {?: 1}}", func(s *jsonschema.Schema) *jsonschema.Schema {

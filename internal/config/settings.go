@@ -26,7 +26,7 @@ import (
 // overrides nothing.
 type Override struct {
 	Listen string // the address of the only listener, which keeps its name; empty: the file's
-	Admin  string // where the admin page listens: "off" or empty
+	Admin  string // where the admin page listens; "off": nowhere, and there is no socket; empty: as the file says
 }
 
 // Settings is everything that a file says, with every default filled in. The
@@ -256,11 +256,16 @@ type Log struct {
 	Format string // "text", "json"
 }
 
-// Admin says where commands such as `sallyport reload` reach the server. The zero
-// value: at the usual place.
+// Admin says where commands such as `sallyport reload` and browsers reach the server.
+// The zero value: at the usual places.
 type Admin struct {
-	Off    bool
-	Socket string // of the file system; a relative name starts at the settings file's folder; empty: the usual one
+	Off     bool     // neither a socket nor a page; nothing else is set then
+	Socket  string   // of the file system; a relative name starts at the settings file's folder; empty: the usual one
+	Listen  string   // where the page is, as written: "host:port", ":port" or "off"; empty: at the usual place, if that is free
+	TLS     TLS      // of the page: Certificate and Key only; set where others than this machine can reach it
+	Hosts   []string // names that the page may be called by besides localhost, in lower case
+	File    string   // who may sign in: lines NAME:HASH. As the settings name it, but that a relative name starts at their folder; it need not exist. Empty: the usual one
+	Viewers []string // of them, who may only look
 }
 
 // maxTimeout is the longest that any timeout may be.

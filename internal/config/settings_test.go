@@ -422,12 +422,12 @@ func TestOverrideMistakes(t *testing.T) {
 	}{
 		{"several listeners", two, Override{Listen: ":1080"}, []string{"0:0 --listen: the file has 2 listeners, and this is for the only one | change their addresses in the file"}},
 		{"no address", "", Override{Listen: "1080"}, []string{`0:0 --listen: "1080" is not an address with a port | write :1080 for all addresses, or 127.0.0.1:1080 for this machine`}},
-		{"admin", "", Override{Admin: "127.0.0.1:1088"}, []string{"0:0 --admin: the admin page is not in this version yet | write --admin off or leave it out"}},
+		{"admin", "", Override{Admin: "192.0.2.1:1088"}, []string{`0:0 --admin: "192.0.2.1:1088" can be reached by others, and passwords would come to it in the clear | write ` + "`admin: {tls: ...}`" + ` into the settings, or an address of this machine such as 127.0.0.1:1088`}},
 		{"open", "rules: {allow: all}", Override{Listen: ":1080"}, []string{
 			"0:0 --listen: \":1080\" is open to the world: the rule \"all\" does not limit who may use it | limit the rule with `from`, or with `proof: password`; if it is meant, write `open_to_the_world: true`",
 		}},
 		{"with faults of the file", "rules: {allow: all, to: '*'}\n", Override{Listen: "x", Admin: "on"}, []string{
-			"0:0 --admin: the admin page is not in this version yet | write --admin off or leave it out",
+			`0:0 --admin: "on" is not an address with a port | write an address such as 127.0.0.1:1080, or :1080 for all addresses`,
 			`0:0 --listen: "x" is not an address with a port | write an address such as 127.0.0.1:1080, or :1080 for all addresses`,
 			`1:25 "*" is not a host name | write any`,
 		}},
