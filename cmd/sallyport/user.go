@@ -28,7 +28,7 @@ func newUser() *cobra.Command {
 			"all that share a ledger, notice the change within a second.",
 		Args: args(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
-			return usageError{errors.New("add, passwd, remove, list, key, join, leave or groups?")}
+			return usageError{errors.New("add, passwd, disable, enable, remove, list, key, join, leave or groups?")}
 		},
 	}
 	var users daemon.Users
@@ -48,7 +48,7 @@ func newUser() *cobra.Command {
 		}
 		return nil
 	}
-	cmd.AddCommand(newUserAdd(&users), newUserPasswd(&users), newUserRemove(&users), newUserList(&users), newUserKey(&users),
+	cmd.AddCommand(newUserAdd(&users), newUserPasswd(&users), newUserEnable(&users, false), newUserEnable(&users, true), newUserRemove(&users), newUserList(&users), newUserKey(&users),
 		newUserJoin(&users), newUserLeave(&users), newUserGroups(&users))
 	return cmd
 }
@@ -132,6 +132,21 @@ func newUserPasswd(users *daemon.Users) *cobra.Command {
 				return err
 			}
 			return about(name, users, users.SetPassword(cmd.Context(), name, password))
+		},
+	}
+}
+
+func newUserEnable(users *daemon.Users, on bool) *cobra.Command {
+	use, short := "disable NAME", "Let a user not sign in any more, and keep the password"
+	if on {
+		use, short = "enable NAME", "Let a user that was disabled sign in again"
+	}
+	return &cobra.Command{
+		Use:   use,
+		Short: short,
+		Args:  args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, names []string) error {
+			return about(names[0], users, users.Enable(cmd.Context(), names[0], on))
 		},
 	}
 }

@@ -171,3 +171,10 @@ func (a *accounts) matches(name, password string) bool {
 	}
 	return false
 }
+
+// admits reports whether there is the user, and it is not disabled.
+func (a *accounts) admits(name string) bool {
+	h, known := a.hashes[name]
+	_, off := h.(disabled)
+	return known && !off
+}

@@ -99,8 +99,40 @@ func (h bcryptHash) matches(password string) bool {
 
 func (h bcryptHash) kind() string { return fmt.Sprintf("bcrypt %d", h.rounds) }
 
+// disabledSign stands before the hash of a user who may not sign in for now.
+const disabledSign = "!"
+
+// disabled is a hash that no password is of. It takes as long to find that out.
+type disabled struct{ hash }
+
+func (d disabled) matches(password string) bool {
+	d.hash.matches(password)
+	return false
+}
+
+// Enable returns the text of a hash by which its user can sign in, or by which it
+// cannot and the hash is kept.
+func Enable(text string, on bool) string {
+	text = strings.TrimPrefix(text, disabledSign)
+	if on {
+		return text
+	}
+	return disabledSign + text
+}
+
+// IsEnabled reports whether the user with this text of a hash can sign in.
+func IsEnabled(text string) bool { return !strings.HasPrefix(text, disabledSign) }
+
 // parseHash reads a hash of one of the two kinds. No error repeats any of text.
 func parseHash(text string) (hash, error) {
+	if off, ok := strings.CutPrefix(text, disabledSign); ok {
+		h, err := parseKind(off)
+		return disabled{h}, err
+	}
+	return parseKind(text)
+}
+
+func parseKind(text string) (hash, error) {
 	switch {
 	case strings.HasPrefix(text, "$argon2id$"):
 		return parseArgon2id(text)

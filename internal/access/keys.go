@@ -165,9 +165,8 @@ func (f *UsersFile) refreshKeys(data []byte, err error) {
 // authenticateKey says whose key it is. Only who is in the users file has keys.
 func (p *Passwords) authenticateKey(_ context.Context, c server.Credentials) (server.Identity, error) {
 	users := p.users.current()
-	_, known := users.accounts.marks[c.Name]
 	mark, right := users.keys.byName[c.Name][string(c.Key)]
-	if !known || !right {
+	if !users.accounts.admits(c.Name) || !right {
 		return server.Identity{}, errWrongKey
 	}
 	return server.Identity{Name: c.Name, Proof: server.Key, Mark: mark}, nil
@@ -175,7 +174,7 @@ func (p *Passwords) authenticateKey(_ context.Context, c server.Credentials) (se
 
 // stillKey says whether a user has the key that mark stands for.
 func (u *users) stillKey(name string, mark uint64) error {
-	if _, known := u.accounts.marks[name]; !known {
+	if !u.accounts.admits(name) {
 		return fmt.Errorf("%w: %w", server.Revoked, errUserGone)
 	}
 	if !slices.Contains(slices.Collect(maps.Values(u.keys.byName[name])), mark) {

@@ -54,9 +54,9 @@ func (p *Passwords) Foretell(name string, proof server.Proof) (server.Identity, 
 		return server.Identity{}, fmt.Errorf("%w: %w", server.BadLogin, errNoUsers)
 	}
 	now := p.users.latest()
-	mark, known := now.accounts.marks[name]
+	mark := now.accounts.marks[name]
 	switch {
-	case !known:
+	case !now.accounts.admits(name):
 		return server.Identity{}, errWrongLogin
 	case proof == server.Key && !now.keys.has(name):
 		return server.Identity{}, errWrongKey
@@ -98,3 +98,7 @@ var (
 	errUserGone      = errors.New("the user is gone")
 	errOtherPassword = errors.New("the user has another password now")
 )
+
+// Look takes up a change of the users file now, if a second has passed since the
+// last look.
+func (p *Passwords) Look() { p.users.current() }

@@ -53,6 +53,18 @@ func (e UsersEditor) Names() ([]string, error) {
 	return names, nil
 }
 
+// Hashes returns the text of each user's hash. A file that does not exist has none.
+func (e UsersEditor) Hashes() (map[string]string, error) {
+	data, _, err := e.read()
+	hashes := make(map[string]string)
+	for _, line := range splitLines(data) {
+		if name, text, ok := splitLine(line); ok {
+			hashes[name] = text
+		}
+	}
+	return hashes, err
+}
+
 // Add appends a user, or fails with [ErrUserExists]. It makes the file if there
 // is none.
 func (e UsersEditor) Add(name, password string) error {
@@ -72,12 +84,23 @@ func (e UsersEditor) Add(name, password string) error {
 }
 
 // SetPassword puts another password in the place of a user's, or fails with
-// [ErrNoUser].
+// [ErrNoUser]. One who may not sign in still may not.
 func (e UsersEditor) SetPassword(name, password string) error {
 	if err := CheckPassword(password); err != nil {
 		return err
 	}
-	text := name + ":" + newHash(password).String()
+	hash := newHash(password).String()
+	return e.changeHash(name, func(old string) string { return Enable(hash, IsEnabled(old)) })
+}
+
+// Enable lets a user sign in again, or not any more, or fails with [ErrNoUser]. The
+// password stays.
+func (e UsersEditor) Enable(name string, on bool) error {
+	return e.changeHash(name, func(old string) string { return Enable(old, on) })
+}
+
+// changeHash puts another text in the place of a user's hash.
+func (e UsersEditor) changeHash(name string, change func(old string) string) error {
 	return e.change(func(lines []string) ([]string, error) {
 		at := linesOf(lines, name)
 		switch {
@@ -86,8 +109,9 @@ func (e UsersEditor) SetPassword(name, password string) error {
 		case len(at) > 1:
 			return nil, errTwice
 		}
-		old := lines[at[0]]
-		lines[at[0]] = text + old[len(strings.TrimRight(old, "\r\n")):]
+		line := lines[at[0]]
+		_, text, _ := splitLine(line)
+		lines[at[0]] = name + ":" + change(text) + line[len(strings.TrimRight(line, "\r\n")):]
 		return lines, nil
 	})
 }

@@ -3,12 +3,15 @@ package access
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/sallyport/sallyport/server"
 )
 
 func TestUsersEditor(t *testing.T) {
@@ -156,4 +159,57 @@ func TestUsersEditorsAtOnce(t *testing.T) {
 		t.Errorf("the link is %v, %v", info.Mode(), err)
 	}
 	onlyFile(t, path)
+}
+
+// TestEnable: a user who is disabled cannot sign in, keeps the password, also one
+// that is set meanwhile, and is revoked where signed in.
+func TestEnable(t *testing.T) {
+	e := UsersEditor{Path: filepath.Join(t.TempDir(), "users")}
+	if err := e.Add("alice", "secret"); err != nil {
+		t.Fatal(err)
+	}
+	f, err := OpenUsersFile(e.Path, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := NewPasswords(nil, f, slog.New(slog.DiscardHandler))
+	signsIn := func(password string) (server.Identity, error) {
+		f.Look()
+		return p.Authenticate(t.Context(), server.Credentials{Name: "alice", Password: password})
+	}
+	id, err := signsIn("secret")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Enable("alice", false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := signsIn("secret"); !errors.Is(err, server.BadLogin) {
+		t.Errorf("a disabled user signs in: %v", err)
+	}
+	if err := p.Still(id); !errors.Is(err, server.Revoked) {
+		t.Errorf("a disabled user goes on: %v", err)
+	}
+	if _, err := p.Foretell("alice"); !errors.Is(err, server.BadLogin) {
+		t.Errorf("explain says that a disabled user signs in: %v", err)
+	}
+	hashes, err := e.Hashes()
+	if err != nil || len(hashes) != 1 || IsEnabled(hashes["alice"]) {
+		t.Errorf("%v, %v", hashes, err)
+	}
+	if err := e.SetPassword("alice", "other"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := signsIn("other"); !errors.Is(err, server.BadLogin) {
+		t.Errorf("another password lets a disabled user in: %v", err)
+	}
+	if err := errors.Join(e.Enable("alice", true), e.Enable("alice", true)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := signsIn("other"); err != nil {
+		t.Errorf("who may again: %v", err)
+	}
+	if err := e.Enable("bob", false); !errors.Is(err, ErrNoUser) {
+		t.Errorf("who is not there: %v", err)
+	}
 }

@@ -35,6 +35,7 @@ type userStore interface {
 	Names(ctx context.Context) ([]string, error)
 	Add(ctx context.Context, name, password string) error
 	SetPassword(ctx context.Context, name, password string) error
+	Enable(ctx context.Context, name string, on bool) error
 	Remove(ctx context.Context, name string) error
 }
 
@@ -77,6 +78,11 @@ func (u Users) Add(ctx context.Context, name, password string) error {
 // SetPassword sets another password, or fails with [ErrNoUser].
 func (u Users) SetPassword(ctx context.Context, name, password string) error {
 	return u.change(func(s userStore) error { return s.SetPassword(ctx, name, password) })
+}
+
+// Enable lets a user sign in again, or not any more, or fails with [ErrNoUser].
+func (u Users) Enable(ctx context.Context, name string, on bool) error {
+	return u.change(func(s userStore) error { return s.Enable(ctx, name, on) })
 }
 
 // Remove takes a user out, or fails with [ErrNoUser].
@@ -166,6 +172,10 @@ func (f fileUsers) SetPassword(_ context.Context, name, password string) error {
 	return f.UsersEditor.SetPassword(name, password)
 }
 
+func (f fileUsers) Enable(_ context.Context, name string, on bool) error {
+	return f.UsersEditor.Enable(name, on)
+}
+
 // ledgerUsers are those of a ledger.
 type ledgerUsers struct{ ledger.PeopleEditor }
 
@@ -185,7 +195,23 @@ func (l ledgerUsers) SetPassword(ctx context.Context, name, password string) err
 	if err := access.CheckPassword(password); err != nil {
 		return err
 	}
-	return inAccess(l.SetHash(ctx, name, access.HashPassword(password)))
+	hash := access.HashPassword(password)
+	return l.changeHash(ctx, name, func(old string) string { return access.Enable(hash, access.IsEnabled(old)) })
+}
+
+func (l ledgerUsers) Enable(ctx context.Context, name string, on bool) error {
+	return l.changeHash(ctx, name, func(old string) string { return access.Enable(old, on) })
+}
+
+func (l ledgerUsers) changeHash(ctx context.Context, name string, change func(old string) string) error {
+	old, err := l.Hash(ctx, name)
+	switch {
+	case err != nil:
+		return err
+	case old == "":
+		return ErrNoUser
+	}
+	return inAccess(l.SetHash(ctx, name, change(old)))
 }
 
 func (l ledgerUsers) Remove(ctx context.Context, name string) error {
