@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -15,8 +14,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sallyport/sallyport/internal/daemon"
-	"github.com/sallyport/sallyport/server"
-	"github.com/sallyport/sallyport/socks"
 )
 
 // errDiffers says that new settings would change what a log tells. There is
@@ -25,7 +22,8 @@ var errDiffers = errors.New("something would change")
 
 // explainFlags are the words of the command line.
 type explainFlags struct {
-	config, from, user, proof, to, command, protocol, listener, at, log string
+	config, log string
+	words       daemon.QuestionWords
 
 	asJSON, resolve bool
 }
@@ -57,14 +55,14 @@ func newExplain() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringVarP(&f.config, "config", "c", "", "the settings `FILE`; default: the built-in settings")
-	flags.StringVar(&f.from, "from", "", "the client's `IP` address")
-	flags.StringVar(&f.user, "user", "", "who the client is, by `NAME`")
-	flags.StringVar(&f.proof, "proof", "", "the `PROOF` that it gives: claimed, ident, password, certificate or key; default: as the protocol has it")
-	flags.StringVar(&f.to, "to", "", "the `TARGET`: HOST:PORT")
-	flags.StringVar(&f.command, "command", "connect", "the `COMMAND`: connect, bind or udp")
-	flags.StringVar(&f.protocol, "protocol", "", "the `PROTOCOL`: socks4, socks4a, socks5, http, ssh or map; default: what the listener is for, socks5, of a claimed user socks4a, with a key ssh")
-	flags.StringVar(&f.listener, "listener", "", "the `NAME` of the listener; default: the only one")
-	flags.StringVar(&f.at, "at", "", "at what `TIME`: 2006-01-02T15:04:05Z, \"2006-01-02 15:04\" here, or 15:04 today; default: now")
+	flags.StringVar(&f.words.From, "from", "", "the client's `IP` address")
+	flags.StringVar(&f.words.User, "user", "", "who the client is, by `NAME`")
+	flags.StringVar(&f.words.Proof, "proof", "", "the `PROOF` that it gives: claimed, ident, password, certificate or key; default: as the protocol has it")
+	flags.StringVar(&f.words.To, "to", "", "the `TARGET`: HOST:PORT")
+	flags.StringVar(&f.words.Command, "command", "connect", "the `COMMAND`: connect, bind or udp")
+	flags.StringVar(&f.words.Protocol, "protocol", "", "the `PROTOCOL`: socks4, socks4a, socks5, http, ssh or map; default: what the listener is for, socks5, of a claimed user socks4a, with a key ssh")
+	flags.StringVar(&f.words.Listener, "listener", "", "the `NAME` of the listener; default: the only one")
+	flags.StringVar(&f.words.At, "at", "", "at what `TIME`: 2006-01-02T15:04:05Z, \"2006-01-02 15:04\" here, or 15:04 today; default: now")
 	flags.StringVar(&f.log, "log", "", "judge the sessions in this log `FILE` of ours instead; \"-\": standard input")
 	flags.BoolVar(&f.resolve, "resolve", false, "with --log: look up the names that have no address in it")
 	flags.BoolVar(&f.asJSON, "json", false, "print JSON")
@@ -84,7 +82,10 @@ func (f *explainFlags) run(cmd *cobra.Command) error {
 	if f.resolve {
 		return usageError{errors.New("--resolve goes with --log: without it names are always looked up")}
 	}
-	ask, err := f.question()
+	if f.words.From == "" || f.words.To == "" {
+		return usageError{errors.New("say at least --from IP and --to HOST:PORT, or --log FILE")}
+	}
+	ask, err := daemon.ParseQuestion(f.words, "--")
 	if err != nil {
 		return usageError{err}
 	}
@@ -93,66 +94,6 @@ func (f *explainFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	return f.print(cmd.OutOrStdout(), e, func() string { return explained(e) })
-}
-
-// question takes the flags for what they mean.
-func (f *explainFlags) question() (daemon.Question, error) {
-	ask := daemon.Question{User: f.user, Listener: f.listener}
-	if f.from == "" || f.to == "" {
-		return ask, errors.New("say at least --from IP and --to HOST:PORT, or --log FILE")
-	}
-	var err error
-	if ask.From, err = netip.ParseAddr(f.from); err != nil {
-		return ask, fmt.Errorf("--from: %q is no IP address", f.from)
-	}
-	if ask.Target, err = socks.ParseAddr(f.to); err != nil {
-		return ask, fmt.Errorf("--to: expected HOST:PORT: %w", err)
-	}
-	if ask.Proof, err = oneOf("proof", server.Proof(f.proof), server.Claimed, server.Ident, server.Password, server.Certificate, server.Key); err != nil {
-		return ask, err
-	}
-	if ask.Protocol, err = oneOf("protocol", server.Protocol(f.protocol), server.SOCKS4, server.SOCKS4a, server.SOCKS5, server.HTTP, server.SSH, server.Mapped); err != nil {
-		return ask, err
-	}
-	commands := []socks.Command{socks.Connect, socks.Bind, socks.Associate}
-	i := slices.IndexFunc(commands, func(c socks.Command) bool { return c.String() == f.command })
-	if i < 0 {
-		return ask, fmt.Errorf("--command: %q is none of connect, bind, udp", f.command)
-	}
-	ask.Command = commands[i]
-	ask.At, err = parseMoment(f.at, time.Now())
-	return ask, err
-}
-
-// oneOf returns word if it is empty or one of the words.
-func oneOf[T ~string](flag string, word T, words ...T) (T, error) {
-	if word == "" || slices.Contains(words, word) {
-		return word, nil
-	}
-	var all []string
-	for _, w := range words {
-		all = append(all, string(w))
-	}
-	return "", fmt.Errorf("--%s: %q is none of %s", flag, word, strings.Join(all, ", "))
-}
-
-// parseMoment reads a moment; a clock's time is of the day of now, and where the
-// zone is not said it is that of now. Nothing is now.
-func parseMoment(text string, now time.Time) (time.Time, error) {
-	if text == "" {
-		return now, nil
-	}
-	if at, err := time.Parse(time.RFC3339, text); err == nil {
-		return at, nil
-	}
-	if at, err := time.ParseInLocation("2006-01-02 15:04", text, now.Location()); err == nil {
-		return at, nil
-	}
-	at, err := time.Parse("15:04", text)
-	if err != nil {
-		return at, fmt.Errorf("--at: %q is no time: write 2006-01-02T15:04:05+01:00, \"2006-01-02 15:04\" or 15:04", text)
-	}
-	return time.Date(now.Year(), now.Month(), now.Day(), at.Hour(), at.Minute(), 0, 0, now.Location()), nil
 }
 
 func (f *explainFlags) print(out io.Writer, value any, text func() string) error {

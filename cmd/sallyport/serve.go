@@ -43,7 +43,7 @@ func newServe() *cobra.Command {
 	}
 	cmd.Flags().StringVarP(&src.File, "config", "c", "", "the settings `FILE`")
 	cmd.Flags().StringVar(&src.Listen, "listen", "", "listen on `ADDR` (host:port) instead of what the settings say")
-	cmd.Flags().StringVar(&src.Admin, "admin", "", "`off`: no admin socket, and `sallyport reload` cannot reach the server")
+	cmd.Flags().StringVar(&src.Admin, "admin", "", "the `ADDR` (host:port) of the dashboard, instead of what the settings say; off: no dashboard, and no socket for `sallyport reload`")
 	src.Version = version
 	return cmd
 }

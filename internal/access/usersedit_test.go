@@ -190,7 +190,7 @@ func TestEnable(t *testing.T) {
 	if err := p.Still(id); !errors.Is(err, server.Revoked) {
 		t.Errorf("a disabled user goes on: %v", err)
 	}
-	if _, err := p.Foretell("alice"); !errors.Is(err, server.BadLogin) {
+	if _, err := p.Foretell("alice", server.Password); !errors.Is(err, server.BadLogin) {
 		t.Errorf("explain says that a disabled user signs in: %v", err)
 	}
 	hashes, err := e.Hashes()

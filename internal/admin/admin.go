@@ -99,11 +99,13 @@ const (
 	endTime     = 2 * time.Second  // for answers under way when the server stops
 )
 
-// Serve answers on socket until ctx ends. It closes the socket, and returns when
-// everything that it started has ended, or after the time that answers get.
-func Serve(ctx context.Context, socket net.Listener, d Daemon, log *slog.Logger) {
+// Serve answers on socket by h until ctx ends, which ends the contexts of requests
+// too. It closes the socket, and returns when everything that it started has ended,
+// or after the time that answers get.
+func Serve(ctx context.Context, socket net.Listener, h http.Handler, log *slog.Logger) {
 	s := &http.Server{
-		Handler:           handler(d),
+		Handler:           h,
+		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ReadHeaderTimeout: requestTime,
 		ReadTimeout:       requestTime,
 		IdleTimeout:       requestTime,
@@ -114,7 +116,7 @@ func Serve(ctx context.Context, socket net.Listener, d Daemon, log *slog.Logger)
 	go func() {
 		defer close(served)
 		if err := s.Serve(socket); !errors.Is(err, http.ErrServerClosed) {
-			log.Error("the admin socket failed; `sallyport reload` cannot reach the server any more, HUP can", "error", err)
+			log.Error("the admin socket failed: administrators and commands that use it cannot reach the server any more", "address", socket.Addr().String(), "error", err)
 		}
 	}()
 	select {
@@ -129,8 +131,8 @@ func Serve(ctx context.Context, socket net.Listener, d Daemon, log *slog.Logger)
 	<-served
 }
 
-func handler(d Daemon) http.Handler {
-	mux := http.NewServeMux()
+// handleCommands adds what the command line asks for.
+func handleCommands(mux *http.ServeMux, d Daemon) {
 	mux.HandleFunc("POST /reload", func(w http.ResponseWriter, r *http.Request) {
 		err := d.Reload(r.Context())
 		if err == nil {
@@ -156,7 +158,6 @@ func handler(d Daemon) http.Handler {
 		answer(w, http.StatusOK, d.Status())
 	})
 	handleQuotas(mux, d)
-	return mux
 }
 
 func answer(w http.ResponseWriter, code int, body any) {

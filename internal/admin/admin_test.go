@@ -64,7 +64,7 @@ func TestAPI(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	l := mustListen(t, path)
 	var served sync.WaitGroup
-	served.Go(func() { Serve(ctx, l, d, slog.New(slog.DiscardHandler)) })
+	served.Go(func() { Serve(ctx, l, (&Panel{Daemon: d}).Here(), slog.New(slog.DiscardHandler)) })
 	c := Client{Socket: path}
 	if s, err := c.Status(t.Context()); err != nil || !reflect.DeepEqual(s, d.status) {
 		t.Errorf("status: %+v, %v; want %+v", s, err, d.status)

@@ -40,7 +40,7 @@ func TestQuotasAPI(t *testing.T) {
 	l := mustListen(t, path)
 	ctx, stop := context.WithCancel(t.Context())
 	var served sync.WaitGroup
-	served.Go(func() { Serve(ctx, l, d, slog.New(slog.DiscardHandler)) })
+	served.Go(func() { Serve(ctx, l, (&Panel{Daemon: d}).Here(), slog.New(slog.DiscardHandler)) })
 	defer served.Wait()
 	defer stop()
 	c := Client{Socket: path}

@@ -70,15 +70,6 @@ func (d *decoder) hostNames(n *node) []string {
 	return names
 }
 
-// newFile returns n as the name of a file that need not be there yet.
-func (d *decoder) newFile(n *node) string {
-	name, ok := d.text(n)
-	if !ok || filepath.IsAbs(name) {
-		return name
-	}
-	return filepath.Join(filepath.Dir(n.src.file), name)
-}
-
 // viewer returns n as the name of somebody who may look and not touch.
 func (d *decoder) viewer(n *node) []string {
 	name, ok := d.text(n)

@@ -3,6 +3,7 @@ package daemon
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -73,9 +74,78 @@ func takeControl(path string, in *handover.Inherited) (*adminSocket, error) {
 		return nil, err
 	}
 	if isOwn(taken.Name) {
-		return &adminSocket{s, ownControl}, nil // it is removed once this process serves (serveControl)
+		return &adminSocket{s, ownControl}, nil // it is removed once this process serves (serveAdmin)
 	}
 	return &adminSocket{s, givenControl}, nil
+}
+
+// usualPage is where the dashboard is if nobody says otherwise.
+const usualPage = "127.0.0.1:1088"
+
+// handedPage is the name by which the dashboard's socket is handed over. No listener's
+// is made such a name.
+const handedPage = "(dashboard)"
+
+// page is where the dashboard is served, and who may come to it.
+type page struct {
+	net.Listener
+	socket net.Listener // what is beneath TLS
+	keeper *administrators
+	secure bool
+}
+
+// openPage opens the dashboard's address, or takes it from what was handed over. One
+// that the settings name must be had; without the usual one the server does as well:
+// nil.
+func openPage(ctx context.Context, a config.Admin, in *handover.Inherited, log *slog.Logger) (*page, error) {
+	if a.Off || a.Listen == "off" {
+		return nil, nil
+	}
+	p, err := tryPage(ctx, a, in, log)
+	switch {
+	case err == nil:
+		return p, nil
+	case a.Listen == "" && a.File == "":
+		log.Info("no dashboard; `admin: {listen: ADDRESS, file: FILE}` says where it is and who may sign in, `admin: {listen: off}` wants none", "error", err)
+		return nil, nil
+	}
+	return nil, fmt.Errorf("the dashboard cannot be opened: %w", err)
+}
+
+func tryPage(ctx context.Context, a config.Admin, in *handover.Inherited, log *slog.Logger) (*page, error) {
+	file := cmp.Or(a.File, usualAdministrators())
+	if file == "" {
+		return nil, errors.New("this system has no folder for the administrators' file")
+	}
+	at := cmp.Or(a.Listen, usualPage)
+	terms, err := newTLS(a.TLS, false, log)
+	if err != nil {
+		return nil, err
+	}
+	l := in.Take(func(s handover.Socket) bool { return s.Name == handedPage && fits(s, at, true) }).Listener
+	if l == nil {
+		if l, err = (&net.ListenConfig{}).Listen(ctx, "tcp"+networkOf(at), at); err != nil {
+			return nil, err
+		}
+	}
+	p := &page{Listener: l, socket: l, secure: terms != nil}
+	if p.keeper, err = openAdministrators(file, a.Viewers, log); err != nil {
+		l.Close()
+		return nil, err
+	}
+	if p.secure {
+		p.Listener = tls.NewListener(l, terms)
+	}
+	return p, nil
+}
+
+// url is what a browser finds the dashboard by.
+func (p *page) url() string {
+	scheme := "http"
+	if p.secure {
+		scheme = "https"
+	}
+	return scheme + "://" + reachable(p.Addr().String()) + "/"
 }
 
 // Status implements [admin.Daemon].

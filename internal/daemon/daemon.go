@@ -37,6 +37,7 @@ type Daemon struct {
 	setLog  func(config.Log)
 	endLog  func()
 	control *adminSocket   // nil: there is none
+	page    *page          // the dashboard; nil: there is none
 	ledger  *ledger.Ledger // nil: there is none
 	live    *live.View
 	started time.Time
@@ -110,6 +111,9 @@ func (d *Daemon) open(ctx context.Context, s *config.Settings, in *handover.Inhe
 	if d.control, err = openControl(ctx, s.Admin, admin.DefaultSocket(), in, d.log); err != nil {
 		return err
 	}
+	if d.page, err = openPage(ctx, s.Admin, in, d.log); err != nil {
+		return err
+	}
 	// Last, when clients can come already: they wait in the sockets' queues.
 	if d.ledger, err = openLedger(ctx, s.Ledger, ledger.DefaultPath(), &d.limits, d.log); err != nil {
 		return err
@@ -131,6 +135,9 @@ func (d *Daemon) Close() {
 	}
 	if d.control != nil {
 		_ = d.control.Close() // it is given up
+	}
+	if d.page != nil {
+		d.page.Close()
 	}
 	if d.ledger != nil {
 		d.ledger.Close()
@@ -155,6 +162,10 @@ func (d *Daemon) Greet(w io.Writer, version string) {
 			break
 		}
 	}
+	if d.page != nil {
+		fmt.Fprintf(&b, "dashboard: %s\n", d.page.url())
+		d.page.keeper.greet(&b)
+	}
 	if i := slices.IndexFunc(doors, func(d *door) bool { return d.listener.Mapping == nil }); i >= 0 {
 		doors[i].tryIt(&b)
 	}
@@ -177,15 +188,19 @@ func (d *door) address() string {
 
 // tryIt tells of a way to use a door.
 func (d *door) tryIt(b *strings.Builder) {
-	at := d.socket.Addr().String()
-	host, port, err := net.SplitHostPort(at)
-	if err != nil {
+	at := d.socket.Addr()
+	if at.Network() != "tcp" {
 		return // curl has no URL for a unix socket
 	}
-	if net.ParseIP(host).IsUnspecified() {
-		at = net.JoinHostPort("localhost", port)
+	fmt.Fprintf(b, "try it: curl --proxy %s://%s http://example.com/\n", scheme(d.listener), reachable(at.String()))
+}
+
+// reachable is an address by which this machine gets to where one listens.
+func reachable(at string) string {
+	if host, port, err := net.SplitHostPort(at); err == nil && net.ParseIP(host).IsUnspecified() {
+		return net.JoinHostPort("localhost", port)
 	}
-	fmt.Fprintf(b, "try it: curl --proxy %s://%s http://example.com/\n", scheme(d.listener), at)
+	return at
 }
 
 // scheme is the one of a proxy's URL by which curl gets through the listener.

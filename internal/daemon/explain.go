@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/admin"
 	"github.com/sallyport/sallyport/internal/config"
 	"github.com/sallyport/sallyport/internal/limits"
 	"github.com/sallyport/sallyport/server"
@@ -38,40 +39,10 @@ func badQuestion(format string, args ...any) error {
 }
 
 // Explanation tells how a request fares by the settings, and why.
-type Explanation struct {
-	Allowed bool   `json:"allowed"`
-	Reason  string `json:"reason,omitempty"` // the log's word, where it is not allowed
-	Detail  string `json:"detail,omitempty"` // what there is to say beyond the word
-	Rule    string `json:"rule,omitempty"`   // the rule that decided
-
-	Listener string    `json:"listener"`
-	Protocol string    `json:"protocol"`
-	Command  string    `json:"command"`
-	From     string    `json:"from"`
-	User     string    `json:"user,omitempty"` // who the client turns out to be
-	Proof    string    `json:"proof,omitempty"`
-	Target   string    `json:"target"`
-	At       time.Time `json:"at"`
-
-	Addresses []string  `json:"addresses,omitempty"` // what the target's name resolved to
-	Granted   []string  `json:"granted,omitempty"`   // those of them that may be reached
-	ByName    bool      `json:"by_name,omitempty"`   // an upstream looks the name up
-	Via       string    `json:"via,omitempty"`       // the upstream
-	Outgoing  string    `json:"outgoing,omitempty"`  // the address, interface and mark to leave by
-	Until     time.Time `json:"until,omitzero"`      // when the session would be ended
-	Limits    []string  `json:"limits,omitempty"`
-	Steps     []Step    `json:"steps,omitempty"` // the rules in their order, up to the one that decided
-	Notes     []string  `json:"notes,omitempty"` // what is left to say
-}
+type Explanation = admin.Explanation
 
 // Step is a rule on the way of a request.
-type Step struct {
-	Rule  string   `json:"rule"`
-	Deny  bool     `json:"deny"`
-	Miss  string   `json:"miss,omitempty"`  // the setting that did not match; empty: the rule decided
-	Text  string   `json:"text"`            // the same for a person
-	Wants []string `json:"wants,omitempty"` // where that is the proof: what would have been believed
-}
+type Step = admin.Step
 
 // Explain decides as [Daemon.Run] would by the same settings, and tells how it came
 // to that. It opens no listening socket and asks no identd; it looks the target's
@@ -82,6 +53,11 @@ func Explain(ctx context.Context, src Source, ask Question) (*Explanation, error
 	if err != nil {
 		return nil, err
 	}
+	return r.explain(ctx, ask)
+}
+
+// explain is Explain by the settings of the rehearsal.
+func (r *rehearsal) explain(ctx context.Context, ask Question) (*Explanation, error) {
 	l, err := r.chooseListener(ask.Listener)
 	if err != nil {
 		return nil, err
@@ -233,7 +209,7 @@ func (r *rehearsal) tell(ask Question, q server.Request, o outcome, after []acce
 		e.Addresses = addresses(o.Addrs)
 	}
 	for _, s := range append(o.Steps, after...) {
-		e.Steps = append(e.Steps, Step{s.Rule, s.Deny, string(s.Miss), s.Text, spelled(s.Wants)})
+		e.Steps = append(e.Steps, Step{Rule: s.Rule, Deny: s.Deny, Miss: string(s.Miss), Text: s.Text, Wants: spelled(s.Wants)})
 	}
 	e.Notes = r.notes(ask, o)
 	if len(after) > 0 {

@@ -159,5 +159,10 @@ func (d *Daemon) handed() []handover.Handed {
 	if d.control != nil {
 		all = append(all, handover.Handed{Name: d.control.name, Socket: d.control.UnixListener})
 	}
+	if d.page != nil {
+		if s, ok := d.page.socket.(syscall.Conn); ok {
+			all = append(all, handover.Handed{Name: handedPage, Socket: s})
+		}
+	}
 	return all
 }

@@ -34,15 +34,24 @@ func newRehearsal(ctx context.Context, src Source) (*rehearsal, error) {
 		return nil, err
 	}
 	log := slog.New(slog.DiscardHandler)
-	r := &rehearsal{settings: s}
 	p, err := openPeople(ctx, s, nil, log)
 	if err != nil {
 		return nil, fmt.Errorf("the users in the ledger cannot be read: %w", err)
 	}
-	if r.rules, err = buildRules(s, nil, p, nil, log); err != nil {
+	rules, err := buildRules(s, nil, p, nil, log)
+	if err != nil {
 		return nil, &SettingsError{err}
 	}
-	r.rules.policy = buildPolicy(p.fill(s), r.rules, access.Options{
+	return rehearse(s, rules), nil
+}
+
+// rehearse returns a rehearsal of rules, which the settings have made. It changes
+// nothing about them.
+func rehearse(s *config.Settings, by *rules) *rehearsal {
+	own := *by
+	own.limits = nil
+	r := &rehearsal{settings: s, rules: &own}
+	r.rules.policy = buildPolicy(by.people.fill(s), r.rules, access.Options{
 		Resolver: r,
 		Identd:   func(context.Context, netip.AddrPort, netip.AddrPort) (string, error) { return r.identd() },
 		Now:      func() time.Time { return r.at },
@@ -50,7 +59,7 @@ func newRehearsal(ctx context.Context, src Source) (*rehearsal, error) {
 	if r.rules.passwords != nil {
 		r.rules.passwords = r.rules.passwords.Renewed(r.rules.policy, r.rules.directory(s)) // what logins are for is asked of the same rules
 	}
-	return r, nil
+	return r
 }
 
 // LookupNetIP implements [access.Resolver].

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"reflect"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/admin"
@@ -110,8 +111,8 @@ func (d *Daemon) putInForce(next *inForce) {
 	}
 	closeDoors(newDoors(before.doors, next.doors)) // their sessions are judged like all others
 	d.run.watchRules(next.rules)
-	if next.settings.Admin != before.settings.Admin {
-		d.log.Warn("another admin socket is used only after a restart")
+	if !reflect.DeepEqual(next.settings.Admin, before.settings.Admin) {
+		d.log.Warn("what the settings say of admin now is used only after a restart")
 	}
 	if next.settings.Ledger != before.settings.Ledger {
 		d.log.Warn("another ledger is used only after a restart")

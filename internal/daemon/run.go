@@ -42,7 +42,7 @@ func (d *Daemon) Run(ctx, hurry context.Context) error {
 	d.start(run)
 	run.all.Go(func() { d.live.Run(serve) })
 	run.all.Go(func() { d.limits.Run(serve, d.log) })
-	closeControl := d.serveControl(serve)
+	closeAdmin := d.serveAdmin(serve)
 	run.all.Go(func() { d.takeOver(serve) })
 	var err error
 	select {
@@ -53,7 +53,7 @@ func (d *Daemon) Run(ctx, hurry context.Context) error {
 	}
 	limit := d.drain()
 	if next := d.leave(); next != nil {
-		d.retire(ctx, run, next, closeControl)
+		d.retire(ctx, run, next, closeAdmin)
 		if ctx.Err() == nil {
 			limit = 0 // nobody is left, or their time is over
 		}
@@ -65,23 +65,25 @@ func (d *Daemon) Run(ctx, hurry context.Context) error {
 	}
 	d.stop()
 	d.shutdown(hurry, limit)
-	closeControl()
+	closeAdmin()
 	d.life.before.Close()
 	end()
 	run.all.Wait()
 	return err
 }
 
-// serveControl answers on the admin socket, if there is one, until end is called,
-// which waits for answers under way, or ctx ends.
-func (d *Daemon) serveControl(ctx context.Context) (end func()) {
-	if d.control == nil {
-		return func() {}
-	}
-	d.control.SetUnlinkOnClose(isOwn(d.control.name))
+// serveAdmin answers on the admin socket and the dashboard, where there are any, until
+// end is called, which waits for answers under way, or ctx ends.
+func (d *Daemon) serveAdmin(ctx context.Context) (end func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var serving sync.WaitGroup
-	serving.Go(func() { admin.Serve(ctx, d.control, d, d.log) })
+	if d.control != nil {
+		d.control.SetUnlinkOnClose(isOwn(d.control.name))
+		serving.Go(func() { admin.Serve(ctx, d.control, d.panel(nil).Here(), d.log) })
+	}
+	if d.page != nil {
+		serving.Go(func() { admin.Serve(ctx, d.page, d.panel(d.page.keeper).Page(d.page.secure), d.log) })
+	}
 	return func() {
 		cancel()
 		serving.Wait()

@@ -133,9 +133,9 @@ func (d *Daemon) isReplaced() bool {
 
 // retire leaves new clients to the process that has taken over, and serves those who
 // are there until the last has left, its time is over, or ctx ends. The settings are
-// read anew when that process does so. closeControl ends the answers of the admin
+// read anew when that process does so. closeAdmin ends the answers of the admin
 // socket, which is the other's from here on.
-func (d *Daemon) retire(ctx context.Context, run *running, next *handover.Successor, closeControl func()) {
+func (d *Daemon) retire(ctx context.Context, run *running, next *handover.Successor, closeAdmin func()) {
 	d.mu.Lock()
 	limit, doors := d.inForce.settings.Timeouts.Upgrade, d.inForce.doors
 	d.mu.Unlock()
@@ -149,7 +149,7 @@ func (d *Daemon) retire(ctx context.Context, run *running, next *handover.Succes
 	if d.control != nil {
 		d.control.SetUnlinkOnClose(false)
 	}
-	closeControl()
+	closeAdmin()
 	d.life.manager.Replaced(next.PID)
 	if err := next.Go(); err != nil {
 		d.log.Warn("the process that took over has ended already", "error", err)

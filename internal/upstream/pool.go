@@ -104,3 +104,19 @@ func (p *Pool) order(d server.Departure) []*member {
 	})
 	return members
 }
+
+// Proxy is how one of a pool is.
+type Proxy struct {
+	Name string // its URL, or those of its chain, without the login
+	Up   bool   // as far as is known
+}
+
+// Proxies returns how those of the pool are, in the order of the settings.
+func (p *Pool) Proxies() []Proxy {
+	now := time.Now()
+	all := make([]Proxy, 0, len(p.members))
+	for _, m := range p.members {
+		all = append(all, Proxy{m.name, m.usable(now)})
+	}
+	return all
+}
