@@ -35,6 +35,9 @@ func handleAPI(mux *http.ServeMux, p *Panel) {
 	operation(api, http.MethodDelete, "users/{name}", "Remove a user", a.removeUser, http.StatusNotFound)
 	operation(api, http.MethodGet, "rules", "The rules, and what each has decided", a.rules)
 	operation(api, http.MethodGet, "limits", "The limits", a.limits)
+	operation(api, http.MethodPut, "limits/{name}/rate", "Change a limit's rate until the settings are read anew", a.setRate, http.StatusConflict)
+	operation(api, http.MethodGet, "quotas", "How all stand with the quotas", a.quotas)
+	operation(api, http.MethodPost, "grants", "Allow somebody more than a quota", a.grant, http.StatusConflict)
 	operation(api, http.MethodGet, "explain", "What the rules make of a request", a.explain)
 	operation(api, http.MethodGet, "usage", "What was used", a.usage, http.StatusNotFound)
 	operation(api, http.MethodGet, "health", "How the server and what it needs are", a.health)
@@ -136,6 +139,27 @@ func (a apiOf) limits(context.Context, *none) (*body[[]Limit], error) {
 	return &body[[]Limit]{a.Rules.Limits()}, nil
 }
 
+func (a apiOf) setRate(_ context.Context, in *struct {
+	Name string `path:"name"`
+	Body struct {
+		Rate string `json:"rate,omitempty" doc:"Such as 20 Mbit/s"`
+		Up   string `json:"up,omitempty" doc:"The same of one direction"`
+		Down string `json:"down,omitempty" doc:"Likewise"`
+	}
+},
+) (*none, error) {
+	return nil, asProblem(conflict(a.Daemon.SetRate(Rate{Limit: in.Name, Rate: in.Body.Rate, Up: in.Body.Up, Down: in.Body.Down})))
+}
+
+func (a apiOf) quotas(context.Context, *none) (*body[Quotas], error) {
+	return &body[Quotas]{a.Daemon.Quotas()}, nil
+}
+
+func (a apiOf) grant(_ context.Context, in *body[Grant]) (*body[Quota], error) {
+	q, err := a.Daemon.Grant(in.Body)
+	return &body[Quota]{q}, asProblem(conflict(err))
+}
+
 func (a apiOf) explain(ctx context.Context, in *Question) (*body[*Explanation], error) {
 	e, err := a.Rules.Explain(ctx, *in)
 	return &body[*Explanation]{e}, asProblem(err)
@@ -150,6 +174,19 @@ func (a apiOf) health(context.Context, *none) (*body[HealthReport], error) {
 	return &body[HealthReport]{a.Health.Health()}, nil
 }
 
+// conflicted is why something was not done that would have been in another state.
+type conflicted struct{ error }
+
+func (c conflicted) Unwrap() error { return c.error }
+
+// conflict marks an error as that. No error is none.
+func conflict(err error) error {
+	if err == nil {
+		return nil
+	}
+	return conflicted{err}
+}
+
 // asProblem gives an error the status that goes with it. No error is none.
 func asProblem(err error) error {
 	switch {
@@ -161,6 +198,9 @@ func asProblem(err error) error {
 		return huma.Error409Conflict(err.Error())
 	case errors.Is(err, ErrBadUser), errors.Is(err, ErrBadQuestion):
 		return huma.Error422UnprocessableEntity(err.Error())
+	}
+	if _, ok := errors.AsType[conflicted](err); ok {
+		return huma.Error409Conflict(err.Error())
 	}
 	if f, ok := errors.AsType[*Faults](err); ok {
 		return huma.Error422UnprocessableEntity(f.Text)

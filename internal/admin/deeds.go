@@ -18,12 +18,14 @@ const (
 	doneDisabled = "The user cannot sign in any more."
 	doneEnabled  = "The user can sign in again."
 	doneRemoved  = "The user was removed."
+	doneGranted  = "More was allowed."
+	doneRate     = "The rate was changed, until the settings are read anew."
 	doneReloaded = "The settings were read anew and are in force."
 )
 
 // deeds are all of them: nothing else is shown as done, whatever a link says.
 func deeds() []string {
-	return []string{doneEnded, doneAdded, donePassword, doneDisabled, doneEnabled, doneRemoved, doneReloaded}
+	return []string{doneEnded, doneAdded, donePassword, doneDisabled, doneEnabled, doneRemoved, doneGranted, doneRate, doneReloaded}
 }
 
 var errNotConfirmed = errors.New("tick the box to confirm it")
@@ -53,6 +55,19 @@ func (d *desk) handleDeeds(mux *http.ServeMux) {
 			return errNotConfirmed
 		}
 		return d.Users.RemoveUser(ctx, r.PostFormValue("name"))
+	})
+	for _, page := range []string{"users", "limits"} {
+		d.handleDeed(mux, "POST /"+page+"/grant", page, doneGranted, func(_ context.Context, r *http.Request) error {
+			_, err := d.Daemon.Grant(Grant{
+				Limit: r.PostFormValue("limit"), Key: r.PostFormValue("key"), Claimed: r.PostFormValue("claimed") != "", Amount: r.PostFormValue("amount"),
+			})
+			return conflict(err)
+		})
+	}
+	d.handleDeed(mux, "POST /limits/rate", "limits", doneRate, func(_ context.Context, r *http.Request) error {
+		return conflict(d.Daemon.SetRate(Rate{
+			Limit: r.PostFormValue("limit"), Rate: r.PostFormValue("rate"), Up: r.PostFormValue("up"), Down: r.PostFormValue("down"),
+		}))
 	})
 	d.handleDeed(mux, "POST /reload", "health", doneReloaded, func(ctx context.Context, _ *http.Request) error {
 		return d.Daemon.Reload(ctx)

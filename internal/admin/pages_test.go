@@ -27,6 +27,8 @@ func TestNothingGetsIn(t *testing.T) {
 	}
 	s.show.users.Users = []User{{Name: evil, Groups: []string{evil}, Disabled: true}}
 	s.usage = UsageReport{Lines: []UsageLine{{Name: evil}}}
+	s.status.Version = evil
+	s.status.Listeners = []Listener{{Name: evil, Address: evil, Protocols: []string{evil}}}
 	e := url.QueryEscape(evil)
 	for _, path := range []string{
 		"/", "/sessions", "/sessions?filter=" + e + "&sort=" + e + "&offset=" + e, "/users", "/users?done=" + e, "/rules",
@@ -75,6 +77,9 @@ func TestDeeds(t *testing.T) {
 		{"/users/remove", url.Values{"name": {"alice"}}, 503, "tick the box"},
 		{"/users/remove", url.Values{"name": {"alice"}, "sure": {"yes"}}, 303, "done="},
 		{"/users/remove", url.Values{"name": {"eve"}, "sure": {"yes"}}, 404, "there is no such user"},
+		{"/users/grant", url.Values{"key": {"alice"}, "amount": {"2 GiB"}}, 303, "/users?done="},
+		{"/limits/grant", url.Values{"key": {"alice"}, "limit": {"daily"}, "amount": {"2 GiB"}}, 303, "/limits?done="},
+		{"/limits/rate", url.Values{"limit": {"fair"}, "rate": {"1 Mbit/s"}}, 303, "/limits?done="},
 		{"/reload", nil, 303, "/health?done="},
 	} {
 		answer := s.post(test.path, test.form)
@@ -87,6 +92,11 @@ func TestDeeds(t *testing.T) {
 		t.Errorf("ended: %v", s.ended)
 	}
 	s.err = &Faults{"s.yaml:1:1: no"}
+	for _, path := range []string{"/users/grant", "/limits/grant", "/limits/rate"} {
+		if answer := s.post(path, nil); answer.Code != http.StatusConflict || !strings.Contains(answer.Body.String(), "s.yaml:1:1: no") {
+			t.Errorf("%s that is refused: %d", path, answer.Code)
+		}
+	}
 	if answer := s.post("/reload", nil); answer.Code != http.StatusUnprocessableEntity || !strings.Contains(answer.Body.String(), "s.yaml:1:1: no") {
 		t.Errorf("a reload with faults: %d %s", answer.Code, answer.Body)
 	}
@@ -126,6 +136,9 @@ func TestOperations(t *testing.T) {
 		{"DELETE", "users/eve", "", 404, "no such user"},
 		{"GET", "rules", "", 200, `"hits":3`},
 		{"GET", "limits", "", 200, `"20 Mbit/s"`},
+		{"GET", "quotas", "", 200, `"quotas"`},
+		{"POST", "grants", `{"key":"alice","amount":"2 GiB"}`, 200, `"limit"`},
+		{"PUT", "limits/fair/rate", `{"rate":"1 Mbit/s"}`, 204, ""},
 		{"GET", "explain?from=10.0.0.1&to=a:80", "", 200, `"miss":"ports"`},
 		{"GET", "explain?from=x&to=a:80", "", 422, "no sense"},
 		{"GET", "explain?to=a:80", "", 422, "from"},

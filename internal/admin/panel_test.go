@@ -32,7 +32,11 @@ type show struct {
 	fault    error
 }
 
-func newShow() *show { return &show{next: make(chan struct{}), role: Administrator} }
+func newShow() *show {
+	s := &show{next: make(chan struct{}), role: Administrator}
+	s.quotas.Quotas = []Quota{{Limit: evil, Key: evil, Per: "user", Unit: "bytes", Used: 5, Most: 4}, {Limit: "hours", Unit: "seconds", Most: 3600, Claimed: true}}
+	return s
+}
 
 func (s *show) Now() Now { return s.now }
 
@@ -91,7 +95,9 @@ func (s *show) RemoveUser(_ context.Context, name string) error {
 
 func (s *show) Rules() []Rule       { return []Rule{{Name: evil, Deny: true, Hits: 3, Last: time.Now()}} }
 func (s *show) Listeners() []string { return []string{"lan", evil} }
-func (s *show) Limits() []Limit     { return []Limit{{Name: evil, Per: "user", Text: "20 Mbit/s"}} }
+func (s *show) Limits() []Limit {
+	return []Limit{{Name: evil, Per: "user", Text: "20 Mbit/s", Kind: "rate"}, {Name: evil, Per: "user", Text: evil, Kind: "quota"}}
+}
 
 func (s *show) Explain(_ context.Context, q Question) (*Explanation, error) {
 	if q.From == "x" {

@@ -40,9 +40,9 @@ type QuotaCounts struct {
 
 // Grant allows somebody more than a quota.
 type Grant struct {
-	Limit   string `json:"limit"` // empty: the only one that counts by user
+	Limit   string `json:"limit,omitempty"` // empty: the only one that counts by user
 	Key     string `json:"key"`
-	Claimed bool   `json:"claimed"`
+	Claimed bool   `json:"claimed,omitempty"`
 	Amount  string `json:"amount"` // "2 GiB", or "2h" of a quota of time
 }
 

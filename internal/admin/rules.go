@@ -38,6 +38,7 @@ type Limit struct {
 	Name string `json:"name"`
 	Per  string `json:"per" doc:"By what it counts"`
 	Text string `json:"text" doc:"What it limits, as the settings say it"`
+	Kind string `json:"kind" enum:"rate,directions,quota,sessions,new_sessions"`
 }
 
 // Question is a request to be explained, in the words of `sallyport explain`.

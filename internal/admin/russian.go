@@ -50,6 +50,9 @@ func russianTables() map[string]string {
 		"Leaves by": "Выход", "Hits": "Срабатывания", "Last hit": "Последнее",
 		"Hits are counted from the start of the server. What no rule allows is denied.": "Срабатывания считаются с запуска сервера. Что не разрешено ни одним правилом, запрещено.",
 		"Limit": "Ограничение", "Counted by": "Считается", "The settings have no limits.": "В настройках нет ограничений.",
+		"Quotas": "Квоты", "of": "из", "Of": "Из", "Allow more of": "Добавить к", "Allow more": "Добавить", "Allow": "Добавить", "New rate": "Новая скорость",
+		"A rate that is changed here holds until the settings are read anew.": "Изменённая здесь скорость действует до следующего чтения настроек.",
+		"Of whom": "Чья", "Used": "Использовано", "How much": "Сколько", "Nobody has used anything of a quota.": "Квоты ещё никто не использовал.",
 		"Sum up by": "Итоги по", "Since": "С", "Until": "По", "Download as CSV": "Скачать CSV",
 		"Nothing was used in that time.": "За это время ничего не было.", "Times are those of UTC.": "Время — по UTC.",
 	}
@@ -85,7 +88,7 @@ func russianAnswers() map[string]string {
 	return map[string]string{
 		doneEnded: "Сеанс завершён.", doneAdded: "Пользователь добавлен.", donePassword: "Пароль изменён.",
 		doneDisabled: "Пользователь больше не может войти.", doneEnabled: "Пользователь снова может войти.",
-		doneRemoved: "Пользователь удалён.", doneReloaded: "Настройки прочитаны заново и действуют.",
+		doneRemoved: "Пользователь удалён.", doneGranted: "Добавлено.", doneRate: "Скорость изменена до следующего чтения настроек.", doneReloaded: "Настройки прочитаны заново и действуют.",
 		errNotConfirmed.Error(): "Отметьте, что подтверждаете.",
 		ErrWrongLogin.Error():   "Нет такого имени, или пароль другой.",
 		ErrNoSession.Error():    "Такого открытого сеанса нет.",

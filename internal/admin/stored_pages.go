@@ -1,19 +1,33 @@
 package admin
 
 import (
+	"cmp"
 	"encoding/csv"
 	"html/template"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 )
 
 // The pages of what does not change by the second.
 
+// usersData is what the page Users shows.
+type usersData struct {
+	UserList
+	Quotas []Limit // those that count by user
+}
+
 func (d *desk) showUsers(r *http.Request, v *sight) error {
 	list, err := d.Users.Users(r.Context())
-	v.Data = list
+	data := usersData{UserList: list}
+	for _, l := range d.Rules.Limits() {
+		if l.Kind == "quota" && l.Per == "user" {
+			data.Quotas = append(data.Quotas, l)
+		}
+	}
+	v.Data = data
 	return err
 }
 
@@ -39,9 +53,30 @@ func (d *desk) showRules(r *http.Request, v *sight) error {
 	return err
 }
 
+// limitsData is what the page Limits shows.
+type limitsData struct {
+	Limits []Limit
+	Quotas []Quota // the fullest first
+}
+
 func (d *desk) showLimits(_ *http.Request, v *sight) error {
-	v.Data = d.Rules.Limits()
+	quotas := d.Daemon.Quotas().Quotas
+	slices.SortStableFunc(quotas, func(a, b Quota) int {
+		return cmp.Or(strings.Compare(a.Limit, b.Limit), cmp.Compare(b.Percent(), a.Percent()), strings.Compare(a.Key, b.Key))
+	})
+	v.Data = limitsData{d.Rules.Limits(), quotas[:min(len(quotas), mostQuotas)]}
 	return nil
+}
+
+// mostQuotas is how many are shown. The API has all of them.
+const mostQuotas = 500
+
+// Percent is how much of it is used.
+func (q Quota) Percent() int64 {
+	if q.Most <= 0 {
+		return 100
+	}
+	return min(100, int64(float64(q.Used)/float64(q.Most)*100))
 }
 
 // historyData is what the page History shows.

@@ -81,6 +81,14 @@ func (t *tongue) Bytes(n int64) string { return t.scale(float64(n), 1024, t.byte
 // Speed writes a number of bytes a second, in bits a second, as rates are set.
 func (t *tongue) Speed(bytes int64) string { return t.scale(float64(bytes)*8, 1000, t.bits) }
 
+// Amount writes what a quota counts: bytes, or seconds.
+func (t *tongue) Amount(q Quota, n int64) string {
+	if q.Unit == "seconds" {
+		return t.Long(time.Duration(n) * time.Second)
+	}
+	return t.Bytes(n)
+}
+
 // Add is for templates, which cannot.
 func (t *tongue) Add(a, b int64) int64 { return a + b }
 

@@ -45,6 +45,7 @@ type User struct {
 	Sessions int      `json:"sessions" doc:"That are open"`
 	Today    Use      `json:"today" doc:"Of the day, in UTC"`
 	Month    Use      `json:"month" doc:"Of the month, in UTC"`
+	Quotas   []Quota  `json:"quotas,omitempty" doc:"How the user stands with those that count by user"`
 }
 
 // Use is what was used.

@@ -50,10 +50,11 @@ groups: {staff: [alice, bob]}
 limits:
   fair: {rate: 800 Mbit/s, per: user}
   few: {sessions: 20000, per: source}
+  daily: {quota: 5 GiB, every: day, per: user}
 rules:
   - {deny: 'nothing <b>there</b>', to: 192.0.2.0/24}
   - {allow: this machine, from: loopback, protocols: [socks4, socks4a], to: any, limits: few}
-  - {allow: members, users: any, proof: password, to: any, limits: fair}
+  - {allow: members, users: any, proof: password, to: any, limits: [fair, daily]}
 ledger: {store: 'sqlite:ledger.db', flush: 100ms}
 admin: {listen: 127.0.0.1:0, file: administrators, socket: admin.sock, viewers: vera}
 `

@@ -26,11 +26,36 @@ func limitText(l config.Limit) string {
 	return quotaText(l)
 }
 
+// limitKind is the word of the API for what a limit is about.
+func limitKind(l config.Limit) string {
+	switch {
+	case l.Rate > 0:
+		return "rate"
+	case l.Up > 0 || l.Down > 0:
+		return "directions"
+	case l.Sessions > 0:
+		return "sessions"
+	case l.NewSessions > 0:
+		return "new_sessions"
+	}
+	return "quota"
+}
+
 func quotaText(l config.Limit) string {
 	text := sizeText(l.Quota)
+	if l.QuotaTime > 0 {
+		text = l.QuotaTime.String()
+	}
+	if l.Counts != "" && l.Counts != "both" {
+		text += " " + l.Counts
+	}
 	switch {
+	case l.Every.Unit != "" && l.Every.Rolling:
+		text += " in any " + l.Every.Unit
 	case l.Every.Unit != "":
 		text += " a " + l.Every.Unit
+	case l.Every.Days > 0 && l.Every.Rolling:
+		text += fmt.Sprintf(" in any %d days", l.Every.Days)
 	case l.Every.Days > 0:
 		text += fmt.Sprintf(" in %d days", l.Every.Days)
 	}

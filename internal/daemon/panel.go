@@ -17,6 +17,7 @@ import (
 	"github.com/sallyport/sallyport/internal/admin"
 	"github.com/sallyport/sallyport/internal/config"
 	"github.com/sallyport/sallyport/internal/ledger"
+	"github.com/sallyport/sallyport/internal/limits"
 	"github.com/sallyport/sallyport/internal/upstream"
 	"github.com/sallyport/sallyport/server"
 )
@@ -47,11 +48,17 @@ func (m manager) Users(ctx context.Context) (admin.UserList, error) {
 	for _, s := range m.live.Sessions() {
 		open[s.Now().Identity.Name]++
 	}
+	quotas := map[string][]admin.Quota{}
+	for _, q := range m.Quotas().Quotas {
+		if q.Per == string(limits.User) && !q.Claimed {
+			quotas[q.Key] = append(quotas[q.Key], q)
+		}
+	}
 	groups := groupsOf(now.rules.people.fill(now.settings).Groups)
 	for _, name := range slices.Sorted(maps.Keys(hashes)) {
 		list.Users = append(list.Users, admin.User{
 			Name: name, Disabled: !access.IsEnabled(hashes[name]), Groups: groups[name], Sessions: open[name],
-			Today: ofDay[name], Month: ofMonth[name],
+			Today: ofDay[name], Month: ofMonth[name], Quotas: quotas[name],
 		})
 	}
 	return list, nil
@@ -182,9 +189,10 @@ func (m manager) Explain(ctx context.Context, q admin.Question) (*admin.Explanat
 // Limits implements [admin.Rules].
 func (m manager) Limits() []admin.Limit {
 	all := []admin.Limit{}
-	limits := m.current().settings.Limits
-	for _, name := range slices.Sorted(maps.Keys(limits)) {
-		all = append(all, admin.Limit{Name: name, Per: limits[name].Per, Text: limitText(limits[name])})
+	written := m.current().settings.Limits
+	for _, name := range slices.Sorted(maps.Keys(written)) {
+		l := written[name]
+		all = append(all, admin.Limit{Name: name, Per: l.Per, Text: limitText(l), Kind: limitKind(l)})
 	}
 	return all
 }
