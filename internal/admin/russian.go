@@ -15,7 +15,7 @@ func russianWords() map[string]string {
 func russianFrame() map[string]string {
 	return map[string]string{
 		"Now": "Сейчас", "Sessions": "Сеансы", "Users": "Пользователи", "Rules": "Правила", "Limits": "Ограничения",
-		"History": "История", "Health": "Состояние", "Sign in": "Вход", "Sign out": "Выйти", "Pages": "Страницы",
+		"History": "История", "Health": "Состояние", "Sign in": "Вход", "Sign in: button": "Войти", "Sign out": "Выйти", "Pages": "Страницы",
 		"To the content": "К содержанию", "may only look": "только просмотр", "Name": "Имя", "Password": "Пароль",
 		"Password or token": "Пароль или токен",
 		"The first password was printed when the server started for the first time.": "Первый пароль был напечатан при первом запуске сервера.",

@@ -30,7 +30,8 @@ var english = tongue{
 // englishWords are the texts that stand for something in the templates.
 func englishWords() map[string]string {
 	return map[string]string{
-		"order: speed": "the fastest first", "order: bytes": "those that moved most first", "order: newest": "the newest first", "order: oldest": "the oldest first",
+		"Sign in: button": "Sign in",
+		"order: speed":    "the fastest first", "order: bytes": "those that moved most first", "order: newest": "the newest first", "order: oldest": "the oldest first",
 		"order: user": "by user", "order: client": "by client", "order: target": "by target", "order: rule": "by rule",
 		"by: day": "day", "by: hour": "hour", "by: month": "month", "by: user": "user", "by: source": "client", "by: rule": "rule", "by: listener": "listener", "by: host": "target host",
 		"per: session": "session", "per: source": "source address", "per: user": "user", "per: group": "group", "per: rule": "rule", "per: listener": "listener", "per: server": "the whole server",
