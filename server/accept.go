@@ -10,11 +10,10 @@ import (
 )
 
 // acceptAll accepts until the socket fails for good and runs serve for each
-// connection in its own goroutine. serve calls leave as the last thing that it
-// does about the connection, and be it after it has returned. A fault that may pass (descriptors used up,
+// connection in its own goroutine. A fault that may pass (descriptors used up,
 // a connection that ended in the queue) is waited out with a growing pause, as
 // net/http does; the log says so once and once more when it is over.
-func (s *Server) acceptAll(ctx context.Context, sv *serving, serve func(c net.Conn, leave func())) error {
+func (s *Server) acceptAll(ctx context.Context, sv *serving, serve func(c net.Conn)) error {
 	var pause backoff
 	for {
 		if !s.state.gate.enter(ctx, s.sayPaused) {
@@ -27,24 +26,27 @@ func (s *Server) acceptAll(ctx context.Context, sv *serving, serve func(c net.Co
 				return err
 			}
 			if pause.first() {
-				s.logger().Warn("cannot accept connections for now; open sessions go on", "listener", sv.address.String(), "error", err)
+				sv.sayFailing(err)
 			}
 			continue
 		}
 		if pause.over() {
-			s.logger().Info("accepting connections again", "listener", sv.address.String())
+			sv.sayAccepting()
 		}
-		started := s.launch(sv, func(leave func()) {
-			serve(c, func() {
-				s.state.gate.leave()
-				leave()
-			})
-		})
-		if !started {
-			s.state.gate.leave()
+		if !sv.admit() {
 			c.Close()
+			continue
 		}
+		go serve(c)
 	}
+}
+
+func (sv *serving) sayFailing(err error) {
+	sv.server.logger().Warn("cannot accept connections for now; open sessions go on", "listener", sv.address.String(), "error", err)
+}
+
+func (sv *serving) sayAccepting() {
+	sv.server.logger().Info("accepting connections again", "listener", sv.address.String())
 }
 
 func (s *Server) sayPaused(paused bool, limit int) {

@@ -121,12 +121,18 @@ type route struct {
 }
 
 func (r *route) close() {
-	if r.primaries != nil {
-		r.primaries.remove(r.key)
-	}
+	r.forget()
 	r.target.Close()
 	if r.release != nil {
 		r.release()
+	}
+}
+
+// forget makes the route known no more.
+func (r *route) forget() {
+	if r.primaries != nil {
+		r.primaries.remove(r.key)
+		r.primaries = nil
 	}
 }
 

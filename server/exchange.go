@@ -18,10 +18,12 @@ import (
 // exchange is one client connection and what came of it so far.
 type exchange struct {
 	server      *Server
-	conn        net.Conn
-	listener    *Listener    // as it was when the connection was accepted
-	serving     *serving     // where it was accepted; nil in tests of a part
-	relayed     *proxyHeader // who the client is, where a load balancer has said so; nil: the other end
+	conn        net.Conn       // nil while it is a descriptor on a loop
+	remote      netip.AddrPort // its other end
+	local       netip.AddrPort // its end on this machine
+	listener    *Listener      // as it was when the connection was accepted
+	serving     *serving       // where it was accepted; nil in tests of a part
+	relayed     *proxyHeader   // who the client is, where a load balancer has said so; nil: the other end
 	session     *Session
 	certificate Identity // what the client's TLS certificate proves; zero: it has none
 	request     *Request
@@ -35,15 +37,29 @@ type exchange struct {
 	gone        func()   // is called when all is over; nil: by then it was, or there is nothing to call
 }
 
-// serveConn takes a connection from its first byte to its last, closes it, and
-// then calls leave: maybe after it has returned, since a relay can go on by
+// serveConn takes a connection that was admitted from its first byte to its last,
+// and closes it: maybe after it has returned, since a relay can go on by
 // itself. The first context ends it while in its handshake, the second later.
-func (s *Server) serveConn(handshakes, sessions context.Context, c net.Conn, sv *serving, leave func()) {
-	x := &exchange{server: s, conn: c, accepted: c, listener: sv.listener.Load(), serving: sv, gone: leave}
+func (s *Server) serveConn(handshakes, sessions context.Context, c net.Conn, sv *serving) {
+	x := &exchange{
+		server: s, conn: c, accepted: c, remote: clientOf(c), local: addrPort(c.LocalAddr()),
+		listener: sv.listener.Load(), serving: sv, gone: sv.gone,
+	}
 	x.begin()
 	defer x.contain()
 	d := newDriver(x)
-	reason := x.handshake(handshakes, d, d.first())
+	next := d.first()
+	if next.over() { // a mapping's, which there is nothing to wait for
+		x.serve(handshakes, sessions, x.requested(next, nil))
+		return
+	}
+	ctx, leave := s.state.handshakes.hold(handshakes, x.session.Client.Addr())
+	x.serve(handshakes, sessions, x.handshake(ctx, leave, d, next))
+}
+
+// serve takes a connection from the end of its handshake to its own. Reason is why
+// the handshake came to nothing.
+func (x *exchange) serve(handshakes, sessions context.Context, reason error) {
 	if reason == nil && x.stream != nil {
 		reason = x.stream(handshakes, sessions, x)
 	} else if reason == nil {
@@ -103,7 +119,7 @@ func (x *exchange) begin() {
 		ID:       x.server.state.lastID.Add(1),
 		Started:  time.Now(),
 		Listener: x.listener.Name,
-		Client:   clientOf(x.conn),
+		Client:   x.remote,
 		TLS:      secure,
 	}}
 	if x.relayed != nil {
@@ -147,7 +163,7 @@ func (x *exchange) ask(r *Request) {
 	if x.certificate.Name != "" && r.Identity.Proof != Password && r.Identity.Proof != Key {
 		r.Identity = x.certificate
 	}
-	r.Client, r.Local, r.Listener = x.session.Client, addrPort(x.conn.LocalAddr()), x.listener.Name
+	r.Client, r.Local, r.Listener = x.session.Client, x.local, x.listener.Name
 	if x.serving != nil {
 		r.Listener = x.serving.listener.Load().Name // which it has not been called from the start, maybe
 	}
@@ -159,13 +175,9 @@ func (x *exchange) ask(r *Request) {
 	x.session.Identity, x.session.Target = r.Identity, r.Target
 }
 
-// handshake reads the request, or says why there is none. The handshake begins, or
-// goes on, with next.
-func (x *exchange) handshake(ctx context.Context, d *driver, next step) error {
-	if next.over() {
-		return x.requested(next, nil) // a mapping's, which there is nothing to wait for
-	}
-	ctx, leave := x.server.state.handshakes.hold(ctx, x.session.Client.Addr())
+// handshake reads the request, or says why there is none. The handshake goes on
+// with next, and is over when leave is called. The context ends it.
+func (x *exchange) handshake(ctx context.Context, leave func(), d *driver, next step) error {
 	defer leave()
 	last, rest, err := d.shake(ctx, next)
 	if err != nil {

@@ -58,7 +58,7 @@ func (s *http2Stream) read(section []hpack.HeaderField, size int) {
 // session that began with the connection.
 func (c *http2Conn) streamExchange(s *http2Stream) *exchange {
 	x := &exchange{
-		server: c.server, conn: s, listener: c.listener, serving: c.serving,
+		server: c.server, conn: s, remote: c.remote, local: c.local, listener: c.listener, serving: c.serving,
 		relayed: c.relayed, certificate: c.certificate, session: c.session,
 	}
 	c.session = nil

@@ -259,7 +259,7 @@ func (d *driver) header() (done bool, err error) {
 func (x *exchange) relayedFor(h proxyHeader) {
 	through := x.session.Client
 	if !h.client.IsValid() {
-		h = proxyHeader{client: through, local: addrPort(x.conn.LocalAddr())}
+		h = proxyHeader{client: through, local: x.local}
 	}
 	x.relayed = &h
 	x.session.Client, x.session.Through = h.client, through

@@ -22,10 +22,12 @@ type queue struct {
 // waiter is one handshake, and where it stands. When it has left it may enter
 // again.
 type waiter struct {
-	source netip.Prefix
-	end    func(reason error) // is called at most once, when it must make room; it must not block
-	in     bool
-	places [2]place // among all, and among those of its source
+	serving *serving // where it came from, for clear; nil: it is not told by that
+	source  netip.Prefix
+	end     func(reason error) // is called at most once, when it must make room; it must not block
+	in      bool
+	why     error    // why it had to leave; nil: it had not to
+	places  [2]place // among all, and among those of its source
 }
 
 // place is where a waiter stands in a line.
@@ -77,7 +79,7 @@ func (q *queue) limit(most, perEach int) {
 // enter lets one more in, and calls end with the reason Busy when a newer one
 // takes its place. It must leave when the handshake is over.
 func (q *queue) enter(w *waiter, source netip.Addr, end func(reason error)) {
-	w.source, w.end = sourceKey(source), end
+	w.source, w.end, w.why = sourceKey(source), end, nil
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	switch each := q.bySource[w.source]; {
@@ -93,11 +95,36 @@ func (q *queue) enter(w *waiter, source netip.Addr, end func(reason error)) {
 	w.in = true
 }
 
-// leave takes w out, if it is still there: afterwards its end is not called.
-func (q *queue) leave(w *waiter) {
+// leave takes w out, and reports whether it was still there: then its end is not
+// called.
+func (q *queue) leave(w *waiter) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	in := w.in
 	q.remove(w)
+	return in
+}
+
+// pass has another told in the place of w's end, or returns why w had to leave
+// already.
+func (q *queue) pass(w *waiter, end func(reason error)) (why error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	w.end = end
+	return w.why
+}
+
+// clear ends the handshakes of a serving, but for those that go by a context.
+func (q *queue) clear(sv *serving, reason error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for w := q.all.first; w != nil; {
+		next := w.places[ofAll].behind
+		if w.serving == sv {
+			q.expel(w, reason)
+		}
+		w = next
+	}
 }
 
 // hold is enter for who goes by a context, which ends with that reason. leave must
@@ -115,9 +142,15 @@ func (q *queue) hold(parent context.Context, source netip.Addr) (ctx context.Con
 // evict ends the handshake of w, if there is one. Callers hold mu.
 func (q *queue) evict(w *waiter) {
 	if w != nil {
-		q.remove(w)
-		w.end(fmt.Errorf("%w: too many handshakes are going on, and this was the oldest", Busy))
+		q.expel(w, fmt.Errorf("%w: too many handshakes are going on, and this was the oldest", Busy))
 	}
+}
+
+// expel ends the handshake of w. Callers hold mu.
+func (q *queue) expel(w *waiter, reason error) {
+	q.remove(w)
+	w.why = reason
+	w.end(reason)
 }
 
 // remove takes w out, if it is still there. Callers hold mu.

@@ -193,6 +193,9 @@ func (r *rig) serve(socket net.Listener, l Listener) { r.serveDoor(r.server.Door
 
 func (r *rig) serveDoor(door *Door) {
 	ctx := context.WithoutCancel(r.Context()) // what ends it is Shutdown
+	if _, ok := r.server.Policy.(deciding); ok && r.network == nil {
+		r.server.Policy = prompt{r.server.Policy}
+	}
 	r.door = door
 	go func() { r.served <- door.Serve(ctx) }()
 	r.Cleanup(func() {

@@ -165,6 +165,7 @@ type serving struct {
 	ended   atomic.Bool             // nobody comes any more
 	refuse  context.CancelCauseFunc // ends handshakes
 	cut     context.CancelCauseFunc // ends sessions
+	gone    func()                  // dismiss, for connections
 	conns   sync.WaitGroup          // one for each accepted connection
 }
 
@@ -208,6 +209,7 @@ func (d *Door) Serve(ctx context.Context) error {
 	sessions, cut := context.WithCancelCause(ctx)
 	handshakes, refuse := context.WithCancelCause(sessions)
 	sv := &serving{Door: d, address: d.address(), refuse: refuse, cut: cut}
+	sv.gone = sv.dismiss
 	if !s.register(ctx, sv) {
 		cut(ErrServerClosed)
 		return ErrServerClosed
@@ -216,14 +218,7 @@ func (d *Door) Serve(ctx context.Context) error {
 	defer stop()
 	context.AfterFunc(sessions, func() { s.state.sessions.cutFrom(sv, context.Cause(sessions)) })
 
-	var err error
-	if d.packets != nil {
-		err = s.mapDatagrams(sessions, sv)
-	} else {
-		err = s.acceptAll(handshakes, sv, func(c net.Conn, leave func()) {
-			s.serveConn(handshakes, sessions, c, sv, leave)
-		})
-	}
+	err := s.serveDoor(handshakes, sessions, sv)
 	sv.ended.Store(true)
 	go s.forget(sv)
 	switch {
@@ -233,6 +228,17 @@ func (d *Door) Serve(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 	return err
+}
+
+// serveDoor takes whoever comes, until the socket fails or handshakes end.
+func (s *Server) serveDoor(handshakes, sessions context.Context, sv *serving) error {
+	if sv.packets != nil {
+		return s.mapDatagrams(sessions, sv)
+	}
+	if done, err := s.acceptOnLoop(handshakes, sessions, sv); done {
+		return err
+	}
+	return s.acceptAll(handshakes, sv, func(c net.Conn) { s.serveConn(handshakes, sessions, c, sv) })
 }
 
 // close closes the socket.
@@ -353,21 +359,27 @@ func (s *Server) stopAccepting() []*serving {
 	return all
 }
 
-// launch runs f in a goroutine. Shutdown waits until f has called leave, which f
-// does once. It reports false, and runs nothing, once the server is closed.
-func (s *Server) launch(sv *serving, f func(leave func())) bool {
+// admit counts what was accepted and has a place at the gate, until dismiss.
+// Shutdown waits for that. It reports false, and gives the place back, once the
+// server is closed.
+func (sv *serving) admit() bool {
+	s := sv.server
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
+		s.state.gate.leave()
 		return false
 	}
 	s.state.open.Add(1)
 	sv.conns.Add(1)
-	go f(func() {
-		s.state.open.Add(-1)
-		sv.conns.Done()
-	})
 	return true
+}
+
+// dismiss is the end of admit.
+func (sv *serving) dismiss() {
+	sv.server.state.gate.leave()
+	sv.server.state.open.Add(-1)
+	sv.conns.Done()
 }
 
 // decide asks the policy, if there is one.

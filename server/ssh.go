@@ -220,7 +220,7 @@ func (c *sshConn) waste() {
 // goroutine and that of global requests.
 func (c *sshConn) branch(conn net.Conn) *exchange {
 	x := &exchange{
-		server: c.server, conn: conn, listener: c.listener, serving: c.serving,
+		server: c.server, conn: conn, remote: c.remote, local: c.local, listener: c.listener, serving: c.serving,
 		relayed: c.relayed, certificate: c.certificate,
 	}
 	c.mu.Lock()

@@ -139,11 +139,7 @@ func (m *mapper) flow(sessions context.Context, from netip.AddrPort, now time.Ti
 	if free != nil {
 		return nil // no descriptors are left for it
 	}
-	f := m.begin(sessions, from, now)
-	if f == nil {
-		m.server.state.gate.leave()
-	}
-	return f
+	return m.begin(sessions, from, now)
 }
 
 // begin makes the session of a new client. Callers hold mu.
@@ -172,10 +168,11 @@ func (m *mapper) begin(sessions context.Context, from netip.AddrPort, now time.T
 	f.pass = func(payload []byte, now time.Time) (*net.UDPAddr, *exit) { return f.route(ctx, target, payload, now) }
 	s.recorder().Opened(f.session)
 	l.Mapping.tried(chosen, nil)
-	if !s.launch(m.serving, func(leave func()) { f.run(ctx, leave) }) {
+	if !m.serving.admit() {
 		f.over(Shutdown)
 		return nil
 	}
+	go f.run(ctx, m.serving.gone)
 	m.flows.add(f)
 	return f
 }
@@ -192,7 +189,6 @@ func (f *flow) run(ctx context.Context, leave func()) {
 	f.readers.Wait()
 	f.deciders.Wait()
 	f.over(f.verdict(err))
-	f.mapper.server.state.gate.leave()
 	leave()
 }
 

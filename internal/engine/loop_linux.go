@@ -177,7 +177,7 @@ func (l *Loop) wait() []task {
 // take asks epoll without waiting, and reports whether anything has come.
 func (l *Loop) take(fd uintptr) bool {
 	for {
-		n, err := unix.EpollWait(int(fd), l.events[:], 0)
+		n, err := pollNow(int(fd), l.events[:])
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}

@@ -106,9 +106,12 @@ func (l *Loop) Requeue(h Handle, e Events) { l.queue = append(l.queue, requeued{
 // Close closes the descriptor that h stands for. Nothing is told of it any more.
 func (l *Loop) Close(h Handle) {
 	if fd := l.table.remove(h); fd >= 0 {
-		_ = unix.Close(fd) // as it was the last reference, epoll forgets it, too; and else nobody hears of it
+		closeNow(fd) // as it was the last reference, epoll forgets it, too; and else nobody hears of it
 	}
 }
+
+// Forget stops watching a descriptor that somebody else has closed already.
+func (l *Loop) Forget(h Handle) { l.table.remove(h) }
 
 // Release stops watching and returns the descriptor, or -1. It is the caller's.
 func (l *Loop) Release(h Handle) int {

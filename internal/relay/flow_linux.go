@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sallyport/sallyport/internal/engine"
 )
 
 const (
@@ -69,7 +71,7 @@ func (s *stock) fill(socket, most int) (int, error) {
 		return s.pipe.fill(socket, most)
 	}
 	mem := (*s.mem)[:min(most, len(*s.mem))]
-	n, err := unix.Read(socket, mem)
+	n, err := engine.Read(socket, mem)
 	s.rest = mem[:max(0, n)]
 	return n, err
 }
@@ -79,7 +81,7 @@ func (s *stock) drain(socket, most int) (int, error) {
 	if s.pipe != nil {
 		return s.pipe.drain(socket)
 	}
-	n, err := unix.Write(socket, s.rest[:min(most, len(s.rest))])
+	n, err := engine.Write(socket, s.rest[:min(most, len(s.rest))])
 	s.rest = s.rest[max(0, n):]
 	return n, err
 }
@@ -179,7 +181,7 @@ func (r *record) read(i, most int) (little []byte, err error) {
 		little = r.loop.Scratch()
 		little = little[:min(most, len(little))]
 		room = len(little)
-		n, err = retry(func() (int, error) { return unix.Read(int(from.fd), little) })
+		n, err = retry(func() (int, error) { return engine.Read(int(from.fd), little) })
 	}
 	switch {
 	case errors.Is(err, unix.EAGAIN):
@@ -208,7 +210,7 @@ func (r *record) write(i int, little []byte, most int) (int, error) {
 	f, to := &r.flows[i], &r.sides[1-i]
 	n, err := retry(func() (int, error) {
 		if len(little) > 0 {
-			return unix.Write(int(to.fd), little)
+			return engine.Write(int(to.fd), little)
 		}
 		return f.stock.drain(int(to.fd), most)
 	})
@@ -247,7 +249,7 @@ func (r *record) finish(i int) error {
 	}
 	r.flows[i].ended, r.half, r.last = true, true, r.loop.Now()
 	r.schedule()
-	if err := unix.Shutdown(int(r.sides[1-i].fd), unix.SHUT_WR); err != nil {
+	if err := engine.Shut(int(r.sides[1-i].fd)); err != nil {
 		return faultOf(resets[1-i], os.NewSyscallError("shutdown", err))
 	}
 	return nil

@@ -27,6 +27,7 @@ type record struct {
 	half   bool          // one side has said FIN
 	over   bool
 	queued bool // it will be told by the loop to go on
+	joined bool // its owner is on the loop, too: done is called there
 }
 
 // side is one of the two sockets, and what is known of it. Events are told once, so what they said is kept until a call proves
@@ -111,6 +112,11 @@ func (r *record) begin() {
 		}
 		r.sides[i].handle = h
 	}
+	r.begun()
+}
+
+// begun begins to measure time and rates.
+func (r *record) begun() {
 	r.last = r.loop.Now()
 	for i := range r.flows {
 		if pacer := r.pacer(i); pacer != nil {
@@ -276,6 +282,10 @@ func (r *record) end(err error) {
 		}
 	}
 	r.closeSides()
+	if r.joined {
+		r.done(err)
+		return
+	}
 	r.loop.Detach()
 	go r.done(err) // it may block
 }

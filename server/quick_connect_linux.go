@@ -1,0 +1,149 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sallyport/sallyport/internal/engine"
+)
+
+// connect begins to connect to the target, if it is one that the system itself
+// reaches, by one address.
+func (q *quick) connect(to passage) {
+	if len(to.addrs) != 1 || to.addrs[0].Addr().Zone() != "" || to.way != nil && (to.way.Upstream != nil || to.way.Outbound != nil) {
+		q.connectElsewhere(to.found)
+		return
+	}
+	fd, err := socketTo(to.addrs[0])
+	if err != nil {
+		q.connectElsewhere(to.found) // where the same will show, and be said
+		return
+	}
+	q.dialled = to.addrs[0]
+	err = engine.Connect(fd, q.dialled)
+	switch {
+	case err == nil, errors.Is(err, unix.EALREADY):
+	case errors.Is(err, unix.EADDRNOTAVAIL), errors.Is(err, unix.EAGAIN): // it may pass: Go's Dialer tries again
+		_ = unix.Close(fd)
+		q.connectElsewhere(to.found)
+		return
+	default:
+		_ = unix.Close(fd)
+		q.refuse(dialError(q.dialled, err))
+		return
+	}
+	target, fault := q.loop.Add(fd, q)
+	if fault != nil {
+		_ = unix.Close(fd)
+		q.refuse(fault)
+		return
+	}
+	q.target = target
+	if err == nil {
+		q.connected()
+		return
+	}
+	q.stage = toConnect
+	q.loop.Set(&q.timer, q, q.loop.Now()+q.server.timeouts().Connect)
+}
+
+// found is a verdict that is known.
+func (p passage) found(context.Context) (passage, error) { return p, nil }
+
+// socketTo returns a socket for a target.
+func socketTo(to netip.AddrPort) (fd int, err error) {
+	family := unix.AF_INET
+	if to.Addr().Is6() {
+		family = unix.AF_INET6
+	}
+	fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	if err = engine.SetOption(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
+		_ = unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+// dialError is what Go's Dialer would say.
+func dialError(to netip.AddrPort, err error) error {
+	return &net.OpError{Op: "dial", Net: "tcp", Addr: net.TCPAddrFromAddrPort(to), Err: os.NewSyscallError("connect", err)}
+}
+
+// connectEnded is called when something has come from a target that did not answer
+// at once.
+func (q *quick) connectEnded(came engine.Events) {
+	if came&(engine.Writable|engine.Failed) == 0 {
+		return
+	}
+	failed, err := unix.GetsockoptInt(q.loop.Descriptor(q.target), unix.SOL_SOCKET, unix.SO_ERROR)
+	if err == nil && failed != 0 {
+		err = unix.Errno(failed)
+	}
+	if err != nil {
+		q.refuse(dialError(q.dialled, err))
+		return
+	}
+	if _, err := unix.Getpeername(q.loop.Descriptor(q.target)); err != nil {
+		return // it was not about that
+	}
+	q.connected()
+}
+
+// clientFailed is called when the client may have reset its connection while its
+// target is being reached.
+func (q *quick) clientFailed() {
+	failed, err := unix.GetsockoptInt(q.loop.Descriptor(q.client), unix.SOL_SOCKET, unix.SO_ERROR)
+	if err == nil && failed != 0 {
+		q.refuse(ClientReset)
+	}
+}
+
+// connected answers the client.
+func (q *quick) connected() {
+	q.loop.Stop(&q.timer)
+	local := engine.Local(q.loop.Descriptor(q.target))
+	if local == q.dialled { // it has met itself; Go's Dialer knows what to do about it
+		to := passage{addrs: []netip.AddrPort{q.dialled}}
+		q.loop.Close(q.target)
+		q.connectElsewhere(to.found)
+		return
+	}
+	q.session.reached(q.dialled)
+	if why := q.session.ending(); why != nil {
+		q.refuse(why)
+		return
+	}
+	q.out = q.arrive(&q.path, local)
+	q.answer()
+}
+
+// answer sends what is left of the answer.
+func (q *quick) answer() {
+	n, err := q.write(q.out)
+	q.out = q.out[n:]
+	switch {
+	case len(q.out) == 0:
+		q.out = nil
+		q.loop.Stop(&q.timer)
+		q.relay()
+	case errors.Is(err, unix.EAGAIN):
+		if q.stage != toAnswer {
+			q.stage = toAnswer
+			q.loop.Set(&q.timer, q, q.loop.Now()+lingerTime)
+		}
+	default:
+		q.end(q.unanswered(os.NewSyscallError("write", err)))
+	}
+}
+
+// unanswered is why a client did not get its answer.
+func (q *quick) unanswered(err error) error { return fmt.Errorf("%w: %w", ClientGone, err) }

@@ -1,0 +1,291 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/proxytest"
+	"github.com/sallyport/sallyport/socks"
+)
+
+// conversation is what one client does, and what it is to be told.
+type conversation struct {
+	opening []byte // all that it sends before it waits for the end
+	cuts    []int  // where that is sent in pieces
+	fin     bool   // it says FIN behind that
+}
+
+func (c conversation) String() string {
+	return fmt.Sprintf("%.60q (%d bytes), cut at %v, FIN %v", c.opening, len(c.opening), c.cuts, c.fin)
+}
+
+// bothWays is a server that is asked twice: on loops, and in goroutines.
+type bothWays struct {
+	*testing.T
+	*rand.Rand
+	rigs   [2]*rig
+	echo   netip.AddrPort
+	closed netip.AddrPort // refuses
+	resets netip.AddrPort // resets whoever connects, once it has said something
+	source atomic.Uint32
+}
+
+// policy grants what is on this machine but for port 7, and knows it at once but for names
+// and for the user "slow".
+func (b *bothWays) policy() deciding {
+	return func(ctx context.Context, r *Request) (Grant, error) {
+		switch {
+		case r.Target.Port == 7, r.Target.IP.IsValid() && !r.Target.IP.IsLoopback():
+			return Grant{Rule: "port 7"}, Denied
+		case r.Target.Name != "":
+			return Grant{Rule: "names", Addrs: addrs("127.0.0.1")}, nil
+		}
+		return anything(ctx, r)
+	}
+}
+
+// unhurried knows at once what needs no name.
+type unhurried struct{ Policy }
+
+func (u unhurried) DecideNow(r *Request) (Grant, bool, error) {
+	if r.Target.Name != "" || r.Identity.Name == "slow" {
+		return Grant{}, false, nil
+	}
+	return prompt(u).DecideNow(r)
+}
+
+func newBothWays(t *testing.T, random *rand.Rand) *bothWays {
+	b := &bothWays{T: t, Rand: random, echo: proxytest.Echo(t, "127.0.0.1"), closed: proxytest.Nowhere(t)}
+	for i, p := range []Policy{unhurried{b.policy()}, deliberate{b.policy()}} {
+		b.rigs[i] = onLoopback(t, &Server{Policy: p, Authenticator: door{login: LoginOptional}}, Listener{HideAddress: true, MaxUserID: 20})
+	}
+	resets := listenTCP(t, "127.0.0.1:0")
+	b.resets = addrPort(resets.Addr())
+	go func() {
+		for {
+			c, err := resets.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				_, _ = c.Read(make([]byte, 1))
+				_ = c.(*net.TCPConn).SetLinger(0)
+				c.Close()
+			}()
+		}
+	}()
+	return b
+}
+
+// opening makes what a client of some protocol says.
+func (b *bothWays) opening(to netip.AddrPort, command socks.Command) (said []byte) {
+	user := []string{"", "bob", "slow", strings.Repeat("u", 30)}[b.IntN(4)]
+	switch b.IntN(8) {
+	case 0, 1:
+		said = proxytest.Connect4(to, user)
+		said[1] = byte(command)
+	case 2:
+		said = proxytest.Connect4a("host.example", to.Port(), user)
+		said[1] = byte(command)
+	case 3, 4:
+		said = append(proxytest.Greeting5(socks.NoAuth), proxytest.Ask5(command, to)...)
+	case 5:
+		password := []string{"secret", "hunter"}[b.IntN(2)]
+		said = append(append(proxytest.Greeting5(socks.Password), proxytest.Login5("fred", password)...), proxytest.Ask5(command, to)...)
+	case 6:
+		said = append(proxytest.Greeting5(socks.NoAuth), proxytest.AskName5(command, "host.example", to.Port())...)
+	case 7:
+		return []byte(fmt.Sprintf("CONNECT %s HTTP/1.1\r\nHost: %[1]s\r\n\r\n", to))
+	}
+	if b.IntN(10) == 0 {
+		said[[]int{0, 2, 3, 6}[b.IntN(4)]] ^= byte(1 << b.IntN(8)) // garbage, mostly; but no other command
+	}
+	return said
+}
+
+// next makes a conversation whose end does not depend on who is faster.
+func (b *bothWays) next() conversation {
+	targets := []netip.AddrPort{b.echo, b.echo, b.echo, b.closed, netip.MustParseAddrPort("127.0.0.1:7"), b.resets, netip.AddrPortFrom(b.echo.Addr(), 0)}
+	c := conversation{opening: b.opening(targets[b.IntN(len(targets))], socks.Connect), fin: true}
+	switch b.IntN(10) {
+	case 0:
+		c.opening = c.opening[:b.IntN(len(c.opening))]
+	case 1:
+		c = conversation{opening: b.opening(b.echo, socks.Command(9))}
+		c.fin = c.opening[0] == 'C' // else it is refused
+	default:
+		c.opening = append(c.opening, bytes.Repeat([]byte("x"), []int{1, 10, 2000, 100_000}[b.IntN(4)])...)
+	}
+	for range b.IntN(4) {
+		c.cuts = append(c.cuts, b.IntN(len(c.opening)+1))
+	}
+	return c
+}
+
+// hold has the conversation with one of the two, and tells what was seen.
+func (b *bothWays) hold(r *rig, c conversation) string {
+	conn := proxytest.Dial(b, r.address)
+	defer conn.Close()
+	go func() {
+		at := 0
+		for _, cut := range c.cuts {
+			if cut > at {
+				_, _ = conn.Write(c.opening[at:cut]) // a proxy that refuses need not listen to the end
+				at = cut
+			}
+		}
+		_, _ = conn.Write(c.opening[at:])
+		if c.fin {
+			_ = conn.CloseWrite()
+		}
+	}()
+	heard, how := proxytest.End(conn)
+	if errors.Is(how, syscall.ECONNRESET) {
+		how = syscall.ECONNRESET
+	}
+	e := r.nextEnd(c)
+	reason := ReasonOf(e.err)
+	said := fmt.Sprintf("heard %d bytes, %.30q, then %v\n", len(heard), heard, how)
+	switch reason {
+	case Garbage: // whose end is a reset where some of it came late
+		said = fmt.Sprintf("heard %q\n", heard)
+	case TargetReset: // how much arrived before depends on who was faster
+		said = ""
+	}
+	record := e.Record
+	record.ID, record.Started, record.Client, record.Bound = 0, time.Time{}, netip.AddrPort{}, netip.AddrPort{}
+	moved := fmt.Sprintf("%d up, %d down", e.Up(), e.Down())
+	if reason == TargetReset {
+		moved = ""
+	}
+	var why string
+	if reason == Refused {
+		why = e.err.Error()
+	}
+	return fmt.Sprintf("%s%+v\n%s, reason %q %s", said, record, moved, reason, why)
+}
+
+// nextEnd is next for any reason.
+func (r *rig) nextEnd(of any) end {
+	select {
+	case e := <-r.ends:
+		return e
+	case <-time.After(time.Minute):
+		r.Fatalf("no session has ended: %v", of)
+		return end{}
+	}
+}
+
+// TestBothWays: whether a session is served on a loop or in a goroutine, its client
+// and the recorder see the same.
+func TestBothWays(t *testing.T) {
+	seed := rand.Uint64()
+	b := newBothWays(t, rand.New(rand.NewPCG(seed, 0)))
+	seen := map[Reason]int{}
+	for range 400 {
+		c := b.next()
+		loop, goroutine := b.hold(b.rigs[0], c), b.hold(b.rigs[1], c)
+		if loop != goroutine {
+			t.Fatalf("%v\non a loop: %s\nin a goroutine: %s\n(seed %d)", c, loop, goroutine, seed)
+		}
+		_, reason, _ := strings.Cut(loop, "reason \"")
+		reason, _, _ = strings.Cut(reason, "\"")
+		seen[Reason(reason)]++
+	}
+	for _, reason := range []Reason{Closed, Denied, Refused, TargetReset, BadRequest, ClientGone} {
+		if seen[reason] == 0 {
+			t.Errorf("none of the conversations ended with %q: %v (seed %d)", reason, seen, seed)
+		}
+	}
+}
+
+// quickSession is a client of SOCKS 5 that has come to its target.
+func quickSession(t *testing.T, r *rig, target *proxytest.Target) (client, far *net.TCPConn) {
+	t.Helper()
+	client = proxytest.Dial(t, r.address)
+	proxytest.Say(t, client, proxytest.Greeting5(socks.NoAuth))
+	proxytest.Hear(t, client, choseNone)
+	proxytest.Say(t, client, proxytest.Ask5(socks.Connect, target.Addr()))
+	far = target.Next(t)
+	proxytest.Granted5(t, client)
+	return client, far
+}
+
+// TestQuickSessionsHold: a session on a loop has two descriptors and no goroutine,
+// from its first byte to its last.
+func TestQuickSessionsHold(t *testing.T) {
+	r := onLoopback(t, &Server{Policy: deciding(anything)}, Listener{})
+	target := proxytest.NewTarget(t, "127.0.0.1")
+	quickSession(t, r, target) // starts what all share
+	goroutines, descriptors := runtime.NumGoroutine(), openDescriptors(t)
+	var clients, fars []*net.TCPConn
+	const sessions = 20
+	for range sessions {
+		c, far := quickSession(t, r, target)
+		clients, fars = append(clients, c), append(fars, far)
+	}
+	for range sessions {
+		clients = append(clients, proxytest.Dial(t, r.address)) // in its handshake
+	}
+	proxytest.Eventually(t, "all were accepted", func() bool { return r.server.state.open.Load() == 2*sessions+1 })
+	if n := runtime.NumGoroutine(); n > goroutines {
+		t.Errorf("%d goroutines more for %d sessions", n-goroutines, 2*sessions)
+	}
+	// Of each session the test has as many as the server.
+	if n := openDescriptors(t) - descriptors; n != 4*sessions+2*sessions {
+		t.Errorf("%d descriptors more, want %d", n, 6*sessions)
+	}
+	for _, c := range append(clients, fars...) {
+		c.Close()
+	}
+	for range 2 * sessions {
+		r.nextEnd("of those that were closed")
+	}
+}
+
+// openDescriptors counts those of the process.
+func openDescriptors(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
+
+// TestQuickClientResets while its target is being reached, or before.
+func TestQuickLimits(t *testing.T) {
+	r := onLoopback(t, &Server{Policy: deciding(anything), Limits: Limits{Handshakes: 2}, Timeouts: Timeouts{Handshake: 50 * time.Millisecond}}, Listener{})
+	first := proxytest.Dial(t, r.address)
+	proxytest.Say(t, first, []byte{5})
+	r.next(HandshakeSlow)
+	if rest, how := proxytest.End(first); len(rest) > 0 || how != nil {
+		t.Errorf("%q, %v; want silence, then FIN", rest, how)
+	}
+}
+
+// TestListenerClosed: whoever owns the socket may close it, and Serve notices.
+func TestListenerClosed(t *testing.T) {
+	s := &Server{Policy: prompt{deciding(anything)}}
+	socket := listenTCP(t, "127.0.0.1:0")
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(t.Context(), socket, Listener{}) }()
+	proxytest.Dial(t, socket.Addr().String()).Close()
+	socket.Close()
+	if err := <-served; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Serve: %v, want net.ErrClosed", err)
+	}
+	s.Close()
+}

@@ -1,0 +1,64 @@
+package server
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sallyport/sallyport/internal/engine"
+	"github.com/sallyport/sallyport/internal/relay"
+)
+
+// carried is what a quick leaves behind while its relay goes on: no more than the
+// end needs.
+type carried struct {
+	loop   *engine.Loop
+	target engine.Handle
+	timer  engine.Timer // for keepAliveAfter
+	done   func(reason error)
+}
+
+// relay moves the session's bytes, from then on without the quick.
+func (q *quick) relay() {
+	session := q.session
+	limits, head := session.limits(q.server.timeouts()), q.head
+	c := &carried{loop: q.loop, target: q.target, done: q.part(&q.path)}
+	q.stage = hasLeft
+	c.loop.Set(&c.timer, c, c.loop.Now()+keepAliveAfter)
+	going := relay.Join(c.loop,
+		relay.Socket{Handle: q.client, Came: q.came | engine.Writable, Head: head},
+		relay.Socket{Handle: q.target, Came: engine.Writable},
+		&session.meter, limits, c.end)
+	session.pass(going.End)
+}
+
+// keepAliveAfter is how long a session lasts before its target is asked, whenever it
+// is silent, whether it is still there: most are over sooner, and save the asking for
+// it.
+const keepAliveAfter = time.Second
+
+// Expired sets on the target what Go sets on the connections that it dials.
+func (c *carried) Expired() {
+	fd := c.loop.Descriptor(c.target)
+	for _, o := range [...]struct{ level, name, value int }{
+		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 15},  // seconds
+		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15}, // seconds
+		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 9},
+	} {
+		_ = engine.SetOption(fd, o.level, o.name, o.value) // it goes without, too
+	}
+}
+
+// Ready is never called: the descriptors are the relay's.
+func (c *carried) Ready(engine.Handle, engine.Events) {}
+
+// Broken is never called: Expired does not panic.
+func (c *carried) Broken(fault any, _ []byte) { panic(fault) }
+
+// end is the last of the session. Its sockets are closed.
+func (c *carried) end(reason error) {
+	c.loop.Stop(&c.timer)
+	c.loop.Detach()
+	c.done(reason)
+}
