@@ -136,7 +136,7 @@ func (q *quick) Broken(fault any, stack []byte) {
 
 // shake reads for the handshake, and does what that wants.
 func (q *quick) shake() {
-	if q.came&(engine.Readable|engine.Ended|engine.Failed) == 0 {
+	if q.came&(engine.Readable|engine.Ended|engine.Hung|engine.Failed) == 0 {
 		return
 	}
 	for q.stage == toShake && q.came != 0 {
@@ -152,7 +152,7 @@ func (q *quick) shake() {
 			q.end(ClientGone)
 			return
 		}
-		if n < room && q.came&(engine.Ended|engine.Failed|engine.Urgent) == 0 {
+		if n < room && q.came&(engine.Ended|engine.Hung|engine.Failed|engine.Urgent) == 0 {
 			q.came = 0 // what comes behind that will be told
 		}
 		q.advance()

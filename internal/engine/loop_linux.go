@@ -16,13 +16,14 @@ import (
 // there is something to read reads until there is nothing more, or asks to be told again ([Loop.Requeue]).
 type Events uint32
 
-// What can come. Of Failed a descriptor is told also when both ends have said FIN.
+// What can come. Of Hung a descriptor is told when both ends have said FIN, and with Failed.
 const (
 	Readable Events = unix.EPOLLIN
 	Writable Events = unix.EPOLLOUT
 	Urgent   Events = unix.EPOLLPRI // a read may stop short at the mark though there is more
 	Ended    Events = unix.EPOLLRDHUP
-	Failed   Events = unix.EPOLLERR | unix.EPOLLHUP
+	Hung     Events = unix.EPOLLHUP
+	Failed   Events = unix.EPOLLERR // there is an error to be met
 )
 
 // Record is what a loop works for. Its methods are called on the loop's goroutine only, and must not block.
@@ -189,8 +190,8 @@ func (l *Loop) take(fd uintptr) bool {
 
 // setDeadline makes a wait end at a time of the loop's clock, at the latest. Callers hold mu.
 func (l *Loop) setDeadline(at time.Duration) {
-	if at == l.deadline {
-		return
+	if at == l.deadline || l.now < l.deadline && l.deadline < at {
+		return // that it wakes too early once costs less than to change it again and again
 	}
 	l.deadline = at
 	var t time.Time

@@ -1,9 +1,6 @@
 package engine
 
-import (
-	"container/heap"
-	"time"
-)
+import "time"
 
 // Timer is a time at which a record is called ([Record.Expired]). It is a part of the record; the zero value is not set. A timer
 // may be set again and again: who only wants to notice silence sets it once, and when it comes, for what is left.
@@ -22,20 +19,28 @@ type alarm struct {
 // Set has r.Expired called at a time of the loop's clock ([Loop.Now]), in the place of the time that t was set to before.
 func (l *Loop) Set(t *Timer, r Record, at time.Duration) {
 	if t.place == 0 {
-		heap.Push(&l.timers, alarm{at, t, r})
+		l.timers = append(l.timers, alarm{})
+		l.timers.put(len(l.timers)-1, alarm{at, t, r})
 		return
 	}
 	i := int(t.place - 1)
 	if l.timers[i].at != at {
-		l.timers[i].at = at
-		heap.Fix(&l.timers, i)
+		l.timers.put(i, alarm{at, t, r})
 	}
 }
 
 // Stop makes t not set.
 func (l *Loop) Stop(t *Timer) {
-	if t.place != 0 {
-		heap.Remove(&l.timers, int(t.place-1))
+	if t.place == 0 {
+		return
+	}
+	i, last := int(t.place-1), len(l.timers)-1
+	t.place = 0
+	moved := l.timers[last]
+	l.timers[last] = alarm{}
+	l.timers = l.timers[:last]
+	if i < last {
+		l.timers.put(i, moved)
 	}
 }
 
@@ -59,29 +64,27 @@ func (t timers) next() time.Duration {
 	return t[0].at
 }
 
-// Len, Less, Swap, Push and Pop are for [container/heap].
-
-func (t timers) Len() int           { return len(t) }
-func (t timers) Less(i, j int) bool { return t[i].at < t[j].at }
-
-func (t timers) Swap(i, j int) {
-	t[i], t[j] = t[j], t[i]
-	t[i].timer.place, t[j].timer.place = int32(i+1), int32(j+1)
+// put gives a its place in the heap, where i is free.
+func (t timers) put(i int, a alarm) {
+	for i > 0 && a.at < t[(i-1)/2].at {
+		t.set(i, t[(i-1)/2])
+		i = (i - 1) / 2
+	}
+	for {
+		child := 2*i + 1
+		if child+1 < len(t) && t[child+1].at < t[child].at {
+			child++
+		}
+		if child >= len(t) || a.at <= t[child].at {
+			break
+		}
+		t.set(i, t[child])
+		i = child
+	}
+	t.set(i, a)
 }
 
-// Push is given an alarm.
-func (t *timers) Push(x any) {
-	a, _ := x.(alarm)
-	*t = append(*t, a)
-	a.timer.place = int32(len(*t))
-}
-
-// Pop returns the last one.
-func (t *timers) Pop() any {
-	last := len(*t) - 1
-	a := (*t)[last]
-	a.timer.place = 0
-	(*t)[last] = alarm{}
-	*t = (*t)[:last]
-	return a
+func (t timers) set(i int, a alarm) {
+	t[i] = a
+	a.timer.place = int32(i + 1)
 }

@@ -248,6 +248,9 @@ func (r *record) finish(i int) error {
 		return err
 	}
 	r.flows[i].ended, r.half, r.last = true, true, r.loop.Now()
+	if r.flows[1-i].ended {
+		return nil // it is closed at once, which says the same
+	}
 	r.schedule()
 	if err := engine.Shut(int(r.sides[1-i].fd)); err != nil {
 		return faultOf(resets[1-i], os.NewSyscallError("shutdown", err))

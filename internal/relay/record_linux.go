@@ -154,9 +154,9 @@ func (r *record) enqueue() {
 
 // note keeps what has come.
 func (s *side) note(e engine.Events) {
-	s.readable = s.readable || e&(engine.Readable|engine.Urgent|engine.Ended|engine.Failed) != 0
-	s.writable = s.writable || e&(engine.Writable|engine.Failed) != 0
-	s.probe = s.probe || e&(engine.Urgent|engine.Ended|engine.Failed) != 0
+	s.readable = s.readable || e&(engine.Readable|engine.Urgent|engine.Ended|engine.Hung|engine.Failed) != 0
+	s.writable = s.writable || e&(engine.Writable|engine.Hung|engine.Failed) != 0
+	s.probe = s.probe || e&(engine.Urgent|engine.Ended|engine.Hung|engine.Failed) != 0
 	s.failed = s.failed || e&engine.Failed != 0
 }
 
