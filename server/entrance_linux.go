@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"syscall"
 	"time"
@@ -263,8 +264,18 @@ func (e *entrance) admit(fd int, remote netip.AddrPort) {
 	if local.Addr().IsUnspecified() {
 		local = withZone(engine.Local(fd))
 	}
-	e.loop.Share()
-	newQuick(e, e.loop, withZone(remote), local).begin(fd)
+	loop := e.loop.Share()
+	q := newQuick(e, loop, withZone(remote), local)
+	if loop != e.loop {
+		loop.Post(q, func() { q.begin(fd) })
+		return
+	}
+	defer func() {
+		if fault := recover(); fault != nil { // it is the client's, and not that of all who come
+			q.Broken(fault, debug.Stack())
+		}
+	}()
+	q.begin(fd)
 }
 
 // withZone names the zone of an address, where it has one, as package net does.

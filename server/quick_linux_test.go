@@ -11,7 +11,6 @@ import (
 	"os"
 	"runtime"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -39,7 +38,6 @@ type bothWays struct {
 	echo   netip.AddrPort
 	closed netip.AddrPort // refuses
 	resets netip.AddrPort // resets whoever connects, once it has said something
-	source atomic.Uint32
 }
 
 // policy grants what is on this machine but for port 7, and knows it at once but for names

@@ -3,7 +3,6 @@ package access
 import (
 	"bufio"
 	"cmp"
-	"context"
 	"flag"
 	"fmt"
 	"io"
@@ -467,7 +466,7 @@ func TestRandomRules(t *testing.T) {
 			says.Store(s.identd)
 			resolver.asked.Store(0)
 			d.asked.Store(0)
-			known, fault := s.decidesNow(t.Context(), p, func() bool { return resolver.asked.Load()+d.asked.Load() > 0 })
+			known, fault := s.decidesNow(p, func() (server.Grant, error) { return p.Decide(t.Context(), s.request) }, func() bool { return resolver.asked.Load()+d.asked.Load() > 0 })
 			if fault != "" {
 				t.Fatalf("%s\n%+v\n%+v\nagain: go test -run TestRandomRules -seed %d", fault, *s.request, rules, seed)
 			}
@@ -493,12 +492,12 @@ func TestRandomRules(t *testing.T) {
 
 // decidesNow compares DecideNow with Decide: it answers the same, and just where
 // Decide asks nobody. It reports whether it did.
-func (s *scene) decidesNow(ctx context.Context, p *Policy, asked func() bool) (known bool, fault string) {
+func (s *scene) decidesNow(p *Policy, decide func() (server.Grant, error), asked func() bool) (known bool, fault string) {
 	now, known, errNow := p.DecideNow(s.request)
 	if asked() {
 		return known, "DecideNow asked somebody"
 	}
-	grant, err := p.Decide(ctx, s.request)
+	grant, err := decide()
 	switch {
 	case known == asked():
 		fault = fmt.Sprintf("DecideNow knows: %v; Decide asks: %v", known, asked())

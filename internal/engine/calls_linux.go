@@ -2,6 +2,7 @@ package engine
 
 import (
 	"encoding/binary"
+	"errors"
 	"net/netip"
 	"strconv"
 	"syscall"
@@ -97,7 +98,7 @@ func Connect(fd int, to netip.AddrPort) error {
 	}
 	binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&address.Port))[:], to.Port())
 	_, err := call(unix.SYS_CONNECT, fd, unsafe.Pointer(&address), uintptr(address.size), 0)
-	if err == unix.EINPROGRESS { // a target on this machine has answered by now: there is nothing to wait for
+	if errors.Is(err, unix.EINPROGRESS) { // a target on this machine has answered by now: there is nothing to wait for
 		_, err = call(unix.SYS_CONNECT, fd, unsafe.Pointer(&address), uintptr(address.size), 0)
 	}
 	return err

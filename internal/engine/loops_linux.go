@@ -21,12 +21,7 @@ var loops struct {
 func Attach() (*Loop, error) {
 	loops.mu.Lock()
 	defer loops.mu.Unlock()
-	var best *Loop
-	for _, l := range loops.all {
-		if best == nil || l.users < best.users {
-			best = l
-		}
-	}
+	best := leastUsed()
 	if best == nil || best.users > 0 && len(loops.all) < runtime.GOMAXPROCS(0) {
 		l, err := start()
 		if err != nil && best == nil {
@@ -41,11 +36,42 @@ func Attach() (*Loop, error) {
 	return best, nil
 }
 
-// Share makes the caller one more user of l, of which it, or whoever calls it, is one already.
-func (l *Loop) Share() {
+// leastUsed returns the loop that has the fewest users; nil: there is none. Callers hold loops.mu.
+func leastUsed() *Loop {
+	var best *Loop
+	for _, l := range loops.all {
+		if best == nil || l.users < best.users {
+			best = l
+		}
+	}
+	return best
+}
+
+// slack is by how many users a loop may be ahead of another before it shares with that: to wake it costs more than a small session.
+const slack = 8
+
+// Share makes the caller one more user of l, of which it is one already, or of another loop that has many fewer, until Detach. It
+// returns that loop.
+func (l *Loop) Share() *Loop {
+	loops.mu.Lock()
+	ahead := l.users - leastUsed().users
+	if len(loops.all) < runtime.GOMAXPROCS(0) {
+		ahead = l.users // than one that is yet to be started
+	}
+	if ahead <= slack {
+		l.users++
+	}
+	loops.mu.Unlock()
+	if ahead <= slack {
+		return l
+	}
+	if best, err := Attach(); err == nil {
+		return best
+	}
 	loops.mu.Lock()
 	defer loops.mu.Unlock()
 	l.users++
+	return l
 }
 
 // Detach is the end of Attach or Share. The caller's descriptors and timers must be gone by then. It may be called from any
