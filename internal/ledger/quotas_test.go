@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"database/sql"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"reflect"
@@ -211,4 +212,41 @@ func FuzzDue(f *testing.F) {
 			t.Errorf("%x is read as %+v, and that as %+v (%v)", row, read, again, err)
 		}
 	})
+}
+
+// BenchmarkQuotas9000 is the work of a second for 9,000 users who each use a quota, and
+// a sixtieth of what is done once a minute, beside what BenchmarkFlush9000 measures.
+func BenchmarkQuotas9000(b *testing.B) {
+	table := &limits.Table{}
+	table.Set(map[string]limits.Limit{"monthly": {Per: limits.User, Quota: 1 << 60, Every: limits.Every{Unit: limits.Month}, Warn: []int{80}}})
+	l, err := Open(b.Context(), Place(b.TempDir()+"/ledger.db"), Options{Keep: keepAll, Log: slog.New(slog.DiscardHandler), Quotas: table})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer l.Close()
+	var all []server.Pacer
+	for i := range 9000 {
+		part := table.Of("rule", []string{"monthly"}, nil)
+		stay, err := part.Budget(&server.Request{}, server.Identity{Name: fmt.Sprint(i)}).Enter(nil, func(error) {})
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer stay.Leave()
+		up, _ := stay.Pace()
+		all = append(all, up)
+	}
+	now := time.Now()
+	for b.Loop() {
+		for range 60 {
+			for _, up := range all {
+				up.Took(1 << 16)
+			}
+			now = now.Add(time.Second)
+			l.visit(b.Context(), now)
+		}
+	}
+	if l.lost {
+		b.Fatal("it could not be written")
+	}
+	b.ReportMetric(b.Elapsed().Seconds()*1e3/float64(60*b.N), "ms/flush")
 }

@@ -2,6 +2,7 @@ package limits
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -110,7 +111,7 @@ func (t *Table) Restore(all []Balance, first float64) {
 func (t *Table) Due(now time.Time) []Due {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	all := t.orphans
+	all := slices.Grow(t.orphans, t.lastDue)
 	t.orphans = nil
 	for _, l := range t.named {
 		if l.kind() != quota {
@@ -123,6 +124,7 @@ func (t *Table) Due(now time.Time) []Due {
 			all = c.due(all, now)
 		}
 	}
+	t.lastDue = len(all)
 	return all
 }
 
@@ -196,7 +198,10 @@ func (c *counter) due(all []Due, now time.Time) []Due {
 
 func (c *counter) dueOf(s *slot) Due {
 	l := c.of.limit
-	_, until := l.Every.slot(time.Unix(s.start, 0))
+	until := time.Unix(0, c.until.Load())
+	if s.start != c.start {
+		_, until = l.Every.slot(time.Unix(s.start, 0))
+	}
 	return Due{
 		Account: c.account(), Slot: Slot{s.start, s.fresh, s.given},
 		Since: c.since, Until: l.Every.counts(until).Unix(), Most: l.Quota, Counts: l.Counts,

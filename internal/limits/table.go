@@ -87,6 +87,7 @@ type Table struct {
 	first   float64  // the part of a quota that may be used before the bank was asked
 	away    whenAway // the bank cannot be asked
 	orphans []Due    // of counters that are forgotten
+	lastDue int      // how many were due the last time
 	notices []Notice // that nobody was told of yet
 }
 
