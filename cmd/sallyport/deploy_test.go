@@ -26,9 +26,6 @@ type (
 		Name   string
 		Labels map[string]string
 	}
-	selector struct {
-		MatchLabels map[string]string `yaml:"matchLabels"`
-	}
 	// manifestSpec is that of a Deployment, a Service, or a PodDisruptionBudget.
 	manifestSpec struct {
 		Replicas int

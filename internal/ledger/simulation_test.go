@@ -36,7 +36,7 @@ type world struct {
 }
 
 // simLoad is what the database has to do.
-type simLoad struct{ transactions, settled, connections int64 }
+type simLoad struct{ transactions, settled int64 }
 
 type simNode struct {
 	phase   int
