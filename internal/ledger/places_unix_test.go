@@ -28,13 +28,13 @@ func (t tests) Run() int {
 func TestMain(m *testing.M) { goleak.VerifyTestMain(tests{m}) }
 
 // postgres returns an empty database, into which the password of the environment lets.
-func postgres(t testing.TB) Place {
-	t.Helper()
+func postgres(tb testing.TB) Place {
+	tb.Helper()
 	if testing.Short() {
-		t.Skip("it needs Debian's PostgreSQL")
+		tb.Skip("it needs Debian's PostgreSQL")
 	}
-	t.Setenv("PGPASSWORD", proxytest.PostgresPassword)
-	return Place(proxytest.SharedPostgres(t).Database(t).String())
+	tb.Setenv("PGPASSWORD", proxytest.PostgresPassword)
+	return Place(proxytest.SharedPostgres(tb).Database(tb).String())
 }
 
 // everywhere runs a test for each kind of place.

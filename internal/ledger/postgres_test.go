@@ -42,18 +42,16 @@ func TestNodesStartAtOnce(t *testing.T) {
 // byte is counted once.
 func TestNodesWriteAndFoldAtOnce(t *testing.T) {
 	place := postgres(t)
-	const nodes, rounds, keys = 4, 20, 50
+	const nodes, rounds = 4, 20
 	var all sync.WaitGroup
+	var want int64
 	for node := range nodes {
 		s := opens(t, place)
+		want += int64(rounds * len(mixed(node, 0)))
 		all.Go(func() {
 			for round := range rounds {
-				counts := make(map[Key]Counts)
-				for i := range keys {
-					counts[Key{User: fmt.Sprint((i * (node + 1)) % keys), Host: fmt.Sprint(round)}] = Counts{1, 1, 1, 2}
-				}
 				at := noon.Add(time.Duration(round) * 10 * time.Second)
-				if _, err := s.write(t.Context(), writer{fmt.Sprint(node), "node"}, int64(round+1), at, batch{counts: counts}); err != nil {
+				if _, err := s.write(t.Context(), writer{fmt.Sprint(node), "node"}, int64(round+1), at, batch{counts: mixed(node, round)}); err != nil {
 					t.Error(err)
 				}
 				clear(s.ids) // so that the same keys are looked up by all, again and again
@@ -64,19 +62,21 @@ func TestNodesWriteAndFoldAtOnce(t *testing.T) {
 		})
 	}
 	all.Wait()
-	var want int64
-	for node := range nodes {
-		distinct := make(map[int]bool)
-		for i := range keys {
-			distinct[(i*(node+1))%keys] = true
-		}
-		want += int64(len(distinct) * rounds)
-	}
 	for _, by := range []string{"user", "host", "day"} {
 		if r := reads(t, place, Query{By: by}); r.Sum != (Counts{want, want, want, 2 * want}) {
 			t.Errorf("by %s: %+v, want %d sessions", by, r.Sum, want)
 		}
 	}
+}
+
+// mixed is what a node counts: keys that others have as well, in an order of its own.
+func mixed(node, round int) map[Key]Counts {
+	const keys = 50
+	counts := make(map[Key]Counts)
+	for i := range keys {
+		counts[Key{User: fmt.Sprint((i * (node + 1)) % keys), Host: fmt.Sprint(round)}] = Counts{1, 1, 1, 2}
+	}
+	return counts
 }
 
 // TestFoldsInTurn: what one node has folded is not folded again by the next until it
@@ -288,11 +288,11 @@ func TestOneTransactionAFlush(t *testing.T) {
 	}
 }
 
-func databaseOf(t testing.TB, place Place) string {
-	t.Helper()
+func databaseOf(tb testing.TB, place Place) string {
+	tb.Helper()
 	u, err := url.Parse(string(place))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return strings.TrimPrefix(u.Path, "/")
 }

@@ -14,11 +14,11 @@ import (
 func endWithUs(how *syscall.SysProcAttr) { how.Pdeathsig = syscall.SIGQUIT }
 
 // CPU returns how much processor time the server has used, with all its processes.
-func (p *Postgres) CPU(t testing.TB) time.Duration {
-	t.Helper()
+func (p *Postgres) CPU(tb testing.TB) time.Duration {
+	tb.Helper()
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	own := strconv.Itoa(p.process.Pid)
 	var ticks int64
@@ -37,7 +37,7 @@ func (p *Postgres) CPU(t testing.TB) time.Duration {
 		for _, field := range fields[11:15] {
 			n, err := strconv.ParseInt(field, 10, 64)
 			if err != nil {
-				t.Fatal(err)
+				tb.Fatal(err)
 			}
 			ticks += n
 		}

@@ -48,7 +48,7 @@ func StartPostgres(listen string) (*Postgres, error) {
 		return nil, err
 	}
 	p := &Postgres{dir: dir, listen: listen}
-	if err := p.initialize(); err != nil {
+	if err := p.makeFiles(); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	if err := p.Start(); err != nil {
@@ -57,8 +57,8 @@ func StartPostgres(listen string) (*Postgres, error) {
 	return p, nil
 }
 
-// initialize makes the files of a server. It refuses to be root, who becomes nobody for it.
-func (p *Postgres) initialize() error {
+// makeFiles makes the files of a server. It refuses to be root, who becomes nobody for it.
+func (p *Postgres) makeFiles() error {
 	if os.Geteuid() == 0 {
 		nobody, err := user.Lookup("nobody")
 		if err != nil {
@@ -75,12 +75,12 @@ func (p *Postgres) initialize() error {
 	if err := os.WriteFile(secret, []byte(PostgresPassword+"\n"), 0o644); err != nil {
 		return err
 	}
-	initialize, err := p.command("initdb", "--pgdata", p.data(), "--no-sync", "--encoding=UTF8", "--locale=C", "--auth=scram-sha-256",
+	initdb, err := p.command("initdb", "--pgdata", p.data(), "--no-sync", "--encoding=UTF8", "--locale=C", "--auth=scram-sha-256",
 		"--username="+PostgresUser, "--pwfile="+secret)
 	if err != nil {
 		return err
 	}
-	if out, err := initialize.CombinedOutput(); err != nil {
+	if out, err := initdb.CombinedOutput(); err != nil {
 		return fmt.Errorf("initdb: %w: %s", err, out)
 	}
 	return os.WriteFile(filepath.Join(p.data(), "pg_hba.conf"), []byte("local all all scram-sha-256\nhost all all all scram-sha-256\n"), 0o644)
@@ -146,26 +146,26 @@ func (p *Postgres) Stop(atOnce bool) error {
 func (p *Postgres) Remove() error { return errors.Join(p.Stop(true), os.RemoveAll(p.dir)) }
 
 // Database makes an empty database and returns its URL, without the password.
-func (p *Postgres) Database(t testing.TB) *url.URL {
-	t.Helper()
+func (p *Postgres) Database(tb testing.TB) *url.URL {
+	tb.Helper()
 	name := fmt.Sprintf("test%d", p.number.Add(1))
-	p.SQL(t, "postgres", "CREATE DATABASE "+name)
+	p.SQL(tb, "postgres", "CREATE DATABASE "+name)
 	return &url.URL{Scheme: "postgres", User: url.User(PostgresUser), Path: "/" + name, RawQuery: url.Values{"host": {p.dir}}.Encode()}
 }
 
 // SQL runs statements by psql, and returns what it prints: values with | between, one
 // row a line.
-func (p *Postgres) SQL(t testing.TB, database, statements string) string {
-	t.Helper()
+func (p *Postgres) SQL(tb testing.TB, database, statements string) string {
+	tb.Helper()
 	psql, err := p.command("psql", "--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1",
 		"--host="+p.dir, "--username="+PostgresUser, "--dbname="+database, "--command="+statements)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	psql.Env = append(os.Environ(), "PGPASSWORD="+PostgresPassword)
 	out, err := psql.CombinedOutput()
 	if err != nil {
-		t.Fatalf("psql: %v: %s", err, out)
+		tb.Fatalf("psql: %v: %s", err, out)
 	}
 	return strings.TrimSpace(string(out))
 }
@@ -179,11 +179,11 @@ var shared struct {
 
 // SharedPostgres returns the server that the tests of this program use together, each
 // with databases of its own. RemovePostgres is called when they have ended.
-func SharedPostgres(t testing.TB) *Postgres {
-	t.Helper()
+func SharedPostgres(tb testing.TB) *Postgres {
+	tb.Helper()
 	shared.once.Do(func() { shared.server, shared.err = StartPostgres("") })
 	if shared.err != nil {
-		t.Fatal(shared.err)
+		tb.Fatal(shared.err)
 	}
 	return shared.server
 }
