@@ -47,6 +47,7 @@ type decoder struct {
 	keyRefs        []*node  // the rules that ask for a key
 	upstreamRefs   []*node  // the same of rules that say via
 	secrets        []secret // URLs with a password
+	sharedRates    []*node  // where a rate says whether it is shared
 	needLedger     []*node  // where the ledger is to have something
 	firstProxies   []firstProxy
 	mapRefs        []mapRef

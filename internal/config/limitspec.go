@@ -52,6 +52,7 @@ func (d *decoder) limit(key *node, name string, n *node) {
 		"sessions":     is("the sessions", func(v *node) { l.Sessions, _ = d.number(v, 1, mostSessions) }),
 		"new_sessions": is("the new sessions", func(v *node) { l.NewSessions, l.NewPer = d.frequency(v) }),
 		"burst":        func(v *node) { l.Burst = d.burst(v) },
+		"shared":       func(v *node) { l.Shared = d.bool(v); d.sharedRates = append(d.sharedRates, v) },
 		"counts":       func(v *node) { l.Counts, _ = d.word(v, directions()) },
 		"every":        func(v *node) { l.Every.Unit, l.Every.Days = d.period(v) },
 		"begins":       func(v *node) { begins = v },
@@ -76,8 +77,12 @@ func (d *decoder) checkLimit(n *node, kind string, per *node) {
 		d.fail(n, "the limit does not say what is limited", limitHint)
 	case per == nil:
 		d.fail(n, "the limit does not say what it is counted by", "write `per: user`, or one of "+strings.Join(pers().known, ", "))
-	case n.has("burst") && !n.has("rate") && !n.has("up") && !n.has("down"):
+	case n.has("burst") && !n.isRate():
 		d.fail(n.value("burst"), "`burst` belongs to a rate", "leave it out")
+	case n.has("shared") && !n.isRate():
+		d.fail(n.value("shared"), "`shared` belongs to a rate", "leave it out: quotas are shared where the ledger is")
+	case n.has("shared") && bySession:
+		d.fail(n.value("shared"), "a session is on one server only", "leave it out, or write `per: user` or another")
 	case n.has("quota") && bySession && n.has("every"):
 		d.fail(n.value("every"), "the quota of a session does not begin anew", "leave `every` out, or write `per: user` or another")
 	case n.has("quota") && !bySession && !n.has("every"):
@@ -86,6 +91,8 @@ func (d *decoder) checkLimit(n *node, kind string, per *node) {
 		d.fail(per, "sessions are not counted by session", "write `per: source`, `per: user` or another")
 	}
 }
+
+func (n *node) isRate() bool { return n.has("rate") || n.has("up") || n.has("down") }
 
 // value returns the value of a key that is there.
 func (n *node) value(key string) *node {

@@ -47,6 +47,13 @@ var mistakes = []struct {
 		"2:29 the group has no members | write names: `[alice, bob]`, or `{ledger: true}` if the ledger has them",
 		"2:45 the ledger is to have this, and `ledger` is off | name a ledger: `ledger: postgres://USER@HOST/DATABASE`",
 	}},
+	{"shared", "limits: {a: {rate: 1 Mbit/s, per: user, shared: true}, b: {sessions: 1, per: user, shared: true}, c: {rate: 1 Mbit/s, per: session, shared: true}}", []string{
+		"1:49 a rate is shared by the servers of a PostgreSQL ledger, and there is none | leave it out, or write `ledger: postgres://USER@HOST/DATABASE`",
+		"1:92 `shared` belongs to a rate | leave it out: quotas are shared where the ledger is",
+		"1:92 a rate is shared by the servers of a PostgreSQL ledger, and there is none | leave it out, or write `ledger: postgres://USER@HOST/DATABASE`",
+		"1:141 a session is on one server only | leave it out, or write `per: user` or another",
+		"1:141 a rate is shared by the servers of a PostgreSQL ledger, and there is none | leave it out, or write `ledger: postgres://USER@HOST/DATABASE`",
+	}},
 	{"ledger in a database: no URL", "ledger: 'postgres://u:%zz@db/x'", []string{
 		"1:9 the ledger's database has a URL that cannot be read | write `postgres://USER@HOST/DATABASE`",
 	}},
@@ -432,7 +439,7 @@ var mistakes = []struct {
 	{"several schedules", "schedules: {a: {days: mon}, b: {days: tue}}\nrules: {allow: x, during: [a, b]}", []string{"2:27 expected the name of a schedule, found a list | a schedule may have several spans: `[{days: mon-fri, hours: 09:00-18:00}, {days: sat}]`"}},
 
 	// Limits.
-	{"limit as text", "limits: {a: 20 Mbit/s}", []string{`1:13 expected keys with values, found "20 Mbit/s" | the keys here are begins, burst, counts, down, every, new_sessions, per, quota, rate, rolling, sessions, then, up, warn, zone`}},
+	{"limit as text", "limits: {a: 20 Mbit/s}", []string{`1:13 expected keys with values, found "20 Mbit/s" | the keys here are begins, burst, counts, down, every, new_sessions, per, quota, rate, rolling, sessions, shared, then, up, warn, zone`}},
 	{"limit of nothing", "limits: {a: {}, b: {per: user}, c: {rate: 1 Mbit/s}, '': {rate: 1 Mbit/s, per: user}}", []string{
 		"1:13 the limit does not say what is limited | write one of `rate`, `up` and `down`, `quota`, `sessions`, `new_sessions`",
 		"1:20 the limit does not say what is limited | write one of `rate`, `up` and `down`, `quota`, `sessions`, `new_sessions`",

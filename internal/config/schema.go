@@ -137,6 +137,7 @@ func limitSchema() *jsonschema.Schema {
 		"up":           rate("from the client to the target"),
 		"down":         rate("from the target to the client"),
 		"burst":        {Description: "with a rate: how much may come at once after a silence, such as 2 MiB", Type: "string", Pattern: sizePattern()},
+		"shared":       truth("the rate is that of all servers of the ledger together; default: false"),
 		"quota":        {Description: "how much, such as 5 GiB; or how long, such as 2h: the time with an open session", Type: "string", Pattern: entire(sizePattern() + "|[0-9.dhms]+")},
 		"counts":       described("what of a quota in bytes counts; default: both", oneOf(directions().known)),
 		"every":        {Description: "when a quota begins anew: hour, day, week, month, or 30d", AnyOf: []*jsonschema.Schema{oneOf(periods().known), pattern("[0-9]+d")}},

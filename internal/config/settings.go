@@ -149,6 +149,7 @@ type Limit struct {
 	Every       Period        // when a quota begins anew; zero: never (of a session's quota)
 	Then        int64         // of a quota: bits a second beyond it; 0: deny
 	Warn        []int         // of a quota: percents at which to warn, 1 to 99, the least first
+	Shared      bool          // a rate is that of all servers of the ledger together
 	Sessions    int           // at the same time
 	NewSessions int           // in NewPer
 	NewPer      time.Duration // a second, a minute or an hour

@@ -30,6 +30,11 @@ func (d *decoder) inLedger(n *node) bool {
 
 // ledgerReferences checks that there is a ledger where it is to have something.
 func (d *decoder) ledgerReferences() {
+	for _, n := range d.sharedRates {
+		if n.text == "true" && d.settings.Ledger.URL == "" {
+			d.fail(n, "a rate is shared by the servers of a PostgreSQL ledger, and there is none", "leave it out, or write `ledger: postgres://USER@HOST/DATABASE`")
+		}
+	}
 	if !d.settings.Ledger.Off {
 		return
 	}

@@ -4,6 +4,7 @@ package ledger
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -190,4 +191,40 @@ func TestLeasesAreGivenBack(t *testing.T) {
 	if used := usedBy(t, place); used != 2000 {
 		t.Errorf("the ledger has %d bytes", used)
 	}
+}
+
+// TestRatesOfOthers: each learns how fast the others were, lately, and nothing of keys
+// that it did not have itself.
+func TestRatesOfOthers(t *testing.T) {
+	place := postgres(t)
+	alice, bob := limits.Account{Limit: "fair", Key: "alice"}, limits.Account{Limit: "fair", Key: "bob"}
+	nodes := []*store{opens(t, place), opens(t, place), opens(t, place)}
+	seq := int64(0)
+	writes := func(node int, uses ...limits.RateUse) []limits.RateOfOthers {
+		t.Helper()
+		seq++
+		done, err := nodes[node].write(t.Context(), writer{fmt.Sprint(node), "node"}, seq, noon, batch{rates: uses, fresh: 3 * time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return done.others
+	}
+	of := func(a limits.Account, nodes int, up, down float64) limits.RateOfOthers {
+		return limits.RateOfOthers{RateUse: limits.RateUse{Account: a, Up: up, Down: down}, Nodes: nodes}
+	}
+	wants := func(what string, got []limits.RateOfOthers, want ...limits.RateOfOthers) {
+		t.Helper()
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: %+v, want %+v", what, got, want)
+		}
+	}
+	wants("the first", writes(0, limits.RateUse{Account: alice, Up: 100, Down: 10}), of(alice, 0, 0, 0))
+	wants("the second", writes(1, limits.RateUse{Account: bob, Up: 7}, limits.RateUse{Account: alice, Up: 200}), of(bob, 0, 0, 0), of(alice, 1, 100, 10))
+	wants("the third", writes(2, limits.RateUse{Account: alice, Up: 300}), of(alice, 2, 300, 10))
+	wants("the first again", writes(0, limits.RateUse{Account: alice, Up: 1}), of(alice, 2, 500, 0))
+	if _, err := nodes[0].db.ExecContext(t.Context(), `UPDATE rates SET at = at - 10 WHERE node = '2'`); err != nil {
+		t.Fatal(err)
+	}
+	wants("when one has gone", writes(0, limits.RateUse{Account: alice, Up: 1}), of(alice, 1, 200, 0))
+	wants("who has nothing", writes(0))
 }

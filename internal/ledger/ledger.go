@@ -16,7 +16,6 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/sallyport/sallyport/internal/limits"
 	"github.com/sallyport/sallyport/server"
 )
 
@@ -159,15 +158,16 @@ func (l *Ledger) flush(ctx context.Context, now time.Time) error {
 		}
 		l.seq++
 	}
-	balances, err := l.write(ctx, now)
+	done, err := l.write(ctx, now)
 	l.standing.wrote(err)
 	if err != nil {
 		return err
 	}
-	balances = append(balances, l.leased.end(l.batch.giveBack)...)
+	balances := append(done.balances, l.leased.end(l.batch.giveBack)...)
 	l.batch = nil
 	if l.options.Quotas != nil {
 		l.options.Quotas.Settled(balances)
+		l.options.Quotas.Shared(done.others)
 	}
 	return nil
 }
@@ -180,11 +180,11 @@ func (l *Ledger) openAgain(ctx context.Context) (*store, error) {
 }
 
 // write writes the batch, to a store that it opens where it is not open.
-func (l *Ledger) write(ctx context.Context, now time.Time) ([]limits.Balance, error) {
+func (l *Ledger) write(ctx context.Context, now time.Time) (settlement, error) {
 	if l.store == nil {
 		var err error
 		if l.store, err = l.openAgain(ctx); err != nil {
-			return nil, err
+			return settlement{}, err
 		}
 	}
 	l.opened = true
@@ -200,6 +200,9 @@ func (l *Ledger) next(now time.Time) *batch {
 	if l.place.IsShared() {
 		l.leased.use(b.dues, now)
 		b.giveBack = l.leased.idle(now)
+		if l.options.Quotas != nil {
+			b.rates, b.fresh = l.options.Quotas.Rates(now), 3*l.options.Flush
+		}
 	}
 	if b.isEmpty() {
 		return nil

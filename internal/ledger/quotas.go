@@ -22,6 +22,8 @@ type Quotas interface {
 	Due(now time.Time) []limits.Due
 	Settled(all []limits.Balance)
 	Away(allow bool)
+	Rates(now time.Time) []limits.RateUse
+	Shared(all []limits.RateOfOthers)
 }
 
 // quotaTables is a step of migrations. A slot is known by its beginning. Times online
@@ -64,14 +66,39 @@ func (all shares) add(at accountSlot, more share) {
 type settlement struct {
 	fresh    map[limits.Account]int64
 	balances []limits.Balance
+	others   []limits.RateOfOthers
 }
 
-// settle writes what is due.
-func (s *store) settle(ctx context.Context, tx *sql.Tx, by writer, now time.Time, dues []limits.Due) (done settlement, err error) {
+// settle writes what there is of accounts: leases that are given back, what is due, and
+// how fast they were.
+func (s *store) settle(ctx context.Context, tx *sql.Tx, by writer, now time.Time, b batch) (settlement, error) {
+	if err := s.giveBack(ctx, tx, by.id, b.giveBack); err != nil {
+		return settlement{}, err
+	}
+	done, err := s.settleDues(ctx, tx, by, now, b.dues)
+	if err != nil {
+		return settlement{}, err
+	}
+	others, fresh, err := s.shareRates(ctx, tx, by, now, b.rates, b.fresh)
+	if err != nil {
+		return settlement{}, err
+	}
+	done.others = others
+	maps.Copy(done.fresh, fresh)
+	return done, nil
+}
+
+// settleDues writes what is due.
+func (s *store) settleDues(ctx context.Context, tx *sql.Tx, by writer, now time.Time, dues []limits.Due) (done settlement, err error) {
+	done.fresh = map[limits.Account]int64{}
 	if len(dues) == 0 {
 		return done, nil
 	}
-	fresh, err := s.numberAccounts(ctx, tx, now, dues)
+	accounts := make([]limits.Account, len(dues))
+	for i, d := range dues {
+		accounts[i] = d.Account
+	}
+	fresh, err := s.numberAccounts(ctx, tx, now, accounts)
 	if err != nil {
 		return done, err
 	}
@@ -97,11 +124,11 @@ func (s *store) settle(ctx context.Context, tx *sql.Tx, by writer, now time.Time
 
 // numberAccounts looks up the numbers of accounts, and gives one to those that have
 // none.
-func (s *store) numberAccounts(ctx context.Context, tx *sql.Tx, now time.Time, dues []limits.Due) (map[limits.Account]int64, error) {
+func (s *store) numberAccounts(ctx context.Context, tx *sql.Tx, now time.Time, all []limits.Account) (map[limits.Account]int64, error) {
 	var unknown []limits.Account
-	for _, d := range dues {
-		if _, known := s.accounts[d.Account]; !known {
-			unknown = append(unknown, d.Account)
+	for _, a := range all {
+		if _, known := s.accounts[a]; !known {
+			unknown = append(unknown, a)
 		}
 	}
 	slices.SortFunc(unknown, compareAccounts)
@@ -260,8 +287,10 @@ func (all shares) addRows(rows *sql.Rows) (n int, err error) {
 
 // pruneQuotas drops what counts for nothing any more, after a while.
 func pruneQuotas(ctx context.Context, tx *sql.Tx, now time.Time, keep time.Duration) error {
-	if _, err := tx.ExecContext(ctx, `DELETE FROM leases WHERE at < $1`, now.Add(-unused).Unix()); err != nil {
-		return err
+	for _, table := range []string{"leases", "rates"} {
+		if _, err := tx.ExecContext(ctx, `DELETE FROM `+table+` WHERE at < $1`, now.Add(-unused).Unix()); err != nil {
+			return err
+		}
 	}
 	if _, err := tx.ExecContext(ctx, `DELETE FROM quotas WHERE until < $1`, now.Add(-keep).Unix()); err != nil {
 		return err
@@ -389,7 +418,7 @@ func (p Place) Grant(ctx context.Context, d limits.Due) error {
 	}
 	defer s.close()
 	return s.within(ctx, func(tx *sql.Tx) error {
-		fresh, err := s.numberAccounts(ctx, tx, time.Now(), []limits.Due{d})
+		fresh, err := s.numberAccounts(ctx, tx, time.Now(), []limits.Account{d.Account})
 		if err != nil {
 			return err
 		}

@@ -25,6 +25,7 @@ var migrations = []string{
 	quotaTables,
 	peopleTables,
 	leaseTables,
+	rateTables,
 }
 
 func table(name string) string {

@@ -122,17 +122,21 @@ type batch struct {
 	counts   map[Key]Counts
 	dues     []limits.Due
 	giveBack []limits.Account // whose leases are not used
+	rates    []limits.RateUse // of the rates that nodes share
+	fresh    time.Duration    // for how long those of others say anything
 }
 
 // isEmpty reports that there is nothing to write.
-func (b *batch) isEmpty() bool { return len(b.counts) == 0 && len(b.dues) == 0 && len(b.giveBack) == 0 }
+func (b *batch) isEmpty() bool {
+	return len(b.counts) == 0 && len(b.dues) == 0 && len(b.giveBack) == 0 && len(b.rates) == 0
+}
 
 // write puts a batch into the journal, all or nothing. A batch that is there
 // already, as the number of the writer's last one tells, is not written again: of a
 // transaction that failed at its end it is not known whether it holds. It returns how
 // the accounts stand of which something was due, where others count towards them.
-func (s *store) write(ctx context.Context, by writer, seq int64, now time.Time, b batch) ([]limits.Balance, error) {
-	if now.Sub(s.since).Abs() > freshness || len(s.ids) > mostNumbers {
+func (s *store) write(ctx context.Context, by writer, seq int64, now time.Time, b batch) (settlement, error) {
+	if now.Sub(s.since).Abs() > freshness || len(s.ids) > mostNumbers || len(s.accounts) > mostNumbers {
 		clear(s.ids)
 		clear(s.accounts)
 		s.since = now
@@ -148,10 +152,7 @@ func (s *store) write(ctx context.Context, by writer, seq int64, now time.Time, 
 		if n, err := done.RowsAffected(); err != nil || n == 0 {
 			return err
 		}
-		if err := s.giveBack(ctx, tx, by.id, b.giveBack); err != nil {
-			return err
-		}
-		if settled, err = s.settle(ctx, tx, by, now, b.dues); err != nil || len(b.counts) == 0 {
+		if settled, err = s.settle(ctx, tx, by, now, b); err != nil || len(b.counts) == 0 {
 			return err
 		}
 		var row []byte
@@ -162,11 +163,11 @@ func (s *store) write(ctx context.Context, by writer, seq int64, now time.Time, 
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return settlement{}, err
 	}
 	maps.Copy(s.ids, fresh)
 	maps.Copy(s.accounts, settled.fresh)
-	return settled.balances, nil
+	return settled, nil
 }
 
 // encode makes the journal's row. The numbers of keys that it looks up are in fresh:

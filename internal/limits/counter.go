@@ -26,11 +26,19 @@ func (c *counter) set(l Limit) {
 		return
 	}
 	if c.up == c.down {
-		c.up.set(float64(l.Rate)/8, l.Burst)
+		c.up.set(c.part(c.up)*float64(l.Rate)/8, l.Burst)
 		return
 	}
-	c.up.set(float64(l.Up)/8, l.Burst)
-	c.down.set(float64(l.Down)/8, l.Burst)
+	c.up.set(c.part(c.up)*float64(l.Up)/8, l.Burst)
+	c.down.set(c.part(c.down)*float64(l.Down)/8, l.Burst)
+}
+
+// part is which part of the limit's rate is this node's.
+func (c *counter) part(s *shaper) float64 {
+	if !c.of.isShared() || s.flow.part == 0 {
+		s.flow.part = 1
+	}
+	return s.flow.part
 }
 
 // find returns the counter of a claim, or makes it. It is not held yet: what is made

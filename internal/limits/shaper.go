@@ -37,6 +37,7 @@ const (
 // does not use is not counted, and falls to the others.
 type shaper struct {
 	open atomic.Bool // rate is 0
+	flow flow
 
 	mu     sync.Mutex
 	rate   float64       // bytes a second; 0: no limit
@@ -149,6 +150,7 @@ func (l *lane) took(n int, now time.Time) time.Duration {
 // count notes that n bytes were moved. Callers hold the shaper's mutex.
 func (l *lane) count(n int, now time.Time) {
 	s := l.shaper
+	s.flow.moved.Add(int64(n))
 	if earliest := now.Add(-s.burst); s.paid.Before(earliest) {
 		s.paid = earliest
 	}

@@ -36,6 +36,7 @@ type Limit struct {
 	Rate     int64         // bits a second, both directions together
 	Up, Down int64         // bits a second, each direction by itself; 0: not limited
 	Burst    int64         // of a rate: bytes that may be moved at once when nothing moved before; 0: those of 50 ms
+	Shared   bool          // the rate is that of all nodes of the bank together
 	Sessions int           // at the same time
 	New      int           // new sessions in In, of which so many may come at once
 	In       time.Duration // over 0 where New is
@@ -81,14 +82,16 @@ const mostIdle = 100_000
 // Table holds limits by their names. The zero value has none. It is safe for
 // concurrent use.
 type Table struct {
-	mu      sync.Mutex // guards the limits and their counters, too; taken before a shaper's
-	named   map[string]*limit
-	banked  bool     // a bank comes for what is due
-	first   float64  // the part of a quota that may be used before the bank was asked
-	away    whenAway // the bank cannot be asked
-	orphans []Due    // of counters that are forgotten
-	lastDue int      // how many were due the last time
-	notices []Notice // that nobody was told of yet
+	mu     sync.Mutex // guards the limits and their counters, too; taken before a shaper's
+	named  map[string]*limit
+	banked bool     // a bank comes for what is due
+	first  float64  // the part of a quota that may be used before the bank was asked
+	away   whenAway // the bank cannot be asked
+
+	measured time.Time // when the bank last came for how fast shared rates are
+	orphans  []Due     // of counters that are forgotten
+	lastDue  int       // how many were due the last time
+	notices  []Notice  // that nobody was told of yet
 }
 
 // Set puts limits in the place of those before. One that has the name, the kind and
