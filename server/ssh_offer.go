@@ -73,7 +73,9 @@ func (c *sshConn) answerAll(ctx context.Context, requests <-chan *ssh.Request) {
 			_ = r.Reply(err == nil, payload) // fails only where nobody waits any more
 		case "cancel-tcpip-forward":
 			_ = r.Reply(c.cancelOffer(r.Payload), nil)
-		default: // to a question whether the server is there, any answer will do
+		case "keepalive@openssh.com": // any answer will do
+			_ = r.Reply(false, nil)
+		default:
 			c.waste()
 			_ = r.Reply(false, nil)
 		}

@@ -1,27 +1,35 @@
 package server
 
 import (
+	"bufio"
 	"crypto/tls"
 	"net"
-	"sync/atomic"
 )
 
 // sshWire is what x/crypto/ssh reads and writes: the client's connection, with
 // what was read ahead. It is not closed through it: that is for its owner.
 type sshWire struct {
 	rewound
-	skip int         // bytes of the greeting that the client has had already
-	dead atomic.Bool // nothing more is read or written
+	read     *bufio.Reader // what has arrived: x/crypto/ssh asks for a packet in small pieces
+	greeting string        // of the client, as far as it was read ahead
+	skip     int           // bytes of the greeting that the client has had already
 }
 
+// sshWireBuffer is what is read at once: several packets of a client that sends much.
+const sshWireBuffer = 64 << 10
+
 func newSSHWire(x *exchange) *sshWire {
-	w := &sshWire{rewound: rewound{Conn: x.conn, head: x.head}}
+	w := &sshWire{rewound: rewound{Conn: x.conn, head: x.head}, greeting: string(x.head)}
+	w.read = bufio.NewReaderSize(&w.rewound, sshWireBuffer)
 	if x.greeted {
 		w.skip = len(sshVersion) + len("\r\n")
 	}
 	x.head = nil
 	return w
 }
+
+// Read yields what the client has sent.
+func (w *sshWire) Read(b []byte) (int, error) { return w.read.Read(b) }
 
 // Write leaves out what was said before. Only the first call, which greets, is
 // made while skip is over 0.
@@ -37,7 +45,6 @@ func (w *sshWire) Write(b []byte) (int, error) {
 
 // cut ends all that reads and writes.
 func (w *sshWire) cut() {
-	w.dead.Store(true)
 	expire(w.Conn)
 }
 

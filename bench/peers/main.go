@@ -27,19 +27,20 @@ import (
 
 // options are what the command line says.
 type options struct {
-	rounds int
-	turn   time.Duration
-	idle   int
-	only   string
-	rows   string
-	also   string
-	user   string
-	hog    bool
-	lists  int
-	maps   bool
-	limits bool
-	soak   time.Duration
-	race   bool
+	rounds  int
+	turn    time.Duration
+	idle    int
+	only    string
+	rows    string
+	also    string
+	user    string
+	hog     bool
+	lists   int
+	maps    bool
+	virtual bool
+	limits  bool
+	soak    time.Duration
+	race    bool
 }
 
 func main() {
@@ -58,6 +59,7 @@ func main() {
 	flag.BoolVar(&o.hog, "hog", false, "that user's pipe budget is used up")
 	flag.BoolVar(&o.maps, "maps", false, "other rows: port mappings, by those that have them")
 	flag.BoolVar(&o.limits, "limits", false, "this proxy with and without limits that never bite")
+	flag.BoolVar(&o.virtual, "virtual", false, "other rows: services that are published over SSH, beside sshd")
 	flag.IntVar(&o.lists, "lists", 0, "other rows: deciding, with so many networks and as many host names that are denied; by proxies that can")
 	flag.DurationVar(&o.soak, "soak", 0, "no rows, but relays of every shape on this proxy for so long; whatever goes wrong ends it")
 	flag.BoolVar(&o.race, "race", false, "the soak's proxy is built with the race detector")
@@ -180,6 +182,9 @@ func allRows(o options) (rows []row) {
 	}
 	if o.maps {
 		return mapRows(o)
+	}
+	if o.virtual {
+		return virtualRows(o)
 	}
 	for _, way := range []load.Direction{load.Down, load.Up, load.Both} {
 		for _, streams := range []int{1, 8, 64} {

@@ -107,6 +107,9 @@ func (y *yard) start(ctx context.Context, o options, target netip.AddrPort, prog
 	if o.maps {
 		list = mappers()
 	}
+	if o.virtual {
+		list = publishers()
+	}
 	for build := range strings.SplitSeq(o.also, ",") {
 		if name, binary, ok := strings.Cut(build, "="); ok {
 			list = append(slices.Clone(list), ourBuild(name, binary))

@@ -133,6 +133,9 @@ func (p *Policy) login(listener string, protocol server.Protocol, client netip.A
 	}
 	d.narrow(ofLogin)
 	login, open := server.LoginNone, false
+	if protocol == server.SSH && len(p.virtual) > 0 {
+		login = server.LoginOptional // who offers one has to sign in
+	}
 	for i := range d.candidates.each {
 		r := &p.rules[i]
 		if !d.isOpen(r) {

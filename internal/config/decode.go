@@ -45,6 +45,7 @@ type decoder struct {
 	limitRefs      []*node  // the same
 	passwordRefs   []*node  // the rules that ask for one
 	keyRefs        []*node  // the rules that ask for a key
+	offerRefs      []*node  // the users of virtual ports
 	upstreamRefs   []*node  // the same of rules that say via
 	secrets        []secret // URLs with a password
 	sharedRates    []*node  // where a rate says whether it is shared

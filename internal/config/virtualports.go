@@ -27,8 +27,11 @@ func (d *decoder) decodeVirtualPort(n *node) {
 	var at []address
 	before := len(d.faults) + d.unshown
 	d.mapping(n, fields{
-		"name":   func(v *node) { place.name, p.Name = v, d.virtualName(v) },
-		"users":  func(v *node) { p.Users = d.users(v) },
+		"name": func(v *node) { place.name, p.Name = v, d.virtualName(v) },
+		"users": func(v *node) {
+			d.offerRefs = append(d.offerRefs, v)
+			p.Users = d.users(v)
+		},
 		"listen": func(v *node) { at = d.addresses(v) },
 	})
 	if n.kind == mapping && !n.has("name") {
@@ -92,8 +95,14 @@ func (d *decoder) virtualName(n *node) string {
 
 // sshReferences checks what ssh needs of other sections.
 func (d *decoder) sshReferences() {
+	if d.usersSet {
+		return
+	}
+	for _, n := range d.offerRefs {
+		d.fail(n, "who offers a virtual port has to sign in, and there are no users", "write `users: {file: users}`; `sallyport user add NAME --file users` puts somebody into it")
+	}
 	for _, n := range d.keyRefs {
-		if d.settings.Users.File == "" && !d.usersSet {
+		if d.settings.Users.File == "" {
 			d.fail(n, "the rule asks for a key, and there are no users", "write `users: {file: users}`; `sallyport user key NAME FILE` gives one of them a key")
 		}
 	}
