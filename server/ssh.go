@@ -49,7 +49,6 @@ type sshConn struct {
 	identity Identity
 	pulse    pulse
 	served   sync.WaitGroup // channels, offers, visitors
-	life     context.Context
 
 	mu       sync.Mutex
 	channels int         // that the client has not closed yet
@@ -71,7 +70,6 @@ func serveSSH(handshakes, sessions context.Context, x *exchange) error {
 	}
 	ctx, leave := context.WithCancelCause(sessions)
 	defer leave(errWithdrawn)
-	c.life = ctx
 	defer context.AfterFunc(sessions, func() { c.end(context.Cause(sessions)) })()
 	defer context.AfterFunc(handshakes, c.drain)()
 	c.server.state.signedIn.add(c)

@@ -30,8 +30,8 @@ func (c *sshConn) signIn(handshakes context.Context) (<-chan ssh.NewChannel, <-c
 	defer timer.Stop()
 	stop := context.AfterFunc(ctx, c.wire.cut)
 
-	l := &sshLogin{conn: c, ctx: ctx, login: c.login(SSH), shown: func() { timer.Reset(sshLoginTime) }}
-	conn, channels, requests, err := ssh.NewServerConn(c.wire, l.config())
+	l := &sshLogin{conn: c, login: c.login(SSH), shown: func() { timer.Reset(sshLoginTime) }}
+	conn, channels, requests, err := ssh.NewServerConn(c.wire, l.config(ctx))
 	inTime := stop()
 	switch {
 	case !inTime && err == nil:
@@ -51,7 +51,6 @@ func (c *sshConn) signIn(handshakes context.Context) (<-chan ssh.NewChannel, <-c
 // sshLogin is a client that signs in.
 type sshLogin struct {
 	conn  *sshConn
-	ctx   context.Context
 	login Login
 	shown func() // is called when the client begins to say who it is
 	tried error  // how the last try failed
@@ -60,7 +59,7 @@ type sshLogin struct {
 // identityKey is where what was shown is kept, in ssh.Permissions.
 type identityKey struct{}
 
-func (l *sshLogin) config() *ssh.ServerConfig {
+func (l *sshLogin) config(ctx context.Context) *ssh.ServerConfig {
 	c := &ssh.ServerConfig{
 		Config:        ssh.Config{Ciphers: sshCiphers(l.conn.wire.greeting), KeyExchanges: sshKeyExchanges(), RekeyThreshold: sshRekey},
 		MaxAuthTries:  sshTries,
@@ -77,10 +76,10 @@ func (l *sshLogin) config() *ssh.ServerConfig {
 		return c
 	}
 	c.PasswordCallback = func(m ssh.ConnMetadata, password []byte) (*ssh.Permissions, error) {
-		return l.try(Credentials{Name: m.User(), Password: string(password)})
+		return l.try(ctx, Credentials{Name: m.User(), Password: string(password)})
 	}
 	c.PublicKeyCallback = func(m ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
-		return l.try(Credentials{Name: m.User(), Key: key.Marshal()})
+		return l.try(ctx, Credentials{Name: m.User(), Key: key.Marshal()})
 	}
 	return c
 }
@@ -91,10 +90,10 @@ func proven(id Identity) *ssh.Permissions {
 
 // try checks what the client shows. Of a key it is asked before there is a
 // signature, and what is answered counts only with one.
-func (l *sshLogin) try(shown Credentials) (*ssh.Permissions, error) {
+func (l *sshLogin) try(ctx context.Context, shown Credentials) (*ssh.Permissions, error) {
 	x := l.conn.exchange
 	shown.Protocol, shown.Listener, shown.Client = SSH, x.listener.Name, x.session.Client
-	id, err := x.server.Authenticator.Authenticate(l.ctx, shown)
+	id, err := x.server.Authenticator.Authenticate(ctx, shown)
 	if err != nil {
 		l.tried = err
 		return nil, err

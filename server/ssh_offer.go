@@ -96,7 +96,8 @@ func (c *sshConn) grantOffer(ctx context.Context, payload []byte) (answer []byte
 		x.closed(err)
 		return nil, err
 	}
-	ctx, o.withdraw = context.WithCancelCause(ctx)
+	life := ctx
+	ctx, o.withdraw = context.WithCancelCause(life)
 	ctx = x.opened(ctx)
 	if err := o.open(ctx); err != nil {
 		o.withdraw(err)
@@ -106,7 +107,7 @@ func (c *sshConn) grantOffer(ctx context.Context, payload []byte) (answer []byte
 	if port == 0 {
 		answer = ssh.Marshal(struct{ Port uint32 }{o.port})
 	}
-	c.served.Go(func() { o.run(ctx) })
+	c.served.Go(func() { o.run(ctx, life) })
 	return answer, nil
 }
 
@@ -229,12 +230,13 @@ func (c *sshConn) cancelOffer(payload []byte) bool {
 }
 
 // run lets visitors in until the offer ends. Those of one that was taken away by
-// the rules end with it.
-func (o *offer) run(ctx context.Context) {
+// the rules end with it, all others with the connection, whose life is the second
+// context.
+func (o *offer) run(ctx, life context.Context) {
 	defer o.exchange.contain()
 	if o.socket != nil {
 		stop := context.AfterFunc(ctx, func() { o.socket.Close() })
-		o.accept(ctx)
+		o.accept(ctx, life)
 		stop()
 	}
 	<-ctx.Done()
@@ -249,7 +251,7 @@ func (o *offer) run(ctx context.Context) {
 }
 
 // accept takes the visitors of a port of this machine until its socket is closed.
-func (o *offer) accept(ctx context.Context) {
+func (o *offer) accept(ctx, life context.Context) {
 	s := o.conn.server
 	var pause backoff
 	for s.state.gate.enter(ctx, s.sayPaused) {
@@ -258,7 +260,7 @@ func (o *offer) accept(ctx context.Context) {
 			pause.over()
 			o.conn.served.Go(func() {
 				defer s.state.gate.leave()
-				o.visit(visitor)
+				o.visit(life, visitor)
 			})
 			continue
 		}
@@ -275,12 +277,12 @@ func (o *offer) accept(ctx context.Context) {
 
 // visit relays between a visitor and the client that offers the port. It is a
 // session of that client's: what BIND brings, only that it goes on.
-func (o *offer) visit(visitor net.Conn) {
+func (o *offer) visit(life context.Context, visitor net.Conn) {
 	defer visitor.Close()
 	x := o.conn.branch(o.conn.conn)
 	defer x.contain()
 	x.ask(&Request{Protocol: SSH, Command: socks.Bind, Identity: o.conn.identity, Target: everyPeer, Replier: sshReplier{}})
-	ctx := x.opened(o.conn.life)
+	ctx := x.opened(life)
 	err := o.relay(ctx, x, visitor)
 	if half, ok := visitor.(interface{ SetLinger(seconds int) error }); ok && err != nil {
 		_ = half.SetLinger(0) // what came to nothing is no end

@@ -49,13 +49,7 @@ func signIn(tb testing.TB, c net.Conn) *ssh.Client {
 func offerIntranet(tb testing.TB, client *ssh.Client) offeredPort {
 	tb.Helper()
 	ln := client.HandleChannelOpen("forwarded-tcpip")
-	ok, _, err := client.SendRequest("tcpip-forward", true, ssh.Marshal(struct {
-		Host string
-		Port uint32
-	}{"intranet", 80}))
-	if err != nil || !ok {
-		tb.Fatalf("the offer: %v, %v", ok, err)
-	}
+	requests(tb, client, "tcpip-forward", true)
 	o := offeredPort{make(chan visitorConn, 64)}
 	go func() {
 		defer close(o.visitors)
@@ -115,6 +109,56 @@ func visit(tb testing.TB, c net.Conn) (granted bool) {
 	return granted
 }
 
+// mustVisit is a visitor in memory whom the port was granted.
+func (r *rig) mustVisit() *proxytest.Conn {
+	r.Helper()
+	c := r.client()
+	if !visit(r, c) {
+		r.Fatal("not granted")
+	}
+	return c
+}
+
+// next returns the next visitor of an offer.
+func (o offeredPort) next(tb testing.TB) visitorConn {
+	tb.Helper()
+	c, err := o.Accept()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return c
+}
+
+// hearsAll reads what is wanted, then the end that is.
+func hearsAll(tb testing.TB, from io.Reader, want string, end error) {
+	tb.Helper()
+	if all, err := io.ReadAll(from); string(all) != want || !errors.Is(err, end) {
+		tb.Errorf("%q, then %v; want %q, then %v", all, err, want, end)
+	}
+}
+
+// requests asks for the virtual port, or to take it back.
+func requests(tb testing.TB, client *ssh.Client, request string, want bool) {
+	tb.Helper()
+	ok, _, err := client.SendRequest(request, true, ssh.Marshal(struct {
+		Host string
+		Port uint32
+	}{"intranet", 80}))
+	if ok != want || err != nil {
+		tb.Errorf("%s: %v, %v; want %v", request, ok, err, want)
+	}
+}
+
+// revoking is a judge to whom only those requests have lost their right.
+func revoking(which func(*Request) bool) Judge {
+	return func(h Held) (time.Time, error) {
+		if which(&h.Request) {
+			return time.Time{}, Revoked
+		}
+		return time.Time{}, nil
+	}
+}
+
 // newIntranet is a server in memory, and how to connect to it.
 func newIntranet(tb testing.TB) *rig {
 	tb.Helper()
@@ -134,28 +178,14 @@ func TestVirtualPort(t *testing.T) {
 		}
 		client := signIn(t, r.client())
 		offer := offerIntranet(t, client)
-		visitor := r.client()
-		if !visit(t, visitor) {
-			t.Fatal("not granted")
-		}
-		far, err := offer.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
+		visitor := r.mustVisit()
+		far := offer.next(t)
 		proxytest.Say(t, visitor, []byte("question"))
-		if err := visitor.CloseWrite(); err != nil {
-			t.Fatal(err)
-		}
-		if all, err := io.ReadAll(far); string(all) != "question" || err != nil {
-			t.Errorf("%q, %v", all, err)
-		}
+		_ = visitor.CloseWrite()
+		hearsAll(t, far, "question", nil)
 		proxytest.Say(t, far, []byte("answer"))
-		if err := far.CloseWrite(); err != nil {
-			t.Error(err)
-		}
-		if all, err := io.ReadAll(visitor); string(all) != "answer" || err != nil {
-			t.Errorf("%q, %v", all, err)
-		}
+		_ = far.CloseWrite()
+		hearsAll(t, visitor, "answer", nil)
 		if e := r.next(Closed); e.Up() != 8 || e.Down() != 6 || e.Protocol != SOCKS5 || !e.Address.IsValid() {
 			t.Errorf("the record says %+v", e.Record)
 		}
@@ -180,28 +210,15 @@ func TestVirtualPortIsCut(t *testing.T) {
 				conn := r.client()
 				client := signIn(t, conn)
 				offer := offerIntranet(t, client)
-				visitor := r.client()
-				if !visit(t, visitor) {
-					t.Fatal("not granted")
-				}
-				far, err := offer.Accept()
-				if err != nil {
-					t.Fatal(err)
-				}
+				visitor := r.mustVisit()
+				far := offer.next(t)
 				proxytest.Say(t, far, []byte("half a sent"))
 				proxytest.Hear(t, visitor, "half a sent")
 				again := offerIntranet(t, signIn(t, r.client()))
 				cut(client, conn)
-				if rest, err := io.ReadAll(visitor); len(rest) > 0 || !errors.Is(err, syscall.ECONNRESET) {
-					t.Errorf("%q, then %v; want a reset", rest, err)
-				}
-				next := r.client()
-				if !visit(t, next) {
-					t.Fatal("not granted by who has come back")
-				}
-				if far, err = again.Accept(); err != nil {
-					t.Fatal(err)
-				}
+				hearsAll(t, visitor, "", syscall.ECONNRESET)
+				next := r.mustVisit()
+				far = again.next(t)
 				proxytest.Say(t, far, []byte("here"))
 				proxytest.Hear(t, next, "here")
 			})
@@ -220,18 +237,11 @@ func TestSilentOffer(t *testing.T) {
 		again := offerIntranet(t, signIn(t, r.client()))
 		time.Sleep(3 * time.Second) // the first one owes an answer by then
 		began := time.Now()
-		visitor := r.client()
-		if !visit(t, visitor) {
-			t.Fatal("not granted")
-		}
+		r.mustVisit()
 		if took := time.Since(began); took > time.Second {
 			t.Errorf("it took %v", took)
 		}
-		far, err := again.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
-		far.Close()
+		again.next(t).Close()
 		time.Sleep(time.Minute)
 		if n := len(r.server.Sessions()); n > 2 { // the second offer, and maybe the visitor
 			t.Errorf("%d sessions are open", n)
@@ -284,9 +294,7 @@ func TestOffersShare(t *testing.T) {
 			})
 		}
 		for range 12 {
-			if !visit(t, r.client()) {
-				t.Fatal("not granted")
-			}
+			r.mustVisit()
 		}
 		synctest.Wait()
 		r.server.Close()
@@ -304,37 +312,24 @@ func TestOfferFailsOver(t *testing.T) {
 		r := newIntranet(t)
 		for range 2 {
 			refuses := signIn(t, r.client())
-			channels := refuses.HandleChannelOpen("forwarded-tcpip")
-			go func() {
-				for one := range channels {
-					_ = one.Reject(ssh.ConnectionFailed, "nothing listens there")
-				}
-			}()
-			if ok, _, err := refuses.SendRequest("tcpip-forward", true, ssh.Marshal(struct {
-				Host string
-				Port uint32
-			}{"intranet", 80})); !ok || err != nil {
-				t.Fatal(ok, err)
-			}
+			go refuseAll(refuses.HandleChannelOpen("forwarded-tcpip"))
+			requests(t, refuses, "tcpip-forward", true)
 		}
 		if visit(t, r.client()) {
 			t.Error("granted, and all refuse")
 		}
 		r.next(Refused)
-		offer := offerIntranet(t, signIn(t, r.client()))
-		go func() {
-			for {
-				if _, err := offer.Accept(); err != nil {
-					return
-				}
-			}
-		}()
+		offerIntranet(t, signIn(t, r.client()))
 		for range 5 {
-			if !visit(t, r.client()) {
-				t.Error("not granted")
-			}
+			r.mustVisit()
 		}
 	})
+}
+
+func refuseAll(visitors <-chan ssh.NewChannel) {
+	for one := range visitors {
+		_ = one.Reject(ssh.ConnectionFailed, "nothing listens there") // fails only at the end
+	}
 }
 
 // TestOfferEnds: with a right that is gone, and with the offer taken back.
@@ -343,51 +338,27 @@ func TestOfferEnds(t *testing.T) {
 		r := newIntranet(t)
 		client := signIn(t, r.client())
 		offer := offerIntranet(t, client)
-		visitor := r.client()
-		if !visit(t, visitor) {
-			t.Fatal("not granted")
-		}
-		if _, err := offer.Accept(); err != nil {
-			t.Fatal(err)
-		}
+		visitor := r.mustVisit()
+		offer.next(t)
 		// The rule for offers is gone, that for visitors is not.
-		r.server.Review(func(h Held) (time.Time, error) {
-			if h.Request.Command == socks.Bind {
-				return time.Time{}, Revoked
-			}
-			return time.Time{}, nil
-		})
+		r.server.Review(revoking(func(q *Request) bool { return q.Command == socks.Bind }))
 		if e := r.next(Revoked); e.Command != socks.Bind {
 			t.Errorf("the record says %+v", e.Record)
 		}
-		if _, err := io.ReadAll(visitor); !errors.Is(err, syscall.ECONNRESET) {
-			t.Errorf("the visitor: %v; want a reset", err)
-		}
+		hearsAll(t, visitor, "", syscall.ECONNRESET)
 		r.next(TargetReset)
 
-		ask := ssh.Marshal(struct {
-			Host string
-			Port uint32
-		}{"intranet", 80})
-		for _, c := range []struct {
-			request string
-			want    bool
-		}{{"cancel-tcpip-forward", false}, {"tcpip-forward", true}, {"tcpip-forward", false}, {"cancel-tcpip-forward", true}} {
-			if ok, _, err := client.SendRequest(c.request, true, ask); ok != c.want || err != nil {
-				t.Errorf("%s: %v, %v", c.request, ok, err)
-			}
-			synctest.Wait()
-		}
+		r.server.Review(revoking(func(*Request) bool { return false }))
+		requests(t, client, "cancel-tcpip-forward", false)
+		requests(t, client, "tcpip-forward", true)
+		requests(t, client, "tcpip-forward", false)
+		requests(t, client, "cancel-tcpip-forward", true)
+		synctest.Wait()
 		if visit(t, r.client()) {
 			t.Error("granted, and the offer was taken back")
 		}
 		// What the client has signed in with is gone, and so is its connection.
-		r.server.Review(func(h Held) (time.Time, error) {
-			if h.Request.Command == 0 {
-				return time.Time{}, Revoked
-			}
-			return time.Time{}, nil
-		})
+		r.server.Review(revoking(func(q *Request) bool { return q.Command == 0 }))
 		if err := client.Wait(); err == nil {
 			t.Error("the connection is still there")
 		}
@@ -478,29 +449,7 @@ func TestSessionChannel(t *testing.T) {
 		r := newIntranet(t)
 		client := signIn(t, r.client())
 		for _, kind := range []string{"shell", "exec", "subsystem"} {
-			channel, requests, err := client.OpenChannel("session", nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			status := make(chan string, 1)
-			go func() {
-				for r := range requests {
-					status <- r.Type + string(r.Payload)
-				}
-				close(status)
-			}()
-			if ok, err := channel.SendRequest("pty-req", true, nil); !ok || err != nil {
-				t.Errorf("pty-req: %v, %v", ok, err)
-			}
-			if ok, err := channel.SendRequest(kind, true, nil); !ok || err != nil {
-				t.Errorf("%s: %v, %v", kind, ok, err)
-			}
-			if said, err := io.ReadAll(channel.Stderr()); string(said) != sshNoShell || err != nil {
-				t.Errorf("%s: %q, %v", kind, said, err)
-			}
-			if got := <-status; got != "exit-status\x00\x00\x00\x01" {
-				t.Errorf("%s: %q", kind, got)
-			}
+			asksForShell(t, client, kind)
 		}
 		for _, kind := range []string{"x11", "auth-agent@openssh.com", "direct-streamlocal@openssh.com"} {
 			if _, _, err := client.OpenChannel(kind, nil); err == nil {
@@ -508,6 +457,29 @@ func TestSessionChannel(t *testing.T) {
 			}
 		}
 	})
+}
+
+func asksForShell(t *testing.T, client *ssh.Client, kind string) {
+	t.Helper()
+	channel, requests, err := client.OpenChannel("session", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	status := make(chan string, 1)
+	go func() {
+		for r := range requests {
+			status <- r.Type + string(r.Payload)
+		}
+	}()
+	for _, request := range []string{"pty-req", kind} {
+		if ok, err := channel.SendRequest(request, true, nil); !ok || err != nil {
+			t.Errorf("%s: %v, %v", request, ok, err)
+		}
+	}
+	hearsAll(t, channel.Stderr(), sshNoShell, nil)
+	if got := <-status; got != "exit-status\x00\x00\x00\x01" {
+		t.Errorf("%s: %q", kind, got)
+	}
 }
 
 // TestSilentClientIsGreeted: a client that waits for the server to speak first

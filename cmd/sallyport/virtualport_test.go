@@ -150,6 +150,61 @@ func (g *gateway) visit() *net.TCPConn {
 	return c
 }
 
+// visitSlowly is a visitor who asks for much, and takes none of it.
+func (g *gateway) visitSlowly() *net.TCPConn {
+	g.t.Helper()
+	c := g.visit()
+	if _, err := c.Write(append(make([]byte, 12), 0x7f, 0, 0, 0)); err != nil {
+		g.t.Fatal(err)
+	}
+	if err := sayNoise(c, 0); err != nil {
+		g.t.Fatal(err)
+	}
+	return c
+}
+
+// visitBy asks the proxy for the virtual port by its name.
+func (g *gateway) visitBy(scheme string) {
+	g.t.Helper()
+	d, err := client.New(scheme + "://" + g.ssh.String())
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	c, err := d.DialContext(g.t.Context(), "tcp", "intranet:80")
+	if err != nil {
+		g.t.Errorf("%s: %v", scheme, err)
+		return
+	}
+	defer c.Close()
+	if err := exchangeNoise(c, 1000, 1000); err != nil {
+		g.t.Errorf("%s: %v", scheme, err)
+	}
+}
+
+// reaches tries until a conversation has come about.
+func (g *gateway) reaches(what string, dial func() (net.Conn, error)) {
+	g.t.Helper()
+	paperEventually(g.t, what, func() bool {
+		c, err := dial()
+		if err != nil {
+			return false
+		}
+		defer c.Close()
+		return exchangeNoise(c, 1<<20, 1<<20) == nil
+	})
+}
+
+// freeAddress is one where nobody listens, most likely.
+func freeAddress(t *testing.T) netip.AddrPort {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().(*net.TCPAddr).AddrPort()
+}
+
 // noiseServer is a service on loopback: it is told how many bytes it gets and how
 // many are wanted, takes the first with a checksum behind them, and answers with
 // the second. A conversation can go on with the next.
@@ -236,28 +291,10 @@ func TestVirtualPortOfSSH(t *testing.T) {
 	g.visit()
 
 	for _, scheme := range []string{"socks4a", "socks5h", "http"} {
-		d, err := client.New(scheme + "://" + g.ssh.String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		c, err := d.DialContext(t.Context(), "tcp", "intranet:80")
-		if err != nil {
-			t.Errorf("%s: %v", scheme, err)
-			continue
-		}
-		if err := exchangeNoise(c, 1000, 1000); err != nil {
-			t.Errorf("%s: %v", scheme, err)
-		}
-		c.Close()
+		g.visitBy(scheme)
 	}
 
-	slow := g.visit() // asks for much, and takes none of it
-	if _, err := slow.Write(append(make([]byte, 12), 0x7f, 0, 0, 0)); err != nil {
-		t.Fatal(err)
-	}
-	if err := sayNoise(slow, 0); err != nil {
-		t.Fatal(err)
-	}
+	slow := g.visitSlowly()
 	var all sync.WaitGroup
 	for range 64 {
 		c := g.visit()
@@ -275,13 +312,7 @@ func TestVirtualPortOfSSH(t *testing.T) {
 			t.Errorf("%v: %d bytes, then %v; want a reset", by, n, err)
 		}
 		end, _ = g.client("-R", offer, "gw")
-		slow = g.visit()
-		if _, err := slow.Write(append(make([]byte, 12), 0x7f, 0, 0, 0)); err != nil {
-			t.Fatal(err)
-		}
-		if err := sayNoise(slow, 0); err != nil {
-			t.Fatal(err)
-		}
+		slow = g.visitSlowly()
 	}
 
 	// Without his key bob has nothing any more.
@@ -300,30 +331,10 @@ func TestVirtualPortOfSSH(t *testing.T) {
 func TestForwardingOverSSH(t *testing.T) {
 	g := newGateway(t)
 	service := noiseServer(t)
-	port := func() netip.AddrPort { // which is free, most likely
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer ln.Close()
-		return ln.Addr().(*net.TCPAddr).AddrPort()
-	}
-	reach := func(what string, dial func() (net.Conn, error)) {
-		t.Helper()
-		paperEventually(t, what, func() bool {
-			c, err := dial()
-			if err != nil {
-				return false
-			}
-			defer c.Close()
-			return exchangeNoise(c, 1<<20, 1<<20) == nil
-		})
-	}
-
-	local, dynamic := port(), port()
+	local, dynamic := freeAddress(t), freeAddress(t)
 	_, said := g.client("-L", local.String()+":"+service.String(), "-D", dynamic.String(), "-R", "0:"+service.String(), "-o", "RekeyLimit=256K", "gw")
-	reach("-L", func() (net.Conn, error) { return net.Dial("tcp", local.String()) })
-	reach("-D", func() (net.Conn, error) {
+	g.reaches("-L", func() (net.Conn, error) { return net.Dial("tcp", local.String()) })
+	g.reaches("-D", func() (net.Conn, error) {
 		d, err := client.New("socks5h://" + dynamic.String())
 		if err != nil {
 			return nil, err
@@ -336,8 +347,14 @@ func TestForwardingOverSSH(t *testing.T) {
 		remote, _, _ = strings.Cut(rest, " ")
 		return found
 	})
-	reach("-R 0", func() (net.Conn, error) { return net.Dial("tcp", "127.0.0.1:"+remote) })
+	g.reaches("-R 0", func() (net.Conn, error) { return net.Dial("tcp", "127.0.0.1:"+remote) })
 
+}
+
+// TestProgramsOfSSH: what OpenSSH's programs do with the proxy in between.
+func TestProgramsOfSSH(t *testing.T) {
+	g := newGateway(t)
+	service := noiseServer(t)
 	// -W, and what the rules do not allow.
 	conf := filepath.Join(g.dir, "config")
 	head := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, 0), 1000)
@@ -356,18 +373,6 @@ func TestForwardingOverSSH(t *testing.T) {
 		t.Errorf("a program: %v\n%s", err, said)
 	}
 
-	// -J, to an sshd behind the proxy.
-	sshd := port()
-	g.command(nil, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", filepath.Join(g.dir, "sshd_key"))
-	if err := os.MkdirAll("/run/sshd", 0o755); err != nil {
-		t.Fatal(err)
-	}
-	g.write("sshd_config", fmt.Sprintf("ListenAddress %s\nHostKey %[2]s/sshd_key\nAuthorizedKeysFile %[2]s/key.pub\nPermitRootLogin prohibit-password\nStrictModes no\nUsePAM no\nPidFile none\n", sshd, g.dir))
-	background(t, nil, sshd.String(), "/usr/sbin/sshd", "-D", "-e", "-f", filepath.Join(g.dir, "sshd_config"))
-	sent := paperBytes(megabyte)
-	got := g.command(sent, "ssh", "-F", conf, "-J", "gw", "-o", "StrictHostKeyChecking=no", "-p", fmt.Sprint(sshd.Port()), "root@127.0.0.1", "cat")
-	sameBytes(t, "-J", got, sent)
-
 	// A client that waits for the server to speak.
 	out := g.command(nil, "ssh-keyscan", "-T", "20", "-t", "ed25519", "-p", fmt.Sprint(g.ssh.Port()), "127.0.0.1")
 	known, err := os.ReadFile(filepath.Join(g.dir, "known_hosts"))
@@ -377,6 +382,21 @@ func TestForwardingOverSSH(t *testing.T) {
 	if key := strings.Fields(string(known))[2]; !bytes.Contains(out, []byte(key)) {
 		t.Errorf("ssh-keyscan says %q, want the key %s", out, key)
 	}
+}
+
+// TestJumpHost: ssh -J goes on to an sshd behind the proxy.
+func TestJumpHost(t *testing.T) {
+	g := newGateway(t)
+	sshd := freeAddress(t)
+	g.command(nil, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", filepath.Join(g.dir, "sshd_key"))
+	if err := os.MkdirAll("/run/sshd", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	g.write("sshd_config", fmt.Sprintf("ListenAddress %s\nHostKey %[2]s/sshd_key\nAuthorizedKeysFile %[2]s/key.pub\nPermitRootLogin prohibit-password\nStrictModes no\nUsePAM no\nPidFile none\n", sshd, g.dir))
+	background(t, nil, sshd.String(), "/usr/sbin/sshd", "-D", "-e", "-f", filepath.Join(g.dir, "sshd_config"))
+	sent := paperBytes(megabyte)
+	got := g.command(sent, "ssh", "-F", filepath.Join(g.dir, "config"), "-J", "gw", "-o", "StrictHostKeyChecking=no", "-p", fmt.Sprint(sshd.Port()), "root@127.0.0.1", "cat")
+	sameBytes(t, "-J", got, sent)
 }
 
 // TestPublish: the client of our own, through a proxy, which comes back when the

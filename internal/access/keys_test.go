@@ -65,21 +65,15 @@ func TestKeys(t *testing.T) {
 	}
 	try("bob", other, false)
 	try("eve", key, false) // she is in no users file
-	if err := p.Still(id); err != nil {
-		t.Error(err)
-	}
+	stillIn(t, p, id, true)
 	if foretold, err := p.Foretell("bob", server.Key); foretold != id || err != nil {
 		t.Errorf("%+v, %v; want %+v", foretold, err, id)
 	}
 
 	look("bob:" + otherLine + "\nbob:" + line + " at home\n")
-	if err := p.Still(id); err != nil {
-		t.Error(err)
-	}
+	stillIn(t, p, id, true)
 	look("bob:" + otherLine + "\n")
-	if err := p.Still(id); !errors.Is(err, server.Revoked) {
-		t.Errorf("the key is gone: %v", err)
-	}
+	stillIn(t, p, id, false)
 	id = try("bob", other, true)
 	look("bob:nonsense\n") // which changes nothing
 	try("bob", other, true)
@@ -88,12 +82,18 @@ func TestKeys(t *testing.T) {
 	}
 	writeUsers(t, u.path, "# nobody\n")
 	u.again()
-	if err := p.Still(id); !errors.Is(err, server.Revoked) {
-		t.Errorf("the user is gone: %v", err)
-	}
+	stillIn(t, p, id, false)
 	try("bob", other, false)
 	if _, err := p.Foretell("bob", server.Key); !errors.Is(err, server.BadLogin) {
 		t.Error(err)
+	}
+}
+
+// stillIn checks whether what was proven holds.
+func stillIn(t *testing.T, p *Passwords, id server.Identity, want bool) {
+	t.Helper()
+	if err := p.Still(id); (err == nil) != want || err != nil && !errors.Is(err, server.Revoked) {
+		t.Errorf("%+v: %v; want %v", id, err, want)
 	}
 }
 

@@ -105,6 +105,17 @@ func (r *rehearsal) chooseListener(name string) (config.Listener, error) {
 	return l, nil
 }
 
+// protocolFor returns a protocol that has a proof.
+func protocolFor(p server.Proof) server.Protocol {
+	switch p {
+	case server.Claimed:
+		return server.SOCKS4a
+	case server.Key:
+		return server.SSH
+	}
+	return server.SOCKS5
+}
+
 // complete fills in what was left out, and refuses what no client can ask.
 func (ask *Question) complete() error {
 	if ask.Command == 0 {
@@ -115,13 +126,7 @@ func (ask *Question) complete() error {
 	}
 	ask.From = ask.From.Unmap()
 	if ask.Protocol == "" {
-		ask.Protocol = server.SOCKS5
-		if ask.Proof == server.Claimed {
-			ask.Protocol = server.SOCKS4a
-		}
-		if ask.Proof == server.Key {
-			ask.Protocol = server.SSH
-		}
+		ask.Protocol = protocolFor(ask.Proof)
 	}
 	if ask.User != "" && ask.Proof == server.NoProof {
 		ask.Proof = usualProof(ask.Protocol)

@@ -1,0 +1,98 @@
+package access
+
+import (
+	"crypto/ed25519"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/sallyport/sallyport/internal/proxytest"
+	"github.com/sallyport/sallyport/server"
+)
+
+// TestTenThousandGuessesOverSSH: as over any other protocol, they cost few hashes,
+// and the user herself signs in from elsewhere meanwhile.
+func TestTenThousandGuessesOverSSH(t *testing.T) {
+	if testing.Short() {
+		t.Skip("not under -short")
+	}
+	const guesses, perConnection, atOnce = 10_000, 5, 50
+	_, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hostKey, err := ssh.NewSignerFromKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		p, hashed, _ := newTestPasswords(10 * time.Millisecond)
+		p.log = slog.New(slog.DiscardHandler)
+		p.policy = NewPolicy([]Rule{{Proofs: []server.Proof{server.Password}}}, Options{})
+		network := proxytest.NewNetwork(netip.MustParseAddr("127.0.0.1"), 64<<10)
+		in := network.MustListen("127.0.0.1:1080")
+		s := &server.Server{Authenticator: p, Outbound: network}
+		served := make(chan error, 1)
+		go func() {
+			served <- s.Serve(t.Context(), in, server.Listener{Protocols: []server.Protocol{server.SSH}, HostKey: hostKey})
+		}()
+		var port atomic.Uint32
+		signIn := func(from netip.Addr, passwords ...string) error {
+			c, err := in.Dial(netip.AddrPortFrom(from, uint16(1+port.Add(1))))
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			config, n := proxytest.SSHConfig("alice", ""), 0
+			config.Auth = []ssh.AuthMethod{ssh.RetryableAuthMethod(ssh.PasswordCallback(func() (string, error) {
+				n++
+				return passwords[n-1], nil
+			}), len(passwords))}
+			conn, _, _, err := ssh.NewClientConn(c, "", config)
+			if err != nil {
+				return err
+			}
+			return conn.Close()
+		}
+		var left, in2 atomic.Int64
+		left.Store(guesses)
+		var wg sync.WaitGroup
+		for range atOnce {
+			wg.Go(func() {
+				for left.Load() > 0 {
+					var tries []string
+					for range perConnection {
+						tries = append(tries, fmt.Sprint("guess", left.Add(-1)))
+					}
+					if signIn(attacker, tries...) == nil {
+						in2.Add(1)
+					}
+				}
+			})
+		}
+		for range 20 {
+			time.Sleep(5 * time.Second)
+			began := time.Now()
+			if err := signIn(home, "right"); err != nil || time.Since(began) > time.Second {
+				t.Errorf("the user herself: %v, and it took %v", err, time.Since(began))
+			}
+		}
+		wg.Wait()
+		if in2.Load() > 0 {
+			t.Errorf("%d guessed right", in2.Load())
+		}
+		// One every four seconds, as long as it all takes.
+		if most := int64(guesses / 10); hashed.all > most {
+			t.Errorf("%d hashes, want at most %d", hashed.all, most)
+		}
+		s.Close()
+		<-served
+	})
+}
