@@ -348,7 +348,6 @@ func TestForwardingOverSSH(t *testing.T) {
 		return found
 	})
 	g.reaches("-R 0", func() (net.Conn, error) { return net.Dial("tcp", "127.0.0.1:"+remote) })
-
 }
 
 // TestProgramsOfSSH: what OpenSSH's programs do with the proxy in between.

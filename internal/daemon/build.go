@@ -108,7 +108,7 @@ func buildPolicy(s *config.Settings, by *rules, o access.Options) *access.Policy
 	o.ListenerHours = by.lists.hours(s.Listeners)
 	o.VirtualPorts = map[string]*access.Users{}
 	for _, p := range s.VirtualPorts {
-		o.VirtualPorts[p.Name] = users(p.Users, s.Groups)
+		o.VirtualPorts[p.Name] = users(p.Users, by.lists.groups)
 	}
 	return access.NewPolicy(all, o)
 }
