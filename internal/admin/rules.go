@@ -46,9 +46,9 @@ type Question struct {
 	From     string `query:"from" required:"true" doc:"The client's IP address"`
 	To       string `query:"to" required:"true" doc:"HOST:PORT"`
 	User     string `query:"user" doc:"Who the client is"`
-	Proof    string `query:"proof" doc:"claimed, ident, password or certificate"`
+	Proof    string `query:"proof" doc:"claimed, ident, password, certificate or key"`
 	Command  string `query:"command" doc:"connect, bind or udp; default: connect"`
-	Protocol string `query:"protocol" doc:"socks4, socks4a, socks5 or http"`
+	Protocol string `query:"protocol" doc:"socks4, socks4a, socks5, http, ssh or map"`
 	Listener string `query:"listener" doc:"Its name; default: the only one"`
 	At       string `query:"at" doc:"A time; default: now"`
 }
