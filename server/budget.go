@@ -72,12 +72,5 @@ func (s *Session) leave() {
 
 // limits are those of the session's relay.
 func (s *Session) limits(t Timeouts) relay.Limits {
-	l := relay.Limits{Idle: t.Idle, HalfClosed: t.HalfClosed}
-	if s.up != nil {
-		l.Up = s.up
-	}
-	if s.down != nil {
-		l.Down = s.down
-	}
-	return l
+	return relay.Limits{Idle: t.Idle, HalfClosed: t.HalfClosed, Up: (*upward)(s), Down: (*downward)(s)}
 }

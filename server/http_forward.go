@@ -115,7 +115,7 @@ func (f *forwarding) run(sessions context.Context) (more bool, reason error) {
 	f.rush, f.over = sync.OnceFunc(func() { close(rush) }), ctx.Done()
 	defer context.AfterFunc(ctx, f.rush)()
 	f.sent, f.out = make(chan struct{}), f.toTarget()
-	f.out.pace = pace{pacer: f.session.up, over: rush, paused: f.paused}
+	f.out.pace = pace{pacer: (*upward)(f.session), over: rush, paused: f.paused}
 	f.up.Go(func() { f.send(cancel) })
 
 	response, err := f.answer()
@@ -278,7 +278,7 @@ func (f *forwarding) toClient() *transfer {
 		in: &f.origin.in, to: f.conn,
 		moved: func(n int) { f.session.meter.Add(0, int64(n)); f.silence.broken() },
 		from:  faults{ended: TargetReset, reset: TargetReset, garbled: BadReply}, into: ClientReset,
-		pace: pace{pacer: f.session.down, over: f.over, paused: func(bool) { f.silence.broken() }},
+		pace: pace{pacer: (*downward)(f.session), over: f.over, paused: func(bool) { f.silence.broken() }},
 	}
 }
 

@@ -21,6 +21,7 @@ type Session struct {
 	life    life
 
 	up, down Pacer // of its own goroutines; nil: as fast as it goes
+	slow     atomic.Pointer[brakes]
 }
 
 // Record is what is known of a session.

@@ -260,7 +260,7 @@ func (a *association) route(ctx context.Context, target socks.Addr, payload []by
 	case d == nil || d.pending && !a.known.keep(d, payload):
 		a.drop(1)
 	case d.pending:
-	case d.to == nil, !inRate(d.up, len(payload)):
+	case d.to == nil, !(*upward)(a.session).inRate(d.up, len(payload)):
 		a.drop(1)
 	default:
 		return d.to, d.exit
@@ -427,13 +427,10 @@ func (a *association) settle(d *destination, at netip.AddrPort, by *exit, err er
 	return next
 }
 
-// inRate counts a datagram of n bytes, or reports that it is too fast.
-func inRate(p Pacer, n int) bool { return p == nil || p.Passes(n) }
-
 // inTime returns the payloads that are not too fast, and drops the others.
 func (a *association) inTime(p Pacer, payloads [][]byte) [][]byte {
 	all := len(payloads)
-	payloads = slices.DeleteFunc(payloads, func(payload []byte) bool { return !inRate(p, len(payload)) })
+	payloads = slices.DeleteFunc(payloads, func(payload []byte) bool { return !(*upward)(a.session).inRate(p, len(payload)) })
 	a.drop(all - len(payloads))
 	return payloads
 }
@@ -460,7 +457,7 @@ func (a *association) down(by *exit, b *batch, n int) {
 	a.mu.Lock()
 	for i := range n {
 		p := a.known.peers[source{by, udpAddrPort(b.in[i].Addr)}]
-		if p == nil || home == nil || !inRate(p.down, b.in[i].N) {
+		if p == nil || home == nil || !(*downward)(a.session).inRate(p.down, b.in[i].N) {
 			a.drop(1)
 			continue
 		}

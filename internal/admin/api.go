@@ -28,6 +28,7 @@ func handleAPI(mux *http.ServeMux, p *Panel) {
 	operation(api, http.MethodGet, "now", "What moves at this moment", a.now)
 	operation(api, http.MethodGet, "sessions", "The open sessions", a.sessions)
 	operation(api, http.MethodDelete, "sessions/{id}", "End a session", a.endSession, http.StatusNotFound)
+	operation(api, http.MethodPut, "sessions/{id}/rate", "Slow a session down, or let it go", a.slowSession, http.StatusNotFound)
 	operation(api, http.MethodGet, "users", "The users", a.users)
 	operation(api, http.MethodPost, "users", "Add a user", a.addUser, http.StatusConflict)
 	operation(api, http.MethodPut, "users/{name}/password", "Set a user's password", a.setPassword, http.StatusNotFound)
@@ -87,6 +88,16 @@ func (a apiOf) endSession(_ context.Context, in *struct {
 },
 ) (*none, error) {
 	return nil, asProblem(a.Live.EndSession(in.ID))
+}
+
+func (a apiOf) slowSession(_ context.Context, in *struct {
+	ID   uint64 `path:"id"`
+	Body struct {
+		Rate string `json:"rate" doc:"Such as 1 Mbit/s, both directions together; empty: as fast as its limits allow"`
+	}
+},
+) (*none, error) {
+	return nil, asProblem(a.Live.SlowSession(in.ID, in.Body.Rate))
 }
 
 func (a apiOf) users(ctx context.Context, _ *none) (*body[UserList], error) {

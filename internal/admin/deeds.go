@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"strings"
 )
 
 // What the buttons of the pages do. Each does it by the interfaces that the API goes
@@ -13,6 +14,7 @@ import (
 // Words for what was done, as the page then says it.
 const (
 	doneEnded    = "The session was ended."
+	doneSlowed   = "The session has another speed limit."
 	doneAdded    = "The user was added."
 	donePassword = "The password was changed."
 	doneDisabled = "The user cannot sign in any more."
@@ -25,7 +27,7 @@ const (
 
 // deeds are all of them: nothing else is shown as done, whatever a link says.
 func deeds() []string {
-	return []string{doneEnded, doneAdded, donePassword, doneDisabled, doneEnabled, doneRemoved, doneGranted, doneRate, doneReloaded}
+	return []string{doneEnded, doneSlowed, doneAdded, donePassword, doneDisabled, doneEnabled, doneRemoved, doneGranted, doneRate, doneReloaded}
 }
 
 var errNotConfirmed = errors.New("tick the box to confirm it")
@@ -37,6 +39,13 @@ func (d *desk) handleDeeds(mux *http.ServeMux) {
 			return ErrNoSession
 		}
 		return d.Live.EndSession(id)
+	})
+	d.handleDeed(mux, "POST /sessions/{id}/slow", "sessions", doneSlowed, func(_ context.Context, r *http.Request) error {
+		id, err := strconv.ParseUint(r.PathValue("id"), 10, 64)
+		if err != nil {
+			return ErrNoSession
+		}
+		return d.Live.SlowSession(id, strings.TrimSpace(r.PostFormValue("rate")))
 	})
 	d.handleDeed(mux, "POST /users/add", "users", doneAdded, func(ctx context.Context, r *http.Request) error {
 		return d.Users.AddUser(ctx, r.PostFormValue("name"), r.PostFormValue("password"))

@@ -14,6 +14,10 @@ type Live interface {
 	Sessions(q SessionQuery) SessionPage
 	// EndSession ends the session, or returns ErrNoSession. It does not wait for it.
 	EndSession(id uint64) error
+	// SlowSession has the session go no faster than a rate such as "1 Mbit/s", both
+	// directions together; empty: as fast as its limits allow. It returns ErrNoSession,
+	// or an error that wraps ErrBadQuestion where that is no rate.
+	SlowSession(id uint64, rate string) error
 	// Next returns a channel that is closed when there is something new to see.
 	Next() <-chan struct{}
 }
@@ -100,4 +104,5 @@ type Session struct {
 	Down      int64     `json:"down" doc:"Bytes from the target to the client"`
 	SpeedUp   int64     `json:"speed_up" doc:"Bytes a second"`
 	SpeedDown int64     `json:"speed_down" doc:"Bytes a second"`
+	Slowed    int64     `json:"slowed,omitempty" doc:"Bits a second that it was slowed to"`
 }

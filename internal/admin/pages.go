@@ -64,10 +64,14 @@ type sight struct {
 func (s *sight) MayChange() bool { return s.Who.Role == Administrator }
 
 // Proofs, Protocols and Commands are the words of a [Question].
-func (s *sight) Proofs() []string { return []string{"claimed", "ident", "password", "certificate", "key"} }
+func (s *sight) Proofs() []string {
+	return []string{"claimed", "ident", "password", "certificate", "key"}
+}
 
 // Protocols are likewise.
-func (s *sight) Protocols() []string { return []string{"socks4", "socks4a", "socks5", "http", "ssh", "map"} }
+func (s *sight) Protocols() []string {
+	return []string{"socks4", "socks4a", "socks5", "http", "ssh", "map"}
+}
 
 // Commands are likewise.
 func (s *sight) Commands() []string { return []string{"connect", "bind", "udp"} }

@@ -71,6 +71,10 @@ func TestDeeds(t *testing.T) {
 		{"/sessions/7/end?sort=bytes", nil, 303, "sort=bytes"},
 		{"/sessions/404/end", nil, 404, "there is no such open session"},
 		{"/sessions/x/end", nil, 404, "there is no such open session"},
+		{"/sessions/8/slow?filter=x", url.Values{"rate": {" 1 Mbit/s"}}, 303, "filter=x"},
+		{"/sessions/404/slow", url.Values{"rate": {""}}, 404, "there is no such open session"},
+		{"/sessions/x/slow", nil, 404, "there is no such open session"},
+		{"/sessions/8/slow", url.Values{"rate": {"fast"}}, 422, "no sense"},
 		{"/users/add", url.Values{"name": {"bob"}, "password": {"x"}}, 303, "done=The+user+was+added"},
 		{"/users/add", url.Values{"name": {"alice"}, "password": {"x"}}, 409, "the user is there already"},
 		{"/users/password", url.Values{"name": {"alice"}, "password": {"x"}}, 303, "done=The+password"},
@@ -90,7 +94,7 @@ func TestDeeds(t *testing.T) {
 			t.Errorf("%s %v: %d %s; want %d %s", test.path, test.form, answer.Code, got, test.code, test.within)
 		}
 	}
-	if !reflect.DeepEqual(s.ended, []uint64{7}) {
+	if !reflect.DeepEqual(s.ended, []uint64{7, 8}) {
 		t.Errorf("ended: %v", s.ended)
 	}
 	s.err = &Faults{"s.yaml:1:1: no"}
@@ -130,6 +134,8 @@ func TestOperations(t *testing.T) {
 		{"GET", "sessions?sort=colour", "", 422, "sort"},
 		{"DELETE", "sessions/7", "", 204, ""},
 		{"DELETE", "sessions/404", "", 404, "no such open session"},
+		{"PUT", "sessions/7/rate", `{"rate":"1 Mbit/s"}`, 204, ""},
+		{"PUT", "sessions/7/rate", `{"rate":"fast"}`, 422, "no sense"},
 		{"GET", "users", "", 200, `"kept":true`},
 		{"POST", "users", `{"name":"carol","password":"x"}`, 204, ""},
 		{"POST", "users", `{"name":"alice","password":"x"}`, 409, "already"},

@@ -62,6 +62,13 @@ func (s *show) EndSession(id uint64) error {
 	return nil
 }
 
+func (s *show) SlowSession(id uint64, rate string) error {
+	if rate == "fast" {
+		return ErrBadQuestion
+	}
+	return s.EndSession(id) // it is noted in the same way
+}
+
 func (s *show) Next() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -37,7 +37,7 @@ func russianTables() map[string]string {
 	return map[string]string{
 		"Filter": "Фильтр", "user, client, target, rule": "пользователь, клиент, цель, правило", "Order": "Порядок", "Show": "Показать",
 		"they match the filter": "подходят под фильтр", "shown": "показаны", "Moved": "Передано", "Age": "Возраст", "What to do": "Действия",
-		"claimed": "не подтверждён", "via": "через", "End": "Завершить", "End the session": "Завершить сеанс", "There are none.": "Их нет.",
+		"claimed": "не подтверждён", "via": "через", "End": "Завершить", "Slow": "Замедлить", "Slow the session": "Замедлить сеанс", "At most": "Не более", "empty: no limit": "пусто: без ограничения", "End the session": "Завершить сеанс", "There are none.": "Их нет.",
 		"Parts of the list": "Части списка", "Before": "Назад", "More": "Дальше",
 		"The settings name no place for users.": "В настройках не указано, где хранить пользователей.",
 		"Add a user":                            "Добавить", "Groups": "Группы", "Today": "Сегодня", "This month": "За месяц", "disabled": "отключён",
@@ -86,7 +86,7 @@ func russianHealth() map[string]string {
 
 func russianAnswers() map[string]string {
 	return map[string]string{
-		doneEnded: "Сеанс завершён.", doneAdded: "Пользователь добавлен.", donePassword: "Пароль изменён.",
+		doneEnded: "Сеанс завершён.", doneSlowed: "Скорость сеанса ограничена по-новому.", doneAdded: "Пользователь добавлен.", donePassword: "Пароль изменён.",
 		doneDisabled: "Пользователь больше не может войти.", doneEnabled: "Пользователь снова может войти.",
 		doneRemoved: "Пользователь удалён.", doneGranted: "Добавлено.", doneRate: "Скорость изменена до следующего чтения настроек.", doneReloaded: "Настройки прочитаны заново и действуют.",
 		errNotConfirmed.Error(): "Отметьте, что подтверждаете.",

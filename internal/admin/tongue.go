@@ -82,6 +82,9 @@ func (t *tongue) Bytes(n int64) string { return t.scale(float64(n), 1024, t.byte
 // Speed writes a number of bytes a second, in bits a second, as rates are set.
 func (t *tongue) Speed(bytes int64) string { return t.scale(float64(bytes)*8, 1000, t.bits) }
 
+// Bits writes a number of bits a second.
+func (t *tongue) Bits(n int64) string { return t.scale(float64(n), 1000, t.bits) }
+
 // Amount writes what a quota counts: bytes, or seconds.
 func (t *tongue) Amount(q Quota, n int64) string {
 	if q.Unit == "seconds" {

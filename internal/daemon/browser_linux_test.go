@@ -209,11 +209,11 @@ func TestDashboard(t *testing.T) {
 	h := newHouse(t)
 	h.signIn()
 	for name, does := range map[string]func(*house){
-		"a download moves, and is ended":         (*house).endsDownload,
-		"a user is added, and comes in at once":  (*house).addsUser,
-		"a refusal appears, with its reason":     (*house).seesRefusal,
-		"the box to try requests is explain":     (*house).triesRequest,
-		"every page in each language and scheme": (*house).shows,
+		"a download moves, is slowed, and is ended": (*house).endsDownload,
+		"a user is added, and comes in at once":     (*house).addsUser,
+		"a refusal appears, with its reason":        (*house).seesRefusal,
+		"the box to try requests is explain":        (*house).triesRequest,
+		"every page in each language and scheme":    (*house).shows,
 	} {
 		t.Run(name, func(t *testing.T) {
 			of := *h
@@ -237,7 +237,14 @@ func (h *house) endsDownload() {
 	h.until(moved + ` !== ` + quoted(first))
 	const speed = `document.querySelector("tr[id^=session] td:nth-of-type(5)")?.textContent`
 	h.until(speed + `?.includes("Mbit/s") || ` + speed + `?.includes("kbit/s")`)
-	h.do(chromedp.Click(chromedp.CSS("tr[id^=session] button")), chromedp.WaitVisible(chromedp.CSS(".note.good")))
+	h.until(speed + `?.includes("Mbit/s")`)
+	h.do(
+		chromedp.Click(chromedp.CSS("tr[id^=session] summary")),
+		chromedp.SendKeys(chromedp.CSS("tr[id^=session] input[name=rate]"), "800 kbit/s\n"),
+		chromedp.WaitVisible(chromedp.CSS(".note.good")),
+	)
+	h.until(`/^[1-9]\d\d\u00a0kbit.s ≤ 800\u00a0kbit.s$/.test(` + speed + `)`)
+	h.do(chromedp.Navigate(h.page("/sessions")), chromedp.Click(chromedp.CSS("tr[id^=session] button")), chromedp.WaitVisible(chromedp.CSS(".note.good")))
 	if err := download.Wait(); err == nil || download.ProcessState.ExitCode() < 0 {
 		h.Errorf("the download came to an end of its own: %v", err)
 	}

@@ -7,6 +7,8 @@ import (
 
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/admin"
+	"github.com/sallyport/sallyport/internal/config"
+	"github.com/sallyport/sallyport/internal/limits"
 	"github.com/sallyport/sallyport/internal/live"
 	"github.com/sallyport/sallyport/server"
 )
@@ -82,7 +84,7 @@ func sessionOf(l *live.Line) admin.Session {
 		ID: r.ID, Started: r.Started, Listener: r.Listener, Client: address(r.Client), Through: address(r.Through), TLS: r.TLS,
 		Protocol: string(r.Protocol), Command: command(r.Command), User: access.Escape(r.Identity.Name), Proof: string(r.Identity.Proof),
 		Target: target(r), Address: address(r.Address), Rule: r.Rule, Via: r.Via,
-		Up: l.Up, Down: l.Down, SpeedUp: l.SpeedUp, SpeedDown: l.SpeedDown,
+		Up: l.Up, Down: l.Down, SpeedUp: l.SpeedUp, SpeedDown: l.SpeedDown, Slowed: l.Slowed,
 	}
 }
 
@@ -93,6 +95,23 @@ func (s seen) EndSession(id uint64) error {
 		return admin.ErrNoSession
 	}
 	open.End(fmt.Errorf("%w: by an administrator", server.Ended))
+	return nil
+}
+
+// SlowSession implements [admin.Live].
+func (s seen) SlowSession(id uint64, rate string) error {
+	var bits int64
+	var up, down server.Pacer
+	if rate != "" {
+		var err error
+		if bits, err = config.ParseRate(rate); err != nil {
+			return fmt.Errorf("%w: %w", admin.ErrBadQuestion, err)
+		}
+		up, down = limits.Brake(bits)
+	}
+	if !s.view.Slow(id, bits, up, down) {
+		return admin.ErrNoSession
+	}
 	return nil
 }
 

@@ -42,6 +42,7 @@ type reading struct {
 	up, down           int64 // bytes
 	speedUp, speedDown int64 // bytes a second
 	ruled              bool  // its rule has its hit
+	slowed             int64 // bits a second that it was slowed to; 0: it was not
 }
 
 // Totals are what was counted since the process began.
@@ -81,6 +82,7 @@ type Refusal struct {
 type Session struct {
 	*server.Session
 	SpeedUp, SpeedDown int64 // bytes a second
+	Slowed             int64 // bits a second that it was slowed to; 0: it was not
 }
 
 // New returns a view that knows of nothing yet.
@@ -254,7 +256,7 @@ func (v *View) Sessions() []Session {
 	defer v.mu.Unlock()
 	all := make([]Session, 0, len(v.open))
 	for s, r := range v.open {
-		all = append(all, Session{s, r.speedUp, r.speedDown})
+		all = append(all, Session{s, r.speedUp, r.speedDown, r.slowed})
 	}
 	return all
 }
@@ -269,4 +271,19 @@ func (v *View) Find(id uint64) *server.Session {
 		}
 	}
 	return nil
+}
+
+// Slow slows the open session with the ID down to so many bits a second by the pacers
+// (0 and nil: not any more), or reports that there is none.
+func (v *View) Slow(id uint64, bits int64, up, down server.Pacer) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for s, r := range v.open {
+		if s.ID == id {
+			s.Slow(up, down)
+			r.slowed = bits
+			return true
+		}
+	}
+	return false
 }
