@@ -272,7 +272,7 @@ func TestOneTransactionAFlush(t *testing.T) {
 	now := noon
 	second := func() {
 		now = now.Add(time.Second)
-		for i := range 9000 {
+		for i := range 2000 {
 			l.add(Key{User: fmt.Sprint(i)}, Counts{Up: 1 << 10, Down: 1 << 16})
 		}
 		l.visit(t.Context(), now)

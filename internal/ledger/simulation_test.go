@@ -17,8 +17,8 @@ import (
 //
 //	go test ./internal/ledger -run TestSimulation -v -sim-nodes 10000 -sim-users 1000000
 var (
-	simNodes = flag.Int("sim-nodes", 200, "how many nodes TestSimulation has")
-	simUsers = flag.Int("sim-users", 20_000, "how many users TestSimulation has")
+	simNodes = flag.Int("sim-nodes", 100, "how many nodes TestSimulation has")
+	simUsers = flag.Int("sim-users", 5_000, "how many users TestSimulation has")
 	simFlush = flag.Duration("sim-flush", 5*time.Second, "how often a node of TestSimulation writes")
 	simTime  = flag.Duration("sim-time", 10*time.Minute, "how long TestSimulation runs, on its own clock")
 )

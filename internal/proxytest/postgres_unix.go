@@ -103,7 +103,7 @@ func (p *Postgres) command(name string, args ...string) (*exec.Cmd, error) {
 
 // Start starts a server that was stopped, and waits until it serves.
 func (p *Postgres) Start() error {
-	serve, err := p.command("postgres", "-D", p.data(), "-k", p.dir, "-c", "listen_addresses="+p.listen, "-c", "fsync=off", "-c", "shared_buffers=16MB")
+	serve, err := p.command("postgres", "-D", p.data(), "-k", p.dir, "-c", "listen_addresses="+p.listen, "-c", "fsync=off", "-c", "autovacuum=off", "-c", "shared_buffers=16MB")
 	if err != nil {
 		return err
 	}
