@@ -192,6 +192,12 @@ func (d *door) tryIt(b *strings.Builder) {
 	if at.Network() != "tcp" {
 		return // curl has no URL for a unix socket
 	}
+	if slices.Equal(d.listener.Protocols, []server.Protocol{server.SSH}) {
+		if host, port, err := net.SplitHostPort(reachable(at.String())); err == nil {
+			fmt.Fprintf(b, "try it: ssh -N -D 1081 -p %s %s\n", port, host)
+		}
+		return
+	}
 	fmt.Fprintf(b, "try it: curl --proxy %s://%s http://example.com/\n", scheme(d.listener), reachable(at.String()))
 }
 
