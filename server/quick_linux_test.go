@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sallyport/sallyport/internal/proxytest"
 	"github.com/sallyport/sallyport/socks"
 )
@@ -226,7 +228,9 @@ func quickSession(t *testing.T, r *rig, target *proxytest.Target) (client, far *
 func TestQuickSessionsHold(t *testing.T) {
 	r := onLoopback(t, &Server{Policy: deciding(anything)}, Listener{})
 	target := proxytest.NewTarget(t, "127.0.0.1")
-	quickSession(t, r, target) // starts what all share
+	for range 12 {
+		quickSession(t, r, target) // starts what all share, loops among it
+	}
 	goroutines, descriptors := runtime.NumGoroutine(), openDescriptors(t)
 	var clients, fars []*net.TCPConn
 	const sessions = 20
@@ -237,7 +241,7 @@ func TestQuickSessionsHold(t *testing.T) {
 	for range sessions {
 		clients = append(clients, proxytest.Dial(t, r.address)) // in its handshake
 	}
-	proxytest.Eventually(t, "all were accepted", func() bool { return r.server.state.open.Load() == 2*sessions+1 })
+	proxytest.Eventually(t, "all were accepted", func() bool { return r.server.state.open.Load() == 2*sessions+12 })
 	if n := runtime.NumGoroutine(); n > goroutines {
 		t.Errorf("%d goroutines more for %d sessions", n-goroutines, 2*sessions)
 	}
@@ -286,4 +290,79 @@ func TestListenerClosed(t *testing.T) {
 		t.Errorf("Serve: %v, want net.ErrClosed", err)
 	}
 	s.Close()
+}
+
+// stuckTarget is an address that never answers: its queue is full.
+func stuckTarget(t *testing.T) netip.AddrPort {
+	t.Helper()
+	fd, address := bareListener(t)
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	if err := unix.Listen(fd, 0); err != nil { // a queue of one
+		t.Fatal(err)
+	}
+	proxytest.Dial(t, address.String())
+	return address
+}
+
+// TestQuickWaits for a target that does not answer: until the limit, or the session
+// is ended, or its client resets.
+func TestQuickWaits(t *testing.T) {
+	stuck := stuckTarget(t)
+	r := onLoopback(t, &Server{Policy: deciding(anything), Timeouts: Timeouts{Connect: 300 * time.Millisecond}}, Listener{})
+	asks := func() *net.TCPConn {
+		c := proxytest.Dial(t, r.address)
+		proxytest.Say(t, c, proxytest.Connect4(stuck, "bob"))
+		return c
+	}
+	c := asks()
+	proxytest.Refused4(t, c, 91)
+	c.Close()
+	r.next(TimedOut)
+
+	r.server.SetTimeouts(Timeouts{})
+	c = asks()
+	proxytest.Eventually(t, "it is open", func() bool { return len(r.server.Sessions()) == 1 })
+	r.server.Sessions()[0].End(Revoked)
+	proxytest.Refused4(t, c, 91)
+	c.Close()
+	r.next(Revoked)
+
+	c = asks()
+	proxytest.Eventually(t, "it is open", func() bool { return len(r.server.Sessions()) == 1 })
+	_ = c.SetLinger(0)
+	c.Close()
+	if e := r.next(ClientReset); e.Address.IsValid() {
+		t.Errorf("it came to %v", e.Address)
+	}
+}
+
+// TestQuickAllocates little for a session.
+func TestQuickAllocates(t *testing.T) {
+	if testing.Short() {
+		t.Skip("counts what the whole process allocates")
+	}
+	r := onLoopback(t, &Server{Policy: prompt{deciding(anything)}, Recorder: nobody{}}, Listener{})
+	fd, address := bareListener(t)
+	defer unix.Close(fd)
+	at := net.TCPAddrFromAddrPort(netip.MustParseAddrPort(r.address))
+	ask := proxytest.Connect4(address, "")
+	session := func() {
+		client, far := bareSession(t, at, fd, ask)
+		_ = unix.Close(client)
+		_ = unix.Close(far)
+	}
+	const sessions = 200
+	for range sessions {
+		session()
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range sessions {
+		session()
+	}
+	runtime.ReadMemStats(&after)
+	t.Logf("%d allocations, %d bytes a session, the test's own among them", (after.Mallocs-before.Mallocs)/sessions, (after.TotalAlloc-before.TotalAlloc)/sessions)
+	if n := (after.Mallocs - before.Mallocs) / sessions; n > 40 {
+		t.Errorf("%d allocations a session", n)
+	}
 }
