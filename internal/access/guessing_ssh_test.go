@@ -34,17 +34,7 @@ func TestTenThousandGuessesOverSSH(t *testing.T) {
 		left.Store(guesses)
 		var wg sync.WaitGroup
 		for range atOnce {
-			wg.Go(func() {
-				for left.Load() > 0 {
-					var tries []string
-					for range perConnection {
-						tries = append(tries, fmt.Sprint("guess", left.Add(-1)))
-					}
-					if d.signIn(attacker, tries...) == nil {
-						right.Add(1)
-					}
-				}
-			})
+			wg.Go(func() { d.guess(&left, &right, perConnection) })
 		}
 		for range 20 {
 			time.Sleep(5 * time.Second)
@@ -98,6 +88,19 @@ func serveSSH(t *testing.T, a server.Authenticator, key ssh.Signer) *sshDoor {
 		<-served
 	}
 	return d
+}
+
+// guess goes on as long as guesses are left, and counts those that are right.
+func (d *sshDoor) guess(left, right *atomic.Int64, perConnection int) {
+	for left.Load() > 0 {
+		var tries []string
+		for range perConnection {
+			tries = append(tries, fmt.Sprint("guess", left.Add(-1)))
+		}
+		if d.signIn(attacker, tries...) == nil {
+			right.Add(1)
+		}
+	}
 }
 
 // signIn tries passwords, one after the other, on one connection.
