@@ -49,9 +49,8 @@ func managed(t *testing.T, settings string) (manager, string) {
 	return manager{d}, dir
 }
 
-// TestManaged: what administrators see of the settings in force, and do.
-func TestManaged(t *testing.T) {
-	m, dir := managed(t, `
+// managedSettings have something for each page.
+const managedSettings = `
 groups: {staff: alice}
 limits:
   fair: {rate: 20 Mbit/s, per: user}
@@ -61,7 +60,11 @@ rules:
   - {deny: mail, ports: 25}
   - {allow: far, to: 192.0.2.0/24, via: hq}
   - {allow: members, users: any, proof: password, limits: [fair, daily]}
-`)
+`
+
+// TestManagedUsers: who is there, and what is done to them.
+func TestManagedUsers(t *testing.T) {
+	m, _ := managed(t, managedSettings)
 	if err := m.AddUser(t.Context(), "bob", "builder"); err != nil {
 		t.Fatal(err)
 	}
@@ -83,6 +86,14 @@ rules:
 			t.Errorf("%s: %v, want %v", what, err, want)
 		}
 	}
+	if err := m.RemoveUser(t.Context(), "bob"); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestManagedSettings: what administrators see of the settings in force.
+func TestManagedSettings(t *testing.T) {
+	m, dir := managed(t, managedSettings)
 	if rules := m.Rules(); len(rules) != 3 || !rules[0].Deny || rules[1].Via != "hq" || len(rules[2].Limits) != 2 {
 		t.Errorf("rules: %+v", rules)
 	}
@@ -108,9 +119,6 @@ rules:
 	}
 	if e, err := m.Explain(t.Context(), admin.Question{From: "10.0.0.1", To: "192.0.2.1:25"}); err != nil || e.Rule != "mail" {
 		t.Errorf("explain after a change of the file: %+v, %v", e, err)
-	}
-	if err := m.RemoveUser(t.Context(), "bob"); err != nil {
-		t.Error(err)
 	}
 }
 
