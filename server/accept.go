@@ -117,6 +117,13 @@ type gate struct {
 	said   bool          // the log has the pause, and not yet its end: half of limit free again
 }
 
+// setLimit is called before anybody enters. It may be looked at before.
+func (g *gate) setLimit(limit int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.limit = limit
+}
+
 // enter waits for a place and takes it, or reports false when ctx ends first.
 // Connections that come and go at the brim are one shortage: say is told of its
 // beginning, and of its end once half of the places are free.

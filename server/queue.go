@@ -73,6 +73,8 @@ func (l *line) remove(w *waiter, of int) {
 }
 
 func (q *queue) limit(most, perEach int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	q.most, q.perEach, q.bySource = most, perEach, make(map[netip.Prefix]line)
 }
 

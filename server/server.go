@@ -287,7 +287,7 @@ func (s *Server) register(ctx context.Context, sv *serving) bool {
 }
 
 func (st *state) limit(l Limits) {
-	st.gate.limit = l.Connections
+	st.gate.setLimit(l.Connections)
 	st.handshakes.limit(l.Handshakes, l.HandshakesPerSource)
 	st.binds.limit(l.Binds, l.BindsPerSource)
 	st.associations.limit(l.Associations, l.AssociationsPerSource)
