@@ -26,10 +26,15 @@ const (
 // View is a [server.Recorder]. Make one with [New]. It is safe for concurrent use;
 // nothing but Run blocks.
 type View struct {
-	mu       sync.Mutex
-	open     map[*server.Session]*reading
-	totals   Totals
-	rules    map[string]Rule
+	mu     sync.Mutex
+	open   map[*server.Session]*reading
+	totals Totals
+	rules  map[string]Rule
+	doors  map[Door]*Passage
+	users  map[string]*UserBytes
+	// mostUsers is how many have a count of their own; 0: none are counted.
+	mostUsers int
+
 	samples  []Sample  // the oldest first
 	refusals []Refusal // likewise
 	last     time.Time // of the last sample
@@ -43,6 +48,8 @@ type reading struct {
 	speedUp, speedDown int64 // bytes a second
 	ruled              bool  // its rule has its hit
 	slowed             int64 // bits a second that it was slowed to; 0: it was not
+	door               *Passage
+	user               *UserBytes // nil: not known yet, or not counted
 }
 
 // Totals are what was counted since the process began.
@@ -90,6 +97,8 @@ func New() *View {
 	return &View{
 		open:   make(map[*server.Session]*reading),
 		rules:  make(map[string]Rule),
+		doors:  make(map[Door]*Passage),
+		users:  make(map[string]*UserBytes),
 		totals: Totals{Refused: make(map[server.Reason]uint64), Ended: make(map[server.Reason]uint64)},
 		next:   make(chan struct{}),
 		last:   time.Now(),
@@ -98,10 +107,14 @@ func New() *View {
 
 // Opened implements [server.Recorder].
 func (v *View) Opened(s *server.Session) {
+	now := s.Now()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.open[s] = &reading{}
+	r := &reading{door: v.passage(&now)}
+	v.open[s] = r
 	v.totals.Opened++
+	r.door.Opened++
+	r.door.Open++
 }
 
 // Closed implements [server.Recorder].
@@ -111,18 +124,20 @@ func (v *View) Closed(s *server.Session, err error) {
 	defer v.mu.Unlock()
 	r := v.open[s]
 	delete(v.open, s)
-	if r == nil { // it ended before its request was known
-		r = &reading{}
+	if r != nil {
+		r.door.Open--
+	} else { // it ended before its request was known
+		r = &reading{door: v.passage(&s.Record)}
 	}
+	v.decided(r, &s.Record)
 	v.count(r, up, down)
-	if !r.ruled && s.Rule != "" {
-		v.hit(s.Rule)
-	}
 	if up > 0 || down > 0 || s.Address.IsValid() {
 		v.totals.Ended[reason]++
+		r.door.Ended[reason]++
 		return
 	}
 	v.totals.Refused[reason]++
+	r.door.Refused[reason]++
 	v.remember(Refusal{Record: s.Record, Reason: reason, Err: err})
 }
 
@@ -130,13 +145,26 @@ func (v *View) Closed(s *server.Session, err error) {
 func (v *View) count(r *reading, up, down int64) {
 	v.totals.Up += up - r.up
 	v.totals.Down += down - r.down
+	r.door.Up += up - r.up
+	r.door.Down += down - r.down
+	if r.user != nil {
+		r.user.Up += up - r.up
+		r.user.Down += down - r.down
+	}
 	r.up, r.down = up, down
 }
 
-// hit counts a decision. Callers hold mu. Rules are named by the settings: there
-// are not many.
-func (v *View) hit(rule string) {
-	v.rules[rule] = Rule{v.rules[rule].Hits + 1, time.Now()}
+// decided counts the decision on a session, once there is one. Callers hold mu. Rules
+// are named by the settings: there are not many.
+func (v *View) decided(r *reading, now *server.Record) {
+	if r.ruled || now.Rule == "" {
+		return
+	}
+	r.ruled = true
+	v.rules[now.Rule] = Rule{v.rules[now.Rule].Hits + 1, time.Now()}
+	if v.mostUsers > 0 {
+		r.user = v.userBytes(now)
+	}
 }
 
 // remember keeps a refusal in the place of the oldest. Callers hold mu.
@@ -182,13 +210,11 @@ func (v *View) sample(now time.Time) {
 		// Half of it is the second before: a number that a person can read.
 		r.speedUp = (r.speedUp + int64(float64(up-r.up)/took)) / 2
 		r.speedDown = (r.speedDown + int64(float64(down-r.down)/took)) / 2
-		v.count(r, up, down)
 		if !r.ruled {
-			if rule := s.Now().Rule; rule != "" {
-				v.hit(rule)
-				r.ruled = true
-			}
+			now := s.Now()
+			v.decided(r, &now)
 		}
+		v.count(r, up, down)
 	}
 	refused := sum(v.totals.Refused)
 	v.samples = push(v.samples, Sample{

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -90,6 +91,9 @@ func TestCounts(t *testing.T) {
 		target.Close()
 		synctest.Wait()
 		got := v.Totals()
+		if d := v.Doors()[Door{"lan", server.SOCKS4}]; d.Opened != 1 || d.Open != 0 || d.Down != 10 || d.Ended[server.Ended] != 1 {
+			t.Errorf("the door has counted %+v", d)
+		}
 		if got.Opened != 1 || got.Open != 0 || got.Down != 10 || got.Ended[server.Ended] != 1 || len(got.Refused) != 0 {
 			t.Errorf("after its end: %+v", got)
 		}
@@ -128,6 +132,46 @@ func TestRefusals(t *testing.T) {
 	}
 	if r := v.Rules()["no"]; r.Hits != keptRefusals+5 {
 		t.Errorf("the rule has %d hits", r.Hits)
+	}
+}
+
+// TestDoors: what is counted where sessions come in, and of users that there are not
+// more counts than asked for, none of them under a name that was only claimed.
+func TestDoors(t *testing.T) {
+	v := New()
+	v.CountUsers(2)
+	for i, who := range []server.Identity{
+		{Name: "alice", Proof: server.Password},
+		{Name: "mallory", Proof: server.Claimed},
+		{Name: "bob", Proof: server.Ident},
+		{Name: "carol", Proof: server.Password},
+		{Name: "alice", Proof: server.Password},
+	} {
+		s := &server.Session{Record: server.Record{ID: uint64(i), Listener: "lan", Protocol: server.SOCKS5, Rule: "web", Identity: who}}
+		v.Opened(s)
+		v.sample(time.Now())
+		v.open[s].up, v.open[s].down = -10, -1 // as if it had moved them since
+		if i > 0 {
+			v.Closed(s, server.Denied)
+		} else {
+			v.sample(time.Now())
+		}
+	}
+	v.Closed(&server.Session{Record: server.Record{Listener: "lan"}}, server.Garbage) // it was never opened
+	if got, want := v.Users(), map[string]UserBytes{"alice": {20, 2}, OthersUsers: {30, 3}}; !maps.Equal(got, want) {
+		t.Errorf("users: %v, want %v", got, want)
+	}
+	all := v.Doors()
+	at := all[Door{"lan", server.SOCKS5}]
+	if at.Opened != 5 || at.Open != 1 || at.Up != 50 || at.Down != 5 || at.Refused[server.Denied] != 4 || len(at.Ended) != 0 {
+		t.Errorf("the door: %+v", at)
+	}
+	if g := all[Door{"lan", ""}]; g.Opened != 0 || g.Open != 0 || g.Refused[server.Garbage] != 1 || len(all) != 2 {
+		t.Errorf("garbage: %+v, of %d doors", g, len(all))
+	}
+	at.Refused[server.Denied] = 0
+	if v.Doors()[Door{"lan", server.SOCKS5}].Refused[server.Denied] != 4 {
+		t.Error("the maps are the view's own")
 	}
 }
 
