@@ -90,8 +90,8 @@ func (g *guard) watch(next http.Handler) http.Handler {
 
 // mayPass answers a request that must not.
 func (g *guard) mayPass(w http.ResponseWriter, r *http.Request, who Visitor) bool {
-	switch api := strings.HasPrefix(r.URL.Path, "/api/"); {
-	case isOpen(r.URL.Path):
+	switch api := strings.HasPrefix(r.URL.Path, "/api/") || r.URL.Path == "/metrics"; {
+	case g.isOpen(r.URL.Path):
 		return true
 	case who.Role == "" && !api && isSafe(r.Method):
 		http.Redirect(w, r, "/sign-in", http.StatusSeeOther)
@@ -107,8 +107,14 @@ func (g *guard) mayPass(w http.ResponseWriter, r *http.Request, who Visitor) boo
 }
 
 // isOpen tells what is there for whoever has not signed in.
-func isOpen(path string) bool {
-	return path == "/sign-in" || strings.HasPrefix(path, "/assets/")
+func (g *guard) isOpen(path string) bool {
+	switch path {
+	case "/sign-in", "/healthz", "/readyz":
+		return true
+	case "/metrics":
+		return g.panel.OpenMetrics
+	}
+	return strings.HasPrefix(path, "/assets/")
 }
 
 func isSafe(method string) bool { return method == http.MethodGet || method == http.MethodHead }

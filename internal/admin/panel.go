@@ -11,8 +11,11 @@ type Panel struct {
 	History    History
 	Health     Health
 	Doorkeeper Doorkeeper
+	Meters     Meters
 	Version    string   // of the program
 	Hosts      []string // names that the page may be called by besides localhost, in lower case
+	// OpenMetrics says that metrics are for whoever asks, and not only for who signs in.
+	OpenMetrics bool
 }
 
 // Here returns what is served to whoever the server runs as, on a unix socket:
@@ -21,6 +24,7 @@ func (p *Panel) Here() http.Handler {
 	mux := http.NewServeMux()
 	handleCommands(mux, p.Daemon)
 	handleAPI(mux, p)
+	handleProbes(mux, p)
 	return asOwner(mux)
 }
 
@@ -30,6 +34,7 @@ func (p *Panel) Page(secure bool) http.Handler {
 	g := &guard{panel: p, secure: secure, visits: newVisits()}
 	mux := http.NewServeMux()
 	handleAPI(mux, p)
+	handleProbes(mux, p)
 	handlePages(mux, p, g)
 	return g.watch(mux)
 }

@@ -139,7 +139,7 @@ func (s *show) Still(v Visitor) (Visitor, bool) {
 }
 
 func (s *show) panel() *Panel {
-	return &Panel{Daemon: s, Live: s, Users: s, Rules: s, History: s, Health: s, Doorkeeper: s, Version: "1", Hosts: []string{"gw.example"}}
+	return &Panel{Daemon: s, Live: s, Users: s, Rules: s, History: s, Health: s, Doorkeeper: s, Meters: s, Version: "1", Hosts: []string{"gw.example"}}
 }
 
 // site is a page under test, and a browser's cookie.
@@ -194,5 +194,19 @@ func (s *site) post(path string, form url.Values) *httptest.ResponseRecorder {
 	s.Helper()
 	return s.send(http.MethodPost, path, form.Encode(), nil)
 }
+
+func (s *show) Measures() Measures {
+	return Measures{
+		Doors: []DoorMeasures{
+			{Listener: evil, Protocol: "socks5", Opened: 3, Open: 1, Up: 10, Down: 20, Refused: map[string]uint64{"denied": 1}, Ended: map[string]uint64{"closed": 1}},
+			{Listener: "bad \xff utf-8", Refused: map[string]uint64{"garbage": 2}},
+		},
+		Rules: map[string]uint64{evil: 2}, Users: map[string]Use{"alice": {Up: 1, Down: 2}, "": {Up: 3}},
+		Accepting: true, Connections: 2, MaxConnections: 9, Handshakes: 1, MaxHandshakes: 4,
+		Quotas: []QuotaCounts{{Limit: "daily", Warned: 1, Refused: 2, Ended: 3}}, LogLinesLost: map[string]int64{"log": 5},
+	}
+}
+
+func (s *show) Ready() error { return s.fault }
 
 var errBroken = errors.New("broken")

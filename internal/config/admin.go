@@ -24,12 +24,14 @@ func (d *decoder) decodeAdmin(n *node) {
 	}
 	var listen *node
 	d.mapping(n, fields{
-		"socket":  func(v *node) { a.Socket = d.socketPath(v) },
-		"listen":  func(v *node) { listen, a.Listen = v, d.adminListen(v) },
-		"tls":     func(v *node) { a.TLS = d.adminTLS(v) },
-		"hosts":   func(v *node) { a.Hosts = d.hostNames(v) },
-		"file":    func(v *node) { a.File = d.newFile(v) },
-		"viewers": func(v *node) { d.each(v, func(item *node) { a.Viewers = append(a.Viewers, d.viewer(item)...) }) },
+		"socket":        func(v *node) { a.Socket = d.socketPath(v) },
+		"listen":        func(v *node) { listen, a.Listen = v, d.adminListen(v) },
+		"tls":           func(v *node) { a.TLS = d.adminTLS(v) },
+		"hosts":         func(v *node) { a.Hosts = d.hostNames(v) },
+		"file":          func(v *node) { a.File = d.newFile(v) },
+		"metrics":       func(v *node) { a.OpenMetrics = d.metricsAreOpen(v) },
+		"metrics_users": func(v *node) { a.MetricsUsers, _ = d.number(v, 0, mostMetricsUsers) },
+		"viewers":       func(v *node) { d.each(v, func(item *node) { a.Viewers = append(a.Viewers, d.viewer(item)...) }) },
 	})
 	if addr, m := parseListen(a.Listen); m == nil && listen != nil && !addr.loopback() && a.TLS.Certificate == "" && !n.has("tls") {
 		d.fail(listen, quote(a.Listen)+" can be reached by others, and passwords would come to it in the clear",
@@ -68,6 +70,20 @@ func (d *decoder) hostNames(n *node) []string {
 		}
 	})
 	return names
+}
+
+// mostMetricsUsers is how many counts by user there may be: each is two lines that
+// whoever keeps metrics keeps for months.
+const mostMetricsUsers = 1000
+
+func metricsReaders() words {
+	return words{what: "a word for who may read metrics", known: []string{"token", "open"}}
+}
+
+// metricsAreOpen returns n, which says who may read metrics.
+func (d *decoder) metricsAreOpen(n *node) bool {
+	word, _ := d.word(n, metricsReaders())
+	return word == "open"
 }
 
 // viewer returns n as the name of somebody who may look and not touch.

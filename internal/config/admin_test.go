@@ -16,6 +16,8 @@ func TestAdmin(t *testing.T) {
 		"admin: {listen: 'localhost:99', file: who, hosts: [GW.example], viewers: carol}": {
 			Listen: "localhost:99", File: "/etc/sallyport/who", Hosts: []string{"gw.example"}, Viewers: []string{"carol"},
 		},
+		"admin: {metrics: open, metrics_users: 100}": {OpenMetrics: true, MetricsUsers: 100},
+		"admin: {metrics: token}":                    {},
 		"admin: {listen: ':1088', tls: {certificate: c.pem, key: /k.pem}}": {
 			Listen: ":1088", TLS: TLS{Certificate: "/etc/sallyport/c.pem", Key: "/k.pem"},
 		},

@@ -267,6 +267,9 @@ type Admin struct {
 	Hosts   []string // names that the page may be called by besides localhost, in lower case
 	File    string   // who may sign in: lines NAME:HASH. As the settings name it, but that a relative name starts at their folder; it need not exist. Empty: the usual one
 	Viewers []string // of them, who may only look
+
+	OpenMetrics  bool // everybody may read the metrics of the page, and not only who can sign in
+	MetricsUsers int  // how many counts by user there are among them; 0: none
 }
 
 // maxTimeout is the longest that any timeout may be.

@@ -35,7 +35,7 @@ type Daemon struct {
 	limits  limits.Table // by their names, across reloads
 	log     *slog.Logger
 	setLog  func(config.Log)
-	endLog  func()
+	lines   *logQueue      // of the log; it is closed last
 	control *adminSocket   // nil: there is none
 	page    *page          // the dashboard; nil: there is none
 	ledger  *ledger.Ledger // nil: there is none
@@ -67,7 +67,7 @@ func Open(ctx context.Context, src Source, w io.Writer) (*Daemon, error) {
 	}
 	in := handover.Inherit()
 	d := &Daemon{source: src, started: time.Now(), live: live.New(), life: newLife(in)}
-	d.log, d.setLog, d.endLog = newLogger(journal(w, in.Log()), s.Log)
+	d.log, d.setLog, d.lines = newLogger(journal(w, in.Log()), s.Log)
 	err = d.open(ctx, s, in)
 	closeRest(in, d.log)
 	if err != nil {
@@ -87,6 +87,7 @@ func (d *Daemon) open(ctx context.Context, s *config.Settings, in *handover.Inhe
 		return &SettingsError{err}
 	}
 	d.limits.Set(buildLimits(s))
+	d.live.CountUsers(s.Admin.MetricsUsers)
 	d.ruling.now.Store(r)
 	d.server = &server.Server{
 		Policy:        &d.ruling,
@@ -143,7 +144,7 @@ func (d *Daemon) Close() {
 		d.ledger.Close()
 	}
 	d.life.before.Close()
-	d.endLog()
+	d.lines.close()
 }
 
 // Greet writes where the daemon listens and how to try it. That nobody can read

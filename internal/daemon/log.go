@@ -17,11 +17,11 @@ import (
 )
 
 // newLogger returns a log that writes to w without ever waiting for it. set
-// changes its level and format; end must be called after the last line, and waits
-// a while for it to be written.
-func newLogger(w stream, l config.Log) (log *slog.Logger, set func(config.Log), end func()) {
+// changes its level and format; the queue must be closed after the last line, and
+// waits a while for it to be written.
+func newLogger(w stream, l config.Log) (log *slog.Logger, set func(config.Log), queue *logQueue) {
 	direct := newLiveHandler(newHandler(w, l))
-	queue := newLogQueue(w, func(lines int64) {
+	queue = newLogQueue(w, func(lines int64) {
 		slog.New(direct).Warn("lines of the log were lost: what reads it is too slow, or its disk was full", "lines", lines)
 	})
 	behind := stream{queue, w.journal}
@@ -30,7 +30,7 @@ func newLogger(w stream, l config.Log) (log *slog.Logger, set func(config.Log), 
 		direct.set(newHandler(w, l))
 		queued.set(newHandler(behind, l))
 	}
-	return slog.New(queued), set, queue.close
+	return slog.New(queued), set, queue
 }
 
 func newHandler(w stream, l config.Log) slog.Handler {

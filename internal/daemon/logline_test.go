@@ -63,12 +63,12 @@ func TestSessionLine(t *testing.T) {
 			t.Run(tt.name+", "+format, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					var written strings.Builder
-					log, _, end := newLogger(stream{Writer: &written}, config.Log{Format: format})
+					log, _, queue := newLogger(stream{Writer: &written}, config.Log{Format: format})
 					s := &server.Session{Record: tt.record}
 					s.Started = time.Now()
 					time.Sleep(1234500 * time.Microsecond)
 					sessionLog{log}.Closed(s, tt.reason)
-					end()
+					queue.close()
 					got := strings.TrimSuffix(written.String(), "\n")
 					if got = got[max(0, strings.Index(got, "level")):]; got != want { // before it is the time, in the zone of whoever runs this
 						t.Errorf("the line is\n%s\nwant\n%s", got, want)
@@ -82,9 +82,9 @@ func TestSessionLine(t *testing.T) {
 // A level above that of sessions leaves their lines out.
 func TestSessionLineBelowTheLevel(t *testing.T) {
 	var written strings.Builder
-	log, _, end := newLogger(stream{Writer: &written}, config.Log{Level: "warn"})
+	log, _, queue := newLogger(stream{Writer: &written}, config.Log{Level: "warn"})
 	sessionLog{log}.Closed(&server.Session{}, nil)
-	end()
+	queue.close()
 	if written.Len() > 0 {
 		t.Errorf("a line was written: %s", &written)
 	}

@@ -13,7 +13,8 @@ import (
 // lost, and said to be.
 type logQueue struct {
 	lines  chan []byte
-	lost   atomic.Int64
+	lost   atomic.Int64  // since it was last said
+	inAll  atomic.Int64  // that were lost
 	ending chan struct{} // closed with lines: nobody pauses any more
 	ended  chan struct{}
 
@@ -43,7 +44,7 @@ func newLogQueue(w io.Writer, sayLost func(lines int64)) *logQueue {
 				next = time.Time{} // there is more
 			}
 			if _, err := w.Write(lines); err != nil {
-				q.lost.Add(count) // a full disk; it may be mended
+				q.lose(count) // a full disk; it may be mended
 				continue
 			}
 			if lost := q.lost.Swap(0); lost > 0 {
@@ -95,9 +96,14 @@ func (q *logQueue) Write(line []byte) (int, error) {
 	select {
 	case q.lines <- append([]byte(nil), line...):
 	default:
-		q.lost.Add(1)
+		q.lose(1)
 	}
 	return len(line), nil
+}
+
+func (q *logQueue) lose(lines int64) {
+	q.lost.Add(lines)
+	q.inAll.Add(lines)
 }
 
 // close waits for the last lines, for a while. It is called once.

@@ -23,7 +23,7 @@ import (
 )
 
 // manager is a daemon as administrators see it: it implements [admin.Users],
-// [admin.Rules], [admin.History] and [admin.Health].
+// [admin.Rules], [admin.History], [admin.Health] and [admin.Meters].
 type manager struct{ *Daemon }
 
 // current returns what is in force.
@@ -301,8 +301,9 @@ func readCertificate(t config.TLS) (*x509.Certificate, error) {
 // panel is what administrators see and steer.
 func (d *Daemon) panel(keeper admin.Doorkeeper) *admin.Panel {
 	m := manager{d}
+	written := m.current().settings.Admin
 	return &admin.Panel{
-		Daemon: d, Live: seen{d.live, d.started}, Users: m, Rules: m, History: m, Health: m,
-		Doorkeeper: keeper, Version: d.source.Version, Hosts: m.current().settings.Admin.Hosts,
+		Daemon: d, Live: seen{d.live, d.started}, Users: m, Rules: m, History: m, Health: m, Meters: m,
+		Doorkeeper: keeper, Version: d.source.Version, Hosts: written.Hosts, OpenMetrics: written.OpenMetrics,
 	}
 }

@@ -39,11 +39,7 @@ func (t *Table) Standings(now time.Time) (all []Standing, tallies []Tally) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, l := range t.named {
-		if l.kind() != quota {
-			continue
-		}
-		tallies = append(tallies, Tally{l.name, l.told, l.refused, l.ended})
-		if l.Per == Session {
+		if l.kind() != quota || l.Per == Session {
 			continue
 		}
 		for c := range l.open {
@@ -57,8 +53,25 @@ func (t *Table) Standings(now time.Time) (all []Standing, tallies []Tally) {
 	slices.SortFunc(all, func(a, b Standing) int {
 		return cmp.Or(strings.Compare(a.Limit, b.Limit), cmp.Compare(b.Used, a.Used), strings.Compare(a.Key, b.Key))
 	})
-	slices.SortFunc(tallies, func(a, b Tally) int { return strings.Compare(a.Limit, b.Limit) })
-	return all, tallies
+	return all, t.tallies()
+}
+
+// Tallies returns what followed from the quotas, by their limits.
+func (t *Table) Tallies() []Tally {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.tallies()
+}
+
+// tallies is that. The table's mutex is held.
+func (t *Table) tallies() (all []Tally) {
+	for _, l := range t.named {
+		if l.kind() == quota {
+			all = append(all, Tally{l.name, l.told, l.refused, l.ended})
+		}
+	}
+	slices.SortFunc(all, func(a, b Tally) int { return strings.Compare(a.Limit, b.Limit) })
+	return all
 }
 
 // standing says how the key stands. The table's mutex is held.

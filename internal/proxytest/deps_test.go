@@ -30,7 +30,7 @@ var mayImport = map[string][]string{
 	"internal/access":    {"socks", "server", "github.com/gaissmai/bart"},
 	"internal/config":    {"socks", "server", "client", "github.com/goccy/go-yaml", "github.com/google/jsonschema-go"},
 	"internal/upstream":  {"socks", "server", "client"},
-	"internal/admin":     {"github.com/danielgtaylor/huma/v2"},
+	"internal/admin":     {"github.com/danielgtaylor/huma/v2", "github.com/prometheus/client_golang"},
 	"internal/limits":    {"server"},
 	"internal/live":      {"server"},
 	"internal/ledger":    {"server", "internal/limits", "modernc.org/sqlite", "github.com/jackc/pgx/v5"},
