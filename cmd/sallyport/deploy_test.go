@@ -162,3 +162,21 @@ func TestHAProxy(t *testing.T) {
 		t.Errorf("%v: %s", err, out)
 	}
 }
+
+// TestAlerts: Prometheus takes the alerts, and each of them fires when it should. That
+// their metrics exist, a test of internal/admin looks at.
+func TestAlerts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it needs Debian's prometheus")
+	}
+	folder := filepath.Join("..", "..", "deploy", "prometheus")
+	for _, args := range [][]string{
+		{"check", "rules", filepath.Join(folder, "alerts.yaml")},
+		{"test", "rules", filepath.Join(folder, "alerts_test.yaml")},
+		{"check", "config", "--syntax-only", filepath.Join(folder, "prometheus.yaml")},
+	} {
+		if out, err := exec.CommandContext(t.Context(), "/usr/bin/promtool", args...).CombinedOutput(); err != nil {
+			t.Errorf("promtool %v: %v: %s", args, err, out)
+		}
+	}
+}

@@ -3,6 +3,9 @@ package admin
 import (
 	"errors"
 	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -96,6 +99,46 @@ func TestProbes(t *testing.T) {
 		}
 		if answer := s.post(test.path, nil); answer.Code == http.StatusOK {
 			t.Errorf("POST %s: %d", test.path, answer.Code)
+		}
+	}
+}
+
+// TestNamesInDeploy: what dashboards, alerts and the page about them name is what there
+// is, metrics and their labels; and each metric of ours is on the page.
+func TestNamesInDeploy(t *testing.T) {
+	s := newSite(t)
+	labels := map[string]string{} // of each metric
+	for _, m := range regexp.MustCompile(`(?m)^([a-z_]+)(\{.*\})? `).FindAllStringSubmatch(s.get("/metrics").Body.String(), -1) {
+		labels[m[1]] += m[2]
+	}
+	const folder = "../../"
+	for _, file := range []string{"deploy/prometheus/alerts.yaml", "deploy/prometheus/alerts_test.yaml", "deploy/grafana/sallyport.json", "docs/observing.md"} {
+		content, err := os.ReadFile(filepath.Join(folder, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := strings.ReplaceAll(string(content), `\"`, `"`)
+		used := regexp.MustCompile(`\b((?:sallyport|process|go)_[a-z_]+)\b(\{[^}]*\})?`).FindAllStringSubmatch(text, -1)
+		if len(used) < 10 {
+			t.Errorf("%s: %d names: the test looks at the wrong place", file, len(used))
+		}
+		for _, use := range used {
+			has, known := labels[use[1]]
+			if !known {
+				t.Errorf("%s: there is no metric %s", file, use[1])
+			}
+			for _, label := range regexp.MustCompile(`\b([a-z]+) *=~?"`).FindAllStringSubmatch(use[2], -1) {
+				if l := label[1]; l != "instance" && l != "job" && !strings.Contains(has, l+`="`) {
+					t.Errorf("%s: the metric %s has no label %s", file, use[1], l)
+				}
+			}
+		}
+		if file == "docs/observing.md" {
+			for name := range labels {
+				if strings.HasPrefix(name, "sallyport_") && !strings.Contains(text, "`"+name) {
+					t.Errorf("%s does not tell of %s", file, name)
+				}
+			}
 		}
 	}
 }
