@@ -26,10 +26,11 @@ type conversation struct {
 	opening []byte // all that it sends before it waits for the end
 	cuts    []int  // where that is sent in pieces
 	fin     bool   // it says FIN behind that
+	behind  bool   // it comes through a load balancer
 }
 
 func (c conversation) String() string {
-	return fmt.Sprintf("%.60q (%d bytes), cut at %v, FIN %v", c.opening, len(c.opening), c.cuts, c.fin)
+	return fmt.Sprintf("%.60q (%d bytes), cut at %v, FIN %v, behind a load balancer %v", c.opening, len(c.opening), c.cuts, c.fin, c.behind)
 }
 
 // bothWays is a server that is asked twice: on loops, and in goroutines.
@@ -37,6 +38,7 @@ type bothWays struct {
 	*testing.T
 	*rand.Rand
 	rigs   [2]*rig
+	behind [2]*rig // a load balancer
 	echo   netip.AddrPort
 	closed netip.AddrPort // refuses
 	resets netip.AddrPort // resets whoever connects, once it has said something
@@ -69,7 +71,10 @@ func (u unhurried) DecideNow(r *Request) (Grant, bool, error) {
 func newBothWays(t *testing.T, random *rand.Rand) *bothWays {
 	b := &bothWays{T: t, Rand: random, echo: proxytest.Echo(t, "127.0.0.1"), closed: proxytest.Nowhere(t)}
 	for i, p := range []Policy{unhurried{b.policy()}, deliberate{b.policy()}} {
-		b.rigs[i] = onLoopback(t, &Server{Policy: p, Authenticator: door{login: LoginOptional}}, Listener{HideAddress: true, MaxUserID: 20})
+		l := Listener{HideAddress: true, MaxUserID: 20}
+		b.rigs[i] = onLoopback(t, &Server{Policy: p, Authenticator: door{login: LoginOptional}, Timeouts: Timeouts{Handshake: time.Second}}, l)
+		l.ProxyFrom = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+		b.behind[i] = onLoopback(t, &Server{Policy: p, Authenticator: door{login: LoginOptional}, Timeouts: Timeouts{Handshake: time.Second}}, l)
 	}
 	resets := listenTCP(t, "127.0.0.1:0")
 	b.resets = addrPort(resets.Addr())
@@ -128,6 +133,10 @@ func (b *bothWays) next() conversation {
 	default:
 		c.opening = append(c.opening, bytes.Repeat([]byte("x"), []int{1, 10, 2000, 100_000}[b.IntN(4)])...)
 	}
+	if c.behind = b.IntN(4) == 0; c.behind {
+		header := "PROXY TCP4 192.0.2.1 198.51.100.7 40122 1080\r\n"
+		c.opening = append([]byte(header[b.IntN(20)/19:]), c.opening...) // once in a while it is none
+	}
 	for range b.IntN(4) {
 		c.cuts = append(c.cuts, b.IntN(len(c.opening)+1))
 	}
@@ -165,7 +174,8 @@ func (b *bothWays) hold(r *rig, c conversation) string {
 		said = ""
 	}
 	record := e.Record
-	record.ID, record.Started, record.Client, record.Bound = 0, time.Time{}, netip.AddrPort{}, netip.AddrPort{}
+	record.ID, record.Started, record.Bound = 0, time.Time{}, netip.AddrPort{}
+	record.Client, record.Through = withoutOurPort(record.Client), withoutOurPort(record.Through)
 	moved := fmt.Sprintf("%d up, %d down", e.Up(), e.Down())
 	if reason == TargetReset {
 		moved = ""
@@ -175,6 +185,14 @@ func (b *bothWays) hold(r *rig, c conversation) string {
 		why = e.err.Error()
 	}
 	return fmt.Sprintf("%s%+v\n%s, reason %q %s", said, record, moved, reason, why)
+}
+
+// withoutOurPort leaves the port out that the system has chosen.
+func withoutOurPort(a netip.AddrPort) netip.AddrPort {
+	if a.Addr().IsLoopback() {
+		return netip.AddrPortFrom(a.Addr(), 0)
+	}
+	return a
 }
 
 // nextEnd is next for any reason.
@@ -196,7 +214,11 @@ func TestBothWays(t *testing.T) {
 	seen := map[Reason]int{}
 	for range 400 {
 		c := b.next()
-		loop, goroutine := b.hold(b.rigs[0], c), b.hold(b.rigs[1], c)
+		rigs := b.rigs
+		if c.behind {
+			rigs = b.behind
+		}
+		loop, goroutine := b.hold(rigs[0], c), b.hold(rigs[1], c)
 		if loop != goroutine {
 			t.Fatalf("%v\non a loop: %s\nin a goroutine: %s\n(seed %d)", c, loop, goroutine, seed)
 		}
