@@ -51,6 +51,7 @@ func (q *quick) connect(to passage) {
 	}
 	q.stage = toConnect
 	q.loop.Set(&q.timer, q, q.loop.Now()+q.server.timeouts().Connect)
+	q.clientFailed() // right behind its request
 }
 
 // found is a verdict that is known.
@@ -98,9 +99,12 @@ func (q *quick) connectEnded(came engine.Events) {
 	q.connected()
 }
 
-// clientFailed is called when the client may have reset its connection while its
-// target is being reached.
+// clientFailed ends reaching the target where the client has reset its connection
+// meanwhile.
 func (q *quick) clientFailed() {
+	if q.came&engine.Failed == 0 {
+		return
+	}
 	failed, err := unix.GetsockoptInt(q.loop.Descriptor(q.client), unix.SOL_SOCKET, unix.SO_ERROR)
 	if err == nil && failed != 0 {
 		q.refuse(ClientReset)

@@ -30,8 +30,10 @@ type quick struct {
 	stage    stage
 	dialled  netip.AddrPort
 	path     route
-	out      []byte        // what of the answer the client has not taken yet
-	came     engine.Events // what was told of the client and not acted upon
+	out      []byte // what of the answer the client has not taken yet
+
+	// What was told of either and not acted upon, which is told only once.
+	came, targetCame engine.Events
 }
 
 // stage is how far a quick has come.
@@ -101,13 +103,15 @@ func (q *quick) stop(reason error) {
 func (q *quick) Ready(h engine.Handle, came engine.Events) {
 	if h == q.client {
 		q.came |= came
+	} else {
+		q.targetCame |= came
 	}
 	switch {
 	case q.stage == toShake:
 		q.shake()
 	case q.stage == toConnect && h == q.target:
 		q.connectEnded(came)
-	case q.stage == toConnect && came&engine.Failed != 0:
+	case q.stage == toConnect:
 		q.clientFailed()
 	case q.stage == toAnswer && h == q.client:
 		q.answer()

@@ -27,7 +27,7 @@ func (q *quick) relay() {
 	c.loop.Set(&c.timer, c, c.loop.Now()+keepAliveAfter)
 	going := relay.Join(c.loop,
 		relay.Socket{Handle: q.client, Came: q.came | engine.Writable, Head: head},
-		relay.Socket{Handle: q.target, Came: engine.Writable},
+		relay.Socket{Handle: q.target, Came: q.targetCame | engine.Writable},
 		&session.meter, limits, c.end)
 	session.pass(going.End)
 }
