@@ -162,6 +162,9 @@ func (l *Loop) wait() []task {
 		l.take(uintptr(l.fd))
 	} else {
 		_ = l.raw.Read(l.poll) // ends by the deadline, too
+		if l.polls == 0 {      // and did so before it asked: what comes must not wait until no timer is due
+			l.take(uintptr(l.fd))
+		}
 		l.mu.Lock()
 		l.parked = false // tasks that came meanwhile are for the next turn
 		l.mu.Unlock()

@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"runtime"
 	"sync"
@@ -403,4 +404,51 @@ func waitFor(t *testing.T, what string, done func() bool) {
 		<-time.After(5 * time.Millisecond)
 	}
 	t.Errorf("not so: %s", what)
+}
+
+// TestTimersHoldUpNobody: a loop that always has a timer to call tells of events nevertheless.
+func TestTimersHoldUpNobody(t *testing.T) {
+	l, do := attach(t)
+	near, far := pair(t)
+	defer unix.Close(far)
+	told := make(chan struct{})
+	var tick Timer
+	var h Handle
+	r := &probe{}
+	r.expired = func() { l.Set(&tick, r, l.Now()+time.Nanosecond) }
+	r.ready = func(_ Handle, e Events) {
+		if e&Readable != 0 {
+			l.Stop(&tick)
+			l.Close(h)
+			close(told)
+		}
+	}
+	ticking := make(chan struct{})
+	do(func() {
+		h = add(t, l, near, r)
+		l.Set(&tick, r, l.Now()+time.Nanosecond)
+	})
+	var first Timer
+	do(func() {
+		l.Set(&first, &probe{expired: func() { close(ticking) }}, l.Now()+time.Millisecond)
+	})
+	await(t, ticking, "a timer among others")
+	write(t, far, "x")
+	await(t, told, "a byte")
+}
+
+// TestAgesWrap: a place that was given as often as can be counted does not become no handle.
+func TestAgesWrap(t *testing.T) {
+	var places table
+	r := &probe{}
+	old := places.add(r, 7)
+	places.remove(old)
+	places.slots[0].age = math.MaxUint32
+	h := places.add(r, 8)
+	if h == 0 || places.record(h) != r {
+		t.Errorf("%x is the handle", h)
+	}
+	if places.record(0) != nil {
+		t.Error("none is a record's")
+	}
 }

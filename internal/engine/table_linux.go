@@ -33,7 +33,7 @@ func (t *table) add(r Record, fd int) Handle {
 		t.slots = append(t.slots, slot{})
 	}
 	s := &t.slots[place]
-	s.record, s.fd, s.age = r, int32(fd), s.age+1
+	s.record, s.fd, s.age = r, int32(fd), max(1, s.age+1) // 0 would make of the first place no handle at all
 	return Handle(uint64(s.age)<<32 | uint64(place))
 }
 
