@@ -34,7 +34,8 @@ type entrance struct {
 
 	// For the loop only.
 	loop    *engine.Loop
-	handle  engine.Handle
+	handle  engine.Handle // of what looks out for clients
+	queued  bool          // it goes on accepting when its turn has come
 	over    bool
 	entered bool // it has a place at the gate
 	resting bool // it waits for something before it goes on accepting
@@ -111,8 +112,14 @@ func (l *Listener) takesQuick() bool {
 // begin puts the socket on the loop.
 func (e *entrance) begin() {
 	var failed error
-	err := e.raw.Control(func(fd uintptr) { e.handle, failed = e.loop.Add(int(fd), e) })
-	if err = errors.Join(err, failed); err != nil {
+	lookout := -1
+	err := e.raw.Control(func(fd uintptr) { lookout, failed = engine.Lookout(int(fd)) })
+	if err = errors.Join(err, failed); err == nil {
+		if e.handle, err = e.loop.Add(lookout, e); err != nil {
+			_ = unix.Close(lookout)
+		}
+	}
+	if err != nil {
 		e.finish(err)
 		return
 	}
@@ -128,13 +135,19 @@ func (e *entrance) finish(err error) {
 	e.over = true
 	e.leaveGate()
 	e.loop.Stop(&e.look)
-	_ = e.raw.Control(func(uintptr) { e.loop.Release(e.handle) }) // else it is closed, and its number may be another's by now
-	e.loop.Forget(e.handle)
+	e.loop.Close(e.handle)
 	e.ended <- err
 }
 
-// Ready accepts.
-func (e *entrance) Ready(engine.Handle, engine.Events) { e.accept() }
+// Ready accepts, once a turn.
+func (e *entrance) Ready(_ engine.Handle, came engine.Events) {
+	if came == 0 {
+		e.queued = false
+	}
+	if !e.queued {
+		e.accept()
+	}
+}
 
 // Expired looks whether the socket is still there.
 func (e *entrance) Expired() {
@@ -171,7 +184,8 @@ func (e *entrance) accept() {
 		e.entered = false // it is the client's place
 		e.admit(fd, remote)
 	}
-	e.loop.Requeue(e.handle, engine.Readable)
+	e.queued = true
+	e.loop.Requeue(e.handle, 0)
 }
 
 // enterGate takes a place at the gate for the next client, if there is none yet, or

@@ -110,8 +110,20 @@ func (l *Loop) Close(h Handle) {
 	}
 }
 
-// Forget stops watching a descriptor that somebody else has closed already.
-func (l *Loop) Forget(h Handle) { l.table.remove(h) }
+// Lookout returns a descriptor of epoll's that can be read when fd can. Who watches that in fd's stead can end it at any time by
+// closing it. Of fd itself epoll would go on telling until all have closed the socket, other processes too, and once its number is
+// not ours any more nothing could be done about it.
+func Lookout(fd int) (int, error) {
+	out, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return -1, os.NewSyscallError("epoll_create1", err)
+	}
+	if err := unix.EpollCtl(out, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN}); err != nil {
+		closeNow(out)
+		return -1, os.NewSyscallError("epoll_ctl", err)
+	}
+	return out, nil
+}
 
 // Release stops watching and returns the descriptor, or -1. It is the caller's.
 func (l *Loop) Release(h Handle) int {
