@@ -59,14 +59,13 @@ func (x *exchange) part(r *route) func(reason error) {
 		defer func() {
 			if fault := recover(); fault != nil { // of a Recorder
 				s.report(fault, debug.Stack())
-				s.over(session, Failed)
 			}
 		}()
+		defer s.over(session, reason) // whatever becomes of the rest
 		s.state.primaries.remove(session.primary())
 		if release != nil {
 			release()
 		}
-		s.over(session, reason)
 	}
 }
 

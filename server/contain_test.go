@@ -5,8 +5,11 @@ package server
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
+	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/net/http2"
@@ -76,5 +79,45 @@ func TestHTTP2FaultIsContained(t *testing.T) {
 	f.plain.Close()
 	if said := log.String(); !strings.Contains(said, "please report it") {
 		t.Errorf("the log says %q", said)
+	}
+}
+
+// faultyRecorder panics at the end of each session.
+type faultyRecorder struct{ closed atomic.Int64 }
+
+func (*faultyRecorder) Opened(*Session) {}
+
+func (r *faultyRecorder) Closed(*Session, error) {
+	r.closed.Add(1)
+	panic("a fault")
+}
+
+// TestRecordersFaultIsContained: a recorder that panics is told of each session once all
+// the same, and the server goes on.
+func TestRecordersFaultIsContained(t *testing.T) {
+	for name, policy := range map[string]Policy{"on loops": prompt{deciding(anything)}, "in goroutines": deliberate{deciding(anything)}} {
+		t.Run(name, func(t *testing.T) {
+			told := &faultyRecorder{}
+			s := &Server{Policy: policy, Recorder: told}
+			socket := listenTCP(t, "127.0.0.1:0")
+			served := make(chan error, 1)
+			go func() { served <- s.Serve(context.Background(), socket, Listener{}) }()
+			echo := proxytest.Echo(t, "127.0.0.1")
+			for _, said := range [][]byte{{'?'}, proxytest.Connect4(netip.MustParseAddrPort("127.0.0.1:0"), "bob"), proxytest.Connect4(echo, "bob")} {
+				c := proxytest.Dial(t, socket.Addr().String())
+				proxytest.Say(t, c, said)
+				_ = c.CloseWrite()
+				_, _ = proxytest.End(c)
+				c.Close()
+			}
+			proxytest.Eventually(t, "all have left", func() bool { return s.state.open.Load() == 0 && told.closed.Load() >= 3 })
+			s.Close()
+			if err := <-served; !errors.Is(err, ErrServerClosed) {
+				t.Error(err)
+			}
+			if n := told.closed.Load(); n != 3 {
+				t.Errorf("the recorder was told of %d ends, want 3", n)
+			}
+		})
 	}
 }

@@ -144,9 +144,9 @@ func (x *exchange) openedFor(end func(reason error)) {
 
 // closed tells the recorder how the session ended, once.
 func (x *exchange) closed(reason error) {
-	if x.session != nil {
-		x.server.over(x.session, reason)
-		x.session = nil
+	if session := x.session; session != nil {
+		x.session = nil // before: a Recorder that has a fault is not told again
+		x.server.over(session, reason)
 	}
 }
 
@@ -154,8 +154,8 @@ func (s *Server) over(session *Session, reason error) {
 	if fault, ok := errors.AsType[*relay.Fault](reason); ok {
 		s.report(fault.Value, fault.Stack)
 	}
+	defer s.recorder().Closed(session, reason) // whatever becomes of the rest
 	session.close()
-	s.recorder().Closed(session, reason)
 }
 
 // ask makes r the session's request.
