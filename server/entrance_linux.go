@@ -99,7 +99,13 @@ func newEntrance(s *Server, sv *serving) *entrance {
 		return nil
 	}
 	// What is set here Linux hands down to what is accepted. Go would set it on each.
-	_ = raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) })
+	_ = raw.Control(func(listening uintptr) {
+		fd := int(listening)
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+		if on, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE); err == nil && on == 0 {
+			keepAlive(fd) // else its owner has said how
+		}
+	})
 	return &entrance{serving: sv, policy: policy, socket: socket, raw: raw, ended: make(chan error, 1)}
 }
 

@@ -132,8 +132,12 @@ func (q *quick) connected() {
 
 // answer sends what is left of the answer.
 func (q *quick) answer() {
-	n, err := q.write(q.out)
-	q.out = q.out[n:]
+	var n int
+	var err error
+	for len(q.out) > 0 && err == nil {
+		n, err = q.write(q.out)
+		q.out = q.out[n:]
+	}
 	switch {
 	case len(q.out) == 0:
 		q.out = nil

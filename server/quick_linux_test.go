@@ -473,3 +473,29 @@ func TestEntranceHasOneTurn(t *testing.T) {
 	s.state.handshakes.clear(sv, Shutdown)
 	sv.conns.Wait()
 }
+
+// TestClientsAreKeptAlive: who is gone without a word is noticed, on a loop as well.
+func TestClientsAreKeptAlive(t *testing.T) {
+	r := onLoopback(t, &Server{Policy: deciding(anything)}, Listener{})
+	to := proxytest.NewTarget(t, "127.0.0.1")
+	quickSession(t, r, to) // who may have come before the listener was served
+	client, target := quickSession(t, r, to)
+	proxytest.Say(t, client, []byte("x")) // which says as well that the answer has come
+	proxytest.Hear(t, target, "x")
+	port := func(a net.Addr) string { return fmt.Sprintf("0100007F:%04X", addrPort(a).Port()) } // of 127.0.0.1
+	near, far := port(client.RemoteAddr()), port(client.LocalAddr())
+	table, err := os.ReadFile("/proc/net/tcp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(table)) {
+		const keepAlive = "02:" // which timer is running
+		if f := strings.Fields(line); f[1] == near && f[2] == far {
+			if !strings.HasPrefix(f[5], keepAlive) {
+				t.Errorf("the timer of the client's connection is %s", f[5])
+			}
+			return
+		}
+	}
+	t.Errorf("no connection from %s to %s is known", far, near)
+}

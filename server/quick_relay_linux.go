@@ -37,9 +37,12 @@ func (q *quick) relay() {
 // it.
 const keepAliveAfter = time.Second
 
-// Expired sets on the target what Go sets on the connections that it dials.
-func (c *carried) Expired() {
-	fd := c.loop.Descriptor(c.target)
+// Expired sees to it that a target that is gone is noticed.
+func (c *carried) Expired() { keepAlive(c.loop.Descriptor(c.target)) }
+
+// keepAlive has the other end of a connection asked whether it is still there, as Go
+// does for those that it accepts and dials.
+func keepAlive(fd int) {
 	for _, o := range [...]struct{ level, name, value int }{
 		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
 		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 15},  // seconds
