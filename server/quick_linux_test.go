@@ -17,7 +17,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sallyport/sallyport/internal/engine"
 	"github.com/sallyport/sallyport/internal/proxytest"
 	"github.com/sallyport/sallyport/socks"
 )
@@ -290,7 +289,7 @@ func openDescriptors(t *testing.T) int {
 	return len(entries)
 }
 
-// TestQuickClientResets while its target is being reached, or before.
+// TestQuickLimits: a client that is slow in its handshake is sent away without a word.
 func TestQuickLimits(t *testing.T) {
 	r := onLoopback(t, &Server{Policy: deciding(anything), Limits: Limits{Handshakes: 2}, Timeouts: Timeouts{Handshake: 50 * time.Millisecond}}, Listener{})
 	first := proxytest.Dial(t, r.address)
@@ -388,114 +387,4 @@ func TestQuickAllocates(t *testing.T) {
 	if n := (after.Mallocs - before.Mallocs) / sessions; n > 40 {
 		t.Errorf("%d allocations a session", n)
 	}
-}
-
-// TestNobodyWatchesAfterwards: another process may have the listening socket, too, as in
-// an upgrade. Once its owner here has closed it nothing is told of it any more.
-func TestNobodyWatchesAfterwards(t *testing.T) {
-	s := &Server{Policy: prompt{deciding(anything)}}
-	socket := listenTCP(t, "127.0.0.1:0")
-	raw, err := socket.(*net.TCPListener).SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	other := -1
-	err = raw.Control(func(fd uintptr) { other, _ = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) })
-	var stat unix.Stat_t
-	if err := errors.Join(err, unix.Fstat(other, &stat)); err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(other)
-	served := make(chan error, 1)
-	go func() { served <- s.Serve(t.Context(), socket, Listener{}) }()
-	proxytest.Eventually(t, "it is watched twice: by the runtime and for a loop", func() bool { return watchers(t, stat.Ino) == 2 })
-	if err := s.Drain(t.Context()); err != nil {
-		t.Error(err)
-	}
-	if err := <-served; !errors.Is(err, ErrServerClosed) {
-		t.Error(err)
-	}
-	if n := watchers(t, stat.Ino); n > 0 {
-		t.Errorf("it is still watched %d times", n)
-	}
-}
-
-// watchers returns how often descriptors of this process's epoll watch a file.
-func watchers(t *testing.T, inode uint64) (n int) {
-	t.Helper()
-	entries, err := os.ReadDir("/proc/self/fdinfo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, entry := range entries {
-		info, _ := os.ReadFile("/proc/self/fdinfo/" + entry.Name()) // which may be gone
-		for line := range strings.Lines(string(info)) {
-			if strings.HasPrefix(line, "tfd:") && strings.Contains(line, fmt.Sprintf(" ino:%x ", inode)) {
-				n++
-			}
-		}
-	}
-	return n
-}
-
-// TestEntranceHasOneTurn: what comes while many clients wait to be accepted does not
-// bring the entrance more turns than one.
-func TestEntranceHasOneTurn(t *testing.T) {
-	s := &Server{Policy: prompt{deciding(anything)}}
-	door := s.Door(listenTCP(t, "127.0.0.1:0"), Listener{})
-	for range 3 * acceptsAtOnce {
-		proxytest.Dial(t, door.address().String())
-	}
-	ctx, end := context.WithCancelCause(t.Context())
-	sv := &serving{Door: door, address: door.address(), refuse: end, cut: end}
-	sv.gone = sv.dismiss
-	s.register(ctx, sv)
-	e := newEntrance(s, sv)
-	e.refuse, e.cut = func() error { return ended(ctx) }, func() error { return ended(ctx) }
-	var err error
-	if e.loop, err = engine.Attach(); err != nil {
-		t.Fatal(err)
-	}
-	defer e.loop.Detach()
-	first := make(chan int64)
-	e.loop.Post(e, func() {
-		e.begin()
-		e.Ready(e.handle, engine.Readable)
-		first <- s.state.open.Load()
-	})
-	if n := <-first; n != acceptsAtOnce {
-		t.Errorf("%d clients are accepted in a turn, want %d", n, acceptsAtOnce)
-	}
-	proxytest.Eventually(t, "all are accepted", func() bool { return s.state.open.Load() == 3*acceptsAtOnce })
-	e.loop.Post(e, func() { e.finish(net.ErrClosed) })
-	<-e.ended
-	end(Shutdown)
-	s.state.handshakes.clear(sv, Shutdown)
-	sv.conns.Wait()
-}
-
-// TestClientsAreKeptAlive: who is gone without a word is noticed, on a loop as well.
-func TestClientsAreKeptAlive(t *testing.T) {
-	r := onLoopback(t, &Server{Policy: deciding(anything)}, Listener{})
-	to := proxytest.NewTarget(t, "127.0.0.1")
-	quickSession(t, r, to) // who may have come before the listener was served
-	client, target := quickSession(t, r, to)
-	proxytest.Say(t, client, []byte("x")) // which says as well that the answer has come
-	proxytest.Hear(t, target, "x")
-	port := func(a net.Addr) string { return fmt.Sprintf("0100007F:%04X", addrPort(a).Port()) } // of 127.0.0.1
-	near, far := port(client.RemoteAddr()), port(client.LocalAddr())
-	table, err := os.ReadFile("/proc/net/tcp")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(table)) {
-		const keepAlive = "02:" // which timer is running
-		if f := strings.Fields(line); f[1] == near && f[2] == far {
-			if !strings.HasPrefix(f[5], keepAlive) {
-				t.Errorf("the timer of the client's connection is %s", f[5])
-			}
-			return
-		}
-	}
-	t.Errorf("no connection from %s to %s is known", far, near)
 }
