@@ -16,8 +16,12 @@ type alarm struct {
 	record Record
 }
 
-// Set has r.Expired called at a time of the loop's clock ([Loop.Now]), in the place of the time that t was set to before.
+// Set has r.Expired called at a time of the loop's clock ([Loop.Now]), in the place of the time that t was set to before. A sum
+// that was too large, and is negative for that, does not come.
 func (l *Loop) Set(t *Timer, r Record, at time.Duration) {
+	if at < 0 {
+		at = never
+	}
 	if t.place == 0 {
 		l.timers = append(l.timers, alarm{})
 		l.timers.put(len(l.timers)-1, alarm{at, t, r})

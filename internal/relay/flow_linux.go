@@ -112,7 +112,7 @@ func (r *record) pacer(i int) Pacer {
 // pause makes a flow pause.
 func (r *record) pause(i int, wait time.Duration) {
 	if wait > 0 {
-		r.flows[i].resume = r.loop.Now() + wait
+		r.flows[i].resume = r.loop.Now() + min(wait, ages)
 		r.schedule()
 	}
 }

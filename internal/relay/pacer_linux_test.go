@@ -44,3 +44,24 @@ func TestResetInPause(t *testing.T) {
 		t.Errorf("the relay ended with %v, want %v", err, ErrClientReset)
 	}
 }
+
+// TestForEver: limits and pauses of all the time that there is, by every means.
+func TestForEver(t *testing.T) {
+	const ever = time.Duration(math.MaxInt64)
+	for _, best := range []means{streams, sockets, looped} {
+		r := newSocketRig(t, listen(t, "tcp"), best)
+		r.run(t.Context(), "", Limits{Idle: ever, HalfClosed: ever, Up: &metronome{chunk: 1, pause: ever}})
+		say(t, r.client, "xy")
+		hear(t, r.target, "x")
+		say(t, r.target, "still here")
+		hear(t, r.client, "still here")
+		_ = r.target.CloseWrite()
+		hearEOF(t, r.client)
+		wantMeter(t, &r.meter, 1, 10)
+		enough := errors.New("enough")
+		r.cancel(enough)
+		if err := r.end(t); !errors.Is(err, enough) {
+			t.Errorf("%d: the relay ended with %v", best, err)
+		}
+	}
+}

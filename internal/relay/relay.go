@@ -83,9 +83,9 @@ type Limits struct {
 // longer. 0: for ever.
 func (l Limits) patience(half bool) (time.Duration, error) {
 	if half && l.HalfClosed > 0 && (l.Idle <= 0 || l.HalfClosed <= l.Idle) {
-		return l.HalfClosed, ErrHalfClosed
+		return min(l.HalfClosed, ages), ErrHalfClosed
 	}
-	return l.Idle, ErrIdle
+	return min(l.Idle, ages), ErrIdle
 }
 
 // Relay is a relay that goes on by itself.

@@ -12,8 +12,13 @@ import (
 // watchEvery is how often the session looks after a connection that no direction reads at present.
 const watchEvery = time.Second
 
-// never is a time that does not come.
-const never = time.Duration(math.MaxInt64)
+const (
+	// never is a time that does not come.
+	never = time.Duration(math.MaxInt64)
+
+	// ages is a time that does not come either, and can be added to another.
+	ages = never / 2
+)
 
 // past is a deadline that ends every wait at once.
 var past = time.Unix(1, 0)
