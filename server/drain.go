@@ -20,8 +20,10 @@ func newLeaving(ctx context.Context) leaving {
 // themselves, as [Server.Shutdown] does, but nobody who has come is sent away: who
 // is in the handshake ends it and is served, and so is who comes with another
 // request on an open HTTP connection, which is then told to close. It is for a
-// server whose sockets another process listens on as well. When ctx ends first it
-// returns ctx's error and has cut nothing; Shutdown can follow. No Serve can.
+// server whose sockets another process listens on as well; so SSH connections that
+// offer ports are cut, for their clients to offer them there, where visitors come
+// now. When ctx ends first it returns ctx's error and has cut nothing else; Shutdown
+// can follow. No Serve can.
 func (s *Server) Drain(ctx context.Context) error {
 	select {
 	case <-s.retire():

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -54,6 +56,7 @@ type sshConn struct {
 	channels int         // that the client has not closed yet
 	active   int         // sessions
 	refusing bool        // no new sessions
+	leaving  bool        // whoever offers has to come anew, to another process
 	idle     *time.Timer // ends a connection without sessions
 	why      error       // what ended the connection, where it was us
 	allowed  allowance   // requests that come to nothing
@@ -72,6 +75,7 @@ func serveSSH(handshakes, sessions context.Context, x *exchange) error {
 	defer leave(errWithdrawn)
 	defer context.AfterFunc(sessions, func() { c.end(context.Cause(sessions)) })()
 	defer context.AfterFunc(handshakes, c.drain)()
+	defer c.server.state.leaving.after(c.makeWay)()
 	c.server.state.signedIn.add(c)
 	defer c.server.state.signedIn.remove(c)
 	c.catchUp()
@@ -143,13 +147,26 @@ func (c *sshConn) drain() {
 		c.why = Shutdown
 	}
 	c.rest()
-	var offers []*offer
-	for _, o := range c.offers {
-		offers = append(offers, o)
-	}
+	offers := slices.Collect(maps.Values(c.offers))
 	c.mu.Unlock()
 	for _, o := range offers {
 		o.withdraw(Shutdown) // it would not end by itself
+	}
+}
+
+// makeWay ends a connection that offers something, now that new clients, and so
+// visitors, come to another process: its client has to go there as well. Without
+// offers it may stay, and makes none.
+func (c *sshConn) makeWay() {
+	c.mu.Lock()
+	c.leaving = true
+	offers := slices.Collect(maps.Values(c.offers))
+	c.mu.Unlock()
+	for _, o := range offers {
+		o.withdraw(Shutdown) // for the record
+	}
+	if len(offers) > 0 {
+		c.end(Shutdown)
 	}
 }
 

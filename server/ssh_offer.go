@@ -174,11 +174,16 @@ func (o *offer) register() error {
 	c.mu.Lock()
 	_, twice := c.offers[o.key()]
 	full := len(c.offers) >= sshOffers
-	if !twice && !full {
+	leaving := c.leaving
+	if !twice && !full && !leaving {
 		c.offers[o.key()] = o
 	}
 	c.mu.Unlock()
 	switch {
+	case leaving:
+		c.leave()
+		c.end(Shutdown)
+		return fmt.Errorf("%w: another process has taken over", Shutdown)
 	case twice:
 		c.leave()
 		return fmt.Errorf("%w: this connection offers the port already", BadRequest)

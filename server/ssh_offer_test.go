@@ -137,13 +137,16 @@ func hearsAll(tb testing.TB, from io.Reader, want string, end error) {
 	}
 }
 
+// sshOffer is what a request for a port carries.
+type sshOffer struct {
+	Host string
+	Port uint32
+}
+
 // requests asks for the virtual port, or to take it back.
 func requests(tb testing.TB, client *ssh.Client, request string, want bool) {
 	tb.Helper()
-	ok, _, err := client.SendRequest(request, true, ssh.Marshal(struct {
-		Host string
-		Port uint32
-	}{"intranet", 80}))
+	ok, _, err := client.SendRequest(request, true, ssh.Marshal(sshOffer{"intranet", 80}))
 	if ok != want || err != nil {
 		tb.Errorf("%s: %v, %v; want %v", request, ok, err, want)
 	}
@@ -551,6 +554,42 @@ func TestShutdownWithSSH(t *testing.T) {
 		c.Close()
 		far.Close()
 		r.next(Closed)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestDrainWithSSH: who offers a port has to come to the process that visitors come
+// to; who does not may stay, but can offer nothing.
+func TestDrainWithSSH(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newIntranet(t)
+		target := r.network.MustListen(targetAt.String())
+		offers, relays := signIn(t, r.client()), signIn(t, r.client())
+		offer := offerIntranet(t, offers)
+		visitor := r.mustVisit()
+		offer.next(t)
+		c, err := relays.Dial("tcp", targetAt.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		far := r.next4(target)
+		done := make(chan error, 1)
+		go func() { done <- r.server.Drain(t.Context()) }()
+		_ = offers.Wait() // says only that it was cut
+		hearsAll(t, visitor, "", syscall.ECONNRESET)
+		for range 2 {
+			if e := <-r.ends; e.Command == socks.Bind && ReasonOf(e.err) != Shutdown {
+				t.Errorf("the record of the offer says %v", e.err)
+			}
+		}
+		proxytest.Say(t, far, []byte("still here"))
+		proxytest.Hear(t, c, "still here")
+		if ok, _, _ := relays.SendRequest("tcpip-forward", true, ssh.Marshal(sshOffer{"intranet", 80})); ok { // it may be cut before the answer
+			t.Error("an offer where no visitors come")
+		}
+		_ = relays.Wait()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
