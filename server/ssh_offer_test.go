@@ -329,6 +329,33 @@ func TestOfferFailsOver(t *testing.T) {
 	})
 }
 
+// TestLateOffer: a client that takes a visitor who has left by then is told at once
+// that nobody is there.
+func TestLateOffer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newIntranet(t)
+		slow := signIn(t, r.client())
+		visitors := slow.HandleChannelOpen("forwarded-tcpip")
+		requests(t, slow, "tcpip-forward", true)
+		for range 2 * sshChannels { // they may hold nothing of the connection
+			c := r.client()
+			proxytest.Say(t, c, slices.Concat(proxytest.Greeting5(socks.NoAuth), []byte("\x05\x01\x00\x03\x08intranet\x00\x50")))
+			one := <-visitors
+			_ = c.SetLinger(0)
+			c.Close()
+			r.next(ClientReset)
+			channel, gone, err := one.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			hearsAll(t, channel, "", nil)
+			_ = channel.Close() // fails only where the server has closed
+			for range gone {
+			}
+		}
+	})
+}
+
 func refuseAll(visitors <-chan ssh.NewChannel) {
 	for one := range visitors {
 		_ = one.Reject(ssh.ConnectionFailed, "nothing listens there") // fails only at the end

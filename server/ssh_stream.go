@@ -62,10 +62,13 @@ func newSSHStream(c *sshConn, offered ssh.NewChannel) *sshStream {
 }
 
 // run takes over a channel that is open. Its place is left when the other end has
-// closed it.
+// closed it. One that nobody wants any more, since it has come late, is closed.
 func (s *sshStream) run(channel ssh.Channel, requests <-chan *ssh.Request) {
 	s.mu.Lock()
 	s.channel = channel
+	if s.over() != nil {
+		s.interrupt()
+	}
 	s.changed.Broadcast()
 	s.mu.Unlock()
 	if !s.conn.keep(s) {
