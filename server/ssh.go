@@ -178,6 +178,7 @@ func (c *sshConn) rest() {
 	}
 	switch {
 	case c.active > 0:
+	case c.refusing && len(c.streams) > 0: // whose ends the client has not confirmed yet; or else it loses its connection
 	case c.refusing:
 		c.wire.cut()
 	default:

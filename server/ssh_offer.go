@@ -235,8 +235,8 @@ func (c *sshConn) cancelOffer(payload []byte) bool {
 }
 
 // run lets visitors in until the offer ends. Those of one that was taken away by
-// the rules end with it, all others with the connection, whose life is the second
-// context.
+// the rules end with it, all others with the connection at the latest, whose life is
+// the second context.
 func (o *offer) run(ctx, life context.Context) {
 	defer o.exchange.contain()
 	if o.socket != nil {
@@ -247,9 +247,10 @@ func (o *offer) run(ctx, life context.Context) {
 	<-ctx.Done()
 	reason := context.Cause(ctx)
 	o.unregister()
-	if errors.Is(reason, errWithdrawn) {
+	switch {
+	case errors.Is(reason, errWithdrawn):
 		reason = nil
-	} else {
+	case !errors.Is(reason, Shutdown): // which ends the connection, when its time has come
 		o.visitors.cut()
 	}
 	o.exchange.closed(reason)
@@ -319,7 +320,7 @@ func (o *offer) relay(ctx context.Context, x *exchange, visitor net.Conn) error 
 func (o *offer) connect(ctx context.Context, visitor netip.AddrPort) (net.Conn, error) {
 	c := o.conn
 	s := newSSHStream(c, nil)
-	if !c.begin(s) {
+	if !c.begin() {
 		return nil, errWithdrawn
 	}
 	opened := make(chan error, 1)
@@ -330,25 +331,30 @@ func (o *offer) connect(ctx context.Context, visitor netip.AddrPort) (net.Conn, 
 	select {
 	case err := <-opened:
 		if err != nil {
+			c.leave()
 			return nil, err
 		}
 		o.visitors.add(s)
 		return &visited{sshStream: s, offer: o}, nil
 	case <-ctx.Done():
 		_ = s.Close() // and with it, when it comes, the channel
+		c.leave()
 		return nil, context.Cause(ctx)
 	}
 }
 
-// begin counts a channel that is to be opened to the client, and work of the
-// connection's; it reports false where there can be no more.
-func (c *sshConn) begin(*sshStream) bool {
+// begin counts a channel that is to be opened to the client, for a visitor, and work
+// of the connection's; it reports false where there can be no more. A visitor keeps the
+// connection, whatever becomes of the offer, until leave is called.
+func (c *sshConn) begin() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.streams == nil || c.channels >= sshChannels {
+	if c.refusing || c.streams == nil || c.channels >= sshChannels {
 		return false
 	}
 	c.channels++
+	c.active++
+	c.rest()
 	c.served.Add(1)
 	return true
 }

@@ -512,6 +512,33 @@ func asksForShell(t *testing.T, client *ssh.Client, kind string) {
 	}
 }
 
+// TestSessionChannelHoldsNothing: what a client writes to a session is not kept, or it
+// could fill the memory where no rule lets it do anything.
+func TestSessionChannelHoldsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newIntranet(t)
+		client := signIn(t, r.client())
+		channel, _, err := client.OpenChannel("session", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		written := make(chan error, 2)
+		for _, to := range []io.Writer{channel, channel.Stderr()} {
+			go func() {
+				_, err := to.Write(make([]byte, 8<<20)) // four windows
+				written <- err
+			}()
+		}
+		synctest.Wait()
+		if len(written) < 2 {
+			t.Fatal("it waits for somebody to read")
+		}
+		if err := errors.Join(<-written, <-written); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // TestSilentClientIsGreeted: a client that waits for the server to speak first
 // hears it after a while, once, and has to speak SSH then.
 func TestSilentClientIsGreeted(t *testing.T) {
@@ -583,6 +610,46 @@ func TestShutdownWithSSH(t *testing.T) {
 		r.next(Closed)
 		if err := <-done; err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// TestVisitorsStay: neither the end of the server, nor that of the offer ends the
+// session of a visitor, and while there is one the connection is not idle.
+func TestVisitorsStay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newIntranet(t)
+		r.server.SetTimeouts(Timeouts{Idle: time.Minute})
+		client := signIn(t, r.client())
+		offer := offerIntranet(t, client)
+		visitor := r.mustVisit()
+		far := offer.next(t)
+		talk := func() {
+			t.Helper()
+			proxytest.Say(t, visitor, []byte("question"))
+			proxytest.Hear(t, far, "question")
+		}
+		requests(t, client, "cancel-tcpip-forward", true)
+		r.next(Closed)
+		for range 4 {
+			time.Sleep(30 * time.Second)
+			talk()
+		}
+		requests(t, client, "tcpip-forward", true)
+		done := make(chan error, 1)
+		go func() { done <- r.server.Shutdown(t.Context()) }()
+		if e := r.next(Shutdown); e.Command != socks.Bind {
+			t.Errorf("the record says %+v", e.Record)
+		}
+		talk()
+		visitor.Close()
+		far.Close()
+		r.next(Closed)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if err := client.Wait(); err == nil {
+			t.Error("the connection is still there")
 		}
 	})
 }

@@ -115,11 +115,15 @@ func (c *sshConn) keep(s *sshStream) bool {
 	return true
 }
 
+// forget leaves the place of a channel.
 func (c *sshConn) forget(s *sshStream) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.streams, s)
 	c.channels--
+	if c.refusing {
+		c.rest()
+	}
 }
 
 // enterChannel takes a place for one more channel, if there is one.

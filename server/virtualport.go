@@ -148,8 +148,13 @@ type visited struct {
 	offer *offer
 }
 
-// Close takes the visitor off the offer.
+// Close takes the visitor off the offer, and off the connection. Another call does
+// nothing.
 func (v *visited) Close() error {
-	v.offer.visitors.remove(v.sshStream)
-	return v.sshStream.Close()
+	err := v.sshStream.Close()
+	if err == nil {
+		v.offer.visitors.remove(v.sshStream)
+		v.conn.leave()
+	}
+	return err
 }
