@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/netip"
 	"slices"
 
@@ -171,11 +172,17 @@ const sshNoShell = "This is Sallyport, a proxy: it forwards connections and has 
 	"Try ssh -N with -D, -L or -R, or go on to another machine with -J or -W.\r\n"
 
 // explain accepts a session channel, says to whoever asks for a shell, a program
-// or a subsystem that there is none, and closes it.
+// or a subsystem that there is none, and closes it. What is written to it is thrown
+// away: x/crypto/ssh would keep up to 2 MiB of it.
 func (c *sshConn) explain(offered ssh.NewChannel) {
 	channel, requests, err := offered.Accept()
 	if err != nil {
 		return
+	}
+	for _, written := range []io.Reader{channel, channel.Stderr()} {
+		c.served.Go(func() {
+			_, _ = io.Copy(io.Discard, written) // until either end has closed it: nobody needs to be told
+		})
 	}
 	for r := range requests {
 		asks := slices.Contains([]string{"shell", "exec", "subsystem"}, r.Type)
