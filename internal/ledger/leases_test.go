@@ -228,3 +228,20 @@ func TestRatesOfOthers(t *testing.T) {
 	wants("when one has gone", writes(0, limits.RateUse{Account: alice, Up: 1}), of(alice, 1, 200, 0))
 	wants("who has nothing", writes(0))
 }
+
+// TestLeasesAreGivenBackAtTheEnd also where the ledger had to be closed, for a fault in
+// what is done beside the writes, and nothing was to be written since.
+func TestLeasesAreGivenBackAtTheEnd(t *testing.T) {
+	place := postgres(t)
+	p := newPuller(t, place)
+	p.pulls(1 << 20)
+	p.writes(t)
+	p.report(errors.New("the journal cannot be folded"))
+	if p.store != nil {
+		t.Fatal("the ledger is still open")
+	}
+	p.finish(t.Context())
+	if n := opens(t, place).rows(t, "leases"); n != 0 {
+		t.Errorf("%d leases are left", n)
+	}
+}

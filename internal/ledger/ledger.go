@@ -123,7 +123,9 @@ func (l *Ledger) finish(ctx context.Context) {
 		err = l.flush(ctx, time.Now())
 	}
 	if err == nil && len(l.leased) > 0 {
-		err = l.store.giveAllBack(ctx, l.writer.id)
+		if err = l.ready(ctx); err == nil {
+			err = l.store.giveAllBack(ctx, l.writer.id)
+		}
 	}
 	if err != nil {
 		l.options.Log.Error("the ledger could not be written to the end: what was counted since its last write is gone", "ledger", l.place.String(), "error", err)
@@ -172,22 +174,26 @@ func (l *Ledger) flush(ctx context.Context, now time.Time) error {
 	return nil
 }
 
-func (l *Ledger) openAgain(ctx context.Context) (*store, error) {
-	if l.opened {
-		return l.place.reopen(ctx)
-	}
-	return l.place.open(ctx)
-}
-
-// write writes the batch, to a store that it opens where it is not open.
-func (l *Ledger) write(ctx context.Context, now time.Time) (settlement, error) {
+// ready opens the store where it is not open.
+func (l *Ledger) ready(ctx context.Context) (err error) {
 	if l.store == nil {
-		var err error
-		if l.store, err = l.openAgain(ctx); err != nil {
-			return settlement{}, err
+		open := l.place.open
+		if l.opened {
+			open = l.place.reopen
+		}
+		if l.store, err = open(ctx); err != nil {
+			return err
 		}
 	}
 	l.opened = true
+	return nil
+}
+
+// write writes the batch.
+func (l *Ledger) write(ctx context.Context, now time.Time) (settlement, error) {
+	if err := l.ready(ctx); err != nil {
+		return settlement{}, err
+	}
 	return l.store.write(ctx, l.writer, l.seq, now, *l.batch)
 }
 
