@@ -245,3 +245,41 @@ func TestLeasesAreGivenBackAtTheEnd(t *testing.T) {
 		t.Errorf("%d leases are left", n)
 	}
 }
+
+// TestUpgradeSharesAQuota: two processes on one file, as while an upgrade lasts, use no
+// more together than the quota, but for what moves between two writes, and what is
+// granted in one is so in the other.
+func TestUpgradeSharesAQuota(t *testing.T) {
+	const between = 1 << 20
+	place := Place("sqlite:" + t.TempDir() + "/ledger.db")
+	before := newPuller(t, place)
+	before.pulls(8 * between)
+	before.writes(t)
+	before.pulls(between) // is not written when the other begins
+	after := newPuller(t, place)
+	both := []*puller{before, after}
+	for round := 0; len(before.ended) == 0 || len(after.ended) == 0; round++ {
+		for _, p := range both {
+			p.pulls(between)
+			p.writes(t)
+		}
+		if round > 100 {
+			t.Fatalf("there is no end: %d, %d", before.moved, after.moved)
+		}
+	}
+	if over := before.moved + after.moved - shareOfAlice; over < 1 || over > 3*between {
+		t.Errorf("%d bytes were used beyond the quota", over)
+	}
+	if used := usedBy(t, place); used != before.moved+after.moved {
+		t.Errorf("the ledger has %d bytes, and %d + %d were used", used, before.moved, after.moved)
+	}
+	if _, err := after.table.Grant(limits.Account{Limit: "monthly", Key: "alice"}, shareOfAlice, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	after.writes(t)
+	before.now = before.now.Add(20 * time.Second) // who is over asks now and then
+	before.writes(t)
+	if got, _ := before.table.Standings(time.Now()); got[0].Granted != shareOfAlice {
+		t.Errorf("%+v", got)
+	}
+}

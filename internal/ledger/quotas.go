@@ -112,7 +112,7 @@ func (s *store) settleDues(ctx context.Context, tx *sql.Tx, by writer, now time.
 		all.add(accountSlot{id, d.Start}, share{d.Until, d.Used, d.Granted})
 	}
 	if !s.dialect.shared() {
-		_, err = tx.ExecContext(ctx, `INSERT INTO dues (due) VALUES ($1)`, all.blob())
+		done.balances, err = s.settleAlone(ctx, tx, by, now, all, s.debtors(dues, fresh))
 		return done, err
 	}
 	if err := s.putShares(ctx, tx, all); err != nil { // the others must see it
@@ -120,6 +120,20 @@ func (s *store) settleDues(ctx context.Context, tx *sql.Tx, by writer, now time.
 	}
 	done.balances, err = s.lease(ctx, tx, by.id, s.debtors(dues, fresh))
 	return done, err
+}
+
+// settleAlone writes the shares where no other node does. Another process may, while an
+// upgrade lasts.
+func (s *store) settleAlone(ctx context.Context, tx *sql.Tx, by writer, now time.Time, all shares, of []debtor) ([]limits.Balance, error) {
+	others, err := hasCompany(ctx, tx, by, now)
+	switch {
+	case err != nil:
+		return nil, err
+	case others:
+		return s.settleInCompany(ctx, tx, all, of)
+	}
+	_, err = tx.ExecContext(ctx, `INSERT INTO dues (due) VALUES ($1)`, all.blob())
+	return nil, err
 }
 
 // numberAccounts looks up the numbers of accounts, and gives one to those that have
@@ -251,12 +265,8 @@ const duesAtOnce = 500
 func (s *store) foldDues(ctx context.Context) error {
 	for more := true; more; {
 		err := s.within(ctx, func(tx *sql.Tx) (err error) {
-			rows, err := tx.QueryContext(ctx, `DELETE FROM dues WHERE id IN (SELECT id FROM dues ORDER BY id LIMIT $1) RETURNING due`, duesAtOnce)
-			if err != nil {
-				return err
-			}
 			all := make(shares)
-			n, err := all.addRows(rows)
+			n, err := takeDues(ctx, tx, all)
 			more = n == duesAtOnce
 			if err != nil || n == 0 {
 				return err
@@ -268,6 +278,16 @@ func (s *store) foldDues(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// takeDues takes some rows out of dues, the oldest first, adds what they say, and tells
+// how many they were.
+func takeDues(ctx context.Context, tx *sql.Tx, all shares) (n int, err error) {
+	rows, err := tx.QueryContext(ctx, `DELETE FROM dues WHERE id IN (SELECT id FROM dues ORDER BY id LIMIT $1) RETURNING due`, duesAtOnce)
+	if err != nil {
+		return 0, err
+	}
+	return all.addRows(rows)
 }
 
 // addRows adds what rows of dues say, closes them, and tells how many they were.
