@@ -64,12 +64,15 @@ func (s *store) lease(ctx context.Context, tx *sql.Tx, node string, all []debtor
 	err := query(ctx, tx, func(rows *sql.Rows) error {
 		var id int64
 		var slot limits.Slot
-		err := rows.Scan(&now, &id, &slot.Start, &slot.Used.Up, &slot.Used.Down, (*int64)(&slot.Used.Online), &slot.Granted)
-		b := &balances[at[id]]
-		b.Slots = append(b.Slots, slot)
+		var isOne bool // else nothing is used of those that count now, and the row says only what time it is
+		err := rows.Scan(&now, &id, &isOne, &slot.Start, &slot.Used.Up, &slot.Used.Down, (*int64)(&slot.Used.Online), &slot.Granted)
+		if b := &balances[at[id]]; isOne {
+			b.Slots = append(b.Slots, slot)
+		}
 		return err
-	}, `SELECT CAST(extract(epoch FROM clock_timestamp()) AS BIGINT), q.account, q.slot, q.up, q.down, q.online, q.granted
-		FROM unnest($1::bigint[], $2::bigint[]) AS d (account, since) JOIN quotas q ON q.account = d.account AND q.slot >= d.since`, ids, since)
+	}, `SELECT CAST(extract(epoch FROM clock_timestamp()) AS BIGINT), d.account, q.slot IS NOT NULL,
+			coalesce(q.slot, 0), coalesce(q.up, 0), coalesce(q.down, 0), coalesce(q.online, 0), coalesce(q.granted, 0)
+		FROM unnest($1::bigint[], $2::bigint[]) AS d (account, since) LEFT JOIN quotas q ON q.account = d.account AND q.slot >= d.since`, ids, since)
 	if err != nil {
 		return nil, err
 	}

@@ -283,3 +283,20 @@ func TestUpgradeSharesAQuota(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// TestLeaseAfterMidnight: where all that is due is of a period that is over, what is
+// leased of the new one has its time all the same, or others would take it for that of
+// a node that is long gone.
+func TestLeaseAfterMidnight(t *testing.T) {
+	s := opens(t, postgres(t))
+	all := dues(noon, 100)[:1]
+	all[0].Since = all[0].Until
+	s.settles(t, 1, noon, batch{dues: all})
+	var amount, at int64
+	if err := s.db.QueryRowContext(t.Context(), `SELECT amount, at FROM leases`).Scan(&amount, &at); err != nil {
+		t.Fatal(err)
+	}
+	if age := time.Since(time.Unix(at, 0)); amount == 0 || age.Abs() > time.Hour {
+		t.Errorf("%d bytes are leased, since %v", amount, age)
+	}
+}
