@@ -91,8 +91,8 @@ func readHostKey(path string) (ssh.Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("others may read it; try: chmod 600 %s", path)
+	if runtime.GOOS != "windows" && info.Mode().Perm()&0o007 != 0 { // the group is the service's, of what `service install` has found
+		return nil, fmt.Errorf("others than the owner and the group may read it; try: chmod 600 %s", path)
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {

@@ -34,13 +34,19 @@ func TestHostKey(t *testing.T) {
 	if entries, err := os.ReadDir(filepath.Dir(path)); len(entries) != 1 || err != nil {
 		t.Errorf("%v, %v are left", entries, err)
 	}
+	if err := os.Chmod(path, 0o640); err != nil { // as `service install` does with what is beside the settings
+		t.Fatal(err)
+	}
+	if _, err := openHostKey(path); err != nil {
+		t.Error(err)
+	}
 	if err := os.WriteFile(path, []byte("secret words"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := openHostKey(path); err == nil || strings.Contains(err.Error(), "secret") {
 		t.Errorf("no key: %v", err)
 	}
-	if err := os.Chmod(path, 0o640); err != nil {
+	if err := os.Chmod(path, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := openHostKey(path); runtime.GOOS != "windows" && (err == nil || !strings.Contains(err.Error(), "chmod 600")) {
