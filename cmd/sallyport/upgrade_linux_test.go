@@ -52,8 +52,15 @@ ledger: sqlite:ledger.db
 func startUpgradable(t *testing.T) *upgradable {
 	t.Helper()
 	u := newUpgradable(t)
+	u.starts(t, upgradableSettings)
+	return u
+}
+
+// starts has it serve by these settings.
+func (u *upgradable) starts(t *testing.T, settings string) {
+	t.Helper()
 	dir := u.dir
-	u.writes("s.yaml", upgradableSettings)
+	u.writes("s.yaml", settings)
 	log, err := os.Create(u.log)
 	if err != nil {
 		t.Fatal(err)
@@ -80,7 +87,6 @@ func startUpgradable(t *testing.T) *upgradable {
 		}
 		return u.address != ""
 	})
-	return u
 }
 
 // newUpgradable is a server that does not run yet.
