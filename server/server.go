@@ -49,6 +49,7 @@ type state struct {
 	open         atomic.Int64             // connections that are being served
 	gate         gate                     // connections in all
 	handshakes   queue                    // connections without a whole request yet, by source
+	logins       queue                    // those of them that speak SSH
 	binds        tally                    // BINDs that wait, by source
 	primaries    primaries                // relays that a BIND may lean on
 	associations tally                    // by source
@@ -126,6 +127,8 @@ type Limits struct {
 	Connections           int // client connections in all; what the descriptor limit allows
 	Handshakes            int // connections without a whole request yet; half of Connections. One more ends the oldest
 	HandshakesPerSource   int // the same for one source (IPv6: one /64); half of Handshakes
+	Logins                int // clients of SSH that have not signed in, who cost more than others; 1024, but no more than Handshakes. One more ends the oldest
+	LoginsPerSource       int // the same for one source; a quarter of Logins
 	Binds                 int // BINDs waiting for their peer; 1024, but no more than a quarter of Connections
 	BindsPerSource        int // the same for one source; 64
 	Associations          int // UDP associations; 1024, but no more than a quarter of Connections
@@ -137,11 +140,14 @@ type Limits struct {
 func (l Limits) withDefaults() Limits {
 	connections := orElse(l.Connections, connectionBudget())
 	handshakes := orElse(l.Handshakes, max(1, connections/2))
+	logins := orElse(l.Logins, min(1024, handshakes))
 	flows := orElse(l.Flows, min(4096, max(1, connections/4)))
 	return Limits{
 		Connections:           connections,
 		Handshakes:            handshakes,
 		HandshakesPerSource:   orElse(l.HandshakesPerSource, max(1, handshakes/2)),
+		Logins:                logins,
+		LoginsPerSource:       orElse(l.LoginsPerSource, max(1, logins/4)),
 		Binds:                 orElse(l.Binds, min(1024, max(1, connections/4))),
 		BindsPerSource:        orElse(l.BindsPerSource, 64),
 		Associations:          orElse(l.Associations, min(1024, max(1, connections/4))),
@@ -289,6 +295,7 @@ func (s *Server) register(ctx context.Context, sv *serving) bool {
 func (st *state) limit(l Limits) {
 	st.gate.setLimit(l.Connections)
 	st.handshakes.limit(l.Handshakes, l.HandshakesPerSource)
+	st.logins.limit(l.Logins, l.LoginsPerSource)
 	st.binds.limit(l.Binds, l.BindsPerSource)
 	st.associations.limit(l.Associations, l.AssociationsPerSource)
 }

@@ -21,8 +21,11 @@ const sshRekey = 1 << 30
 // signIn exchanges keys and lets the client show who it is. Until that is over the
 // connection counts as a handshake.
 func (c *sshConn) signIn(handshakes context.Context) (<-chan ssh.NewChannel, <-chan *ssh.Request, error) {
-	ctx, leave := c.server.state.handshakes.hold(handshakes, c.session.Client.Addr())
+	source := c.session.Client.Addr()
+	ctx, leave := c.server.state.handshakes.hold(handshakes, source)
 	defer leave()
+	ctx, leaveLogin := c.server.state.logins.hold(ctx, source)
+	defer leaveLogin()
 	ctx, slow := context.WithCancelCause(ctx)
 	defer slow(nil)
 	until := c.session.Started.Add(c.server.timeouts().Handshake)

@@ -680,6 +680,7 @@ func TestDrainWithSSH(t *testing.T) {
 		}
 		proxytest.Say(t, far, []byte("still here"))
 		proxytest.Hear(t, c, "still here")
+		synctest.Wait()                                                                                       // that connection knows of it, too
 		if ok, _, _ := relays.SendRequest("tcpip-forward", true, ssh.Marshal(sshOffer{"intranet", 80})); ok { // it may be cut before the answer
 			t.Error("an offer where no visitors come")
 		}
@@ -687,6 +688,29 @@ func TestDrainWithSSH(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
+	})
+}
+
+// TestSSHLoginsAreFew: each costs far more than another handshake, and may take longer.
+func TestSSHLoginsAreFew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &Server{Policy: deciding(offering), Authenticator: door{login: LoginOptional}, Limits: Limits{Logins: 4, LoginsPerSource: 2}}
+		r := inMemory(t, s, sshListener(t))
+		begins := func(n int) {
+			c := r.client(netip.AddrFrom4([4]byte{192, 0, 2, byte(n)}))
+			proxytest.Say(t, c, []byte("SSH-2.0-x\r\n"))
+			synctest.Wait()
+		}
+		for _, source := range []int{1, 1, 1, 2, 2, 3} {
+			begins(source)
+		}
+		for range 2 { // the oldest of the first source, and the oldest of all
+			if e := r.next(Busy); e.Client.Addr() != netip.MustParseAddr("192.0.2.1") {
+				t.Errorf("%v had to leave", e.Client)
+			}
+		}
+		signIn(t, r.client())
+		r.next(Busy)
 	})
 }
 
