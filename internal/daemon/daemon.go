@@ -165,7 +165,7 @@ func (d *Daemon) Greet(w io.Writer, version string) {
 	}
 	if d.page != nil {
 		fmt.Fprintf(&b, "dashboard: %s\n", d.page.url())
-		d.page.keeper.greet(&b)
+		d.page.keeper.greet(&b, isTerminal(w))
 	}
 	if i := slices.IndexFunc(doors, func(d *door) bool { return d.listener.Mapping == nil }); i >= 0 {
 		doors[i].tryIt(&b)

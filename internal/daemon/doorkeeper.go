@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"slices"
 
+	"golang.org/x/term"
+
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/admin"
 	"github.com/sallyport/sallyport/internal/ledger"
@@ -29,6 +31,7 @@ const firstAdministrator = "admin"
 type administrators struct {
 	passwords *access.Passwords
 	viewers   []string
+	file      string
 	first     string // the password of the first one, who was made just now; empty: there were some
 }
 
@@ -43,7 +46,7 @@ func usualAdministrators() string {
 // openAdministrators reads the file, or makes it, with one administrator who gets a
 // random password.
 func openAdministrators(file string, viewers []string, log *slog.Logger) (*administrators, error) {
-	a := &administrators{viewers: viewers}
+	a := &administrators{viewers: viewers, file: file}
 	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
 		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 			return nil, err
@@ -61,11 +64,27 @@ func openAdministrators(file string, viewers []string, log *slog.Logger) (*admin
 	return a, nil
 }
 
-// greet tells the first password, which is written nowhere else.
-func (a *administrators) greet(w io.Writer) {
-	if a.first != "" {
+// greet tells the first password: to a person at a terminal, and else in a file that
+// only the server's user may read, since what is printed there ends in a log.
+func (a *administrators) greet(w io.Writer, terminal bool) {
+	switch {
+	case a.first == "":
+	case terminal:
 		fmt.Fprintf(w, "sign in to the dashboard as %s with the password %s\n(it is shown this once; `sallyport user passwd` with the administrators' file sets another)\n", firstAdministrator, a.first)
+	default:
+		file := filepath.Join(filepath.Dir(a.file), "first-password")
+		if err := os.WriteFile(file, []byte(a.first+"\n"), 0o600); err != nil {
+			fmt.Fprintf(w, "the first password for the dashboard cannot be told: %v\n(`sallyport user passwd %s --file %s` sets another)\n", err, firstAdministrator, a.file)
+			return
+		}
+		fmt.Fprintf(w, "sign in to the dashboard as %s with the password in %s, and remove that file\n", firstAdministrator, file)
 	}
+}
+
+// isTerminal reports whether a person may be looking at w.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 // SignIn implements [admin.Doorkeeper].

@@ -146,12 +146,21 @@ func TestFirstAdministrator(t *testing.T) {
 		t.Fatal(err)
 	}
 	var said bytes.Buffer
-	first.greet(&said)
+	first.greet(&said, true)
 	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info, err)
 	}
 	if text, err := os.ReadFile(file); err != nil || bytes.Contains(text, []byte(first.first)) || !strings.Contains(said.String(), first.first) {
 		t.Errorf("the file: %s, %v; said: %s", text, err, &said)
+	}
+	said.Reset()
+	first.greet(&said, false) // what is said there ends in a log
+	beside := filepath.Join(filepath.Dir(file), "first-password")
+	if text, err := os.ReadFile(beside); err != nil || string(text) != first.first+"\n" || strings.Contains(said.String(), first.first) || !strings.Contains(said.String(), beside) {
+		t.Errorf("where nobody looks: %q, %v; said: %s", text, err, &said)
+	}
+	if info, err := os.Stat(beside); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info, err)
 	}
 	from := netip.MustParseAddrPort("127.0.0.1:1")
 	who, err := first.SignIn(t.Context(), from, "admin", first.first)
