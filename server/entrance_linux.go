@@ -175,6 +175,7 @@ func (e *entrance) accept() {
 	if e.resting || e.over {
 		return
 	}
+	e.unblock()
 	for range acceptsAtOnce {
 		if !e.enterGate() {
 			return
@@ -192,6 +193,16 @@ func (e *entrance) accept() {
 	}
 	e.queued = true
 	e.loop.Requeue(e.handle, 0)
+}
+
+// unblock sees to it that accepting does not hold up the loop. Whoever makes a file of
+// the socket and gives that to another process turns the socket blocking for all.
+func (e *entrance) unblock() {
+	_ = e.raw.Control(func(fd uintptr) { // else it is closed, which accepting tells
+		if flags, err := unix.FcntlInt(fd, unix.F_GETFL, 0); err == nil && flags&unix.O_NONBLOCK == 0 {
+			_ = unix.SetNonblock(int(fd), true)
+		}
+	})
 }
 
 // enterGate takes a place at the gate for the next client, if there is none yet, or

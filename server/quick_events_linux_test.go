@@ -227,3 +227,23 @@ func TestClientsAreKeptAlive(t *testing.T) {
 	}
 	t.Errorf("no connection from %s to %s is known", far, near)
 }
+
+// TestListenerTurnsBlocking: somebody makes a file of the listening socket, as who gives
+// it to another process does, and its loop goes on.
+func TestListenerTurnsBlocking(t *testing.T) {
+	r := newRig(t, &Server{Policy: deciding(anything)})
+	socket := listenTCP(t, "127.0.0.1:0")
+	r.address = socket.Addr().String()
+	r.serve(socket, Listener{})
+	target := proxytest.NewTarget(t, "127.0.0.1")
+	quickSession(t, r, target)
+	file, err := socket.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if flags, err := unix.FcntlInt(file.Fd(), unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK != 0 {
+		t.Fatalf("flags %x, %v: it does not block", flags, err)
+	}
+	quickSession(t, r, target)
+}
