@@ -24,9 +24,9 @@ func newServe() *cobra.Command {
 		Short: "Serve (the default command)",
 		Long: "Serve until TERM or INT arrives; then take no new clients and let the open\n" +
 			"sessions end, for at most timeouts.drain. A second TERM or INT ends at once.\n" +
-			"HUP reads the settings anew, as 'sallyport reload' does. USR2 has a new process\n" +
-			"take over, as 'sallyport upgrade' does. QUIT writes to the log what every\n" +
-			"goroutine is doing.\n\n" +
+			"HUP reads the settings anew, as 'sallyport reload' does. USR1 begins the access\n" +
+			"log's file anew. USR2 has a new process take over, as 'sallyport upgrade' does.\n" +
+			"QUIT writes to the log what every goroutine is doing.\n\n" +
 			"Without --config it listens on 127.0.0.1:1080 and lets this machine go anywhere.",
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -14,6 +14,7 @@ func requests(d *daemon.Daemon) map[os.Signal]func() {
 	return map[os.Signal]func(){
 		syscall.SIGHUP:  d.Hangup,
 		syscall.SIGQUIT: d.LogGoroutines,
+		syscall.SIGUSR1: d.ReopenLogs,
 		syscall.SIGUSR2: d.UpgradeBySignal,
 	}
 }

@@ -77,7 +77,7 @@ func TestInclude(t *testing.T) {
 	if s.Sets["lab"].Prefixes[0] != "etc/conf.d/nets.txt" {
 		t.Errorf("sets %+v: a file is named from the folder of the file that names it", s.Sets)
 	}
-	if s.Log != (Log{"warn", "json"}) || s.Timeouts.Idle != time.Hour || s.Timeouts.Bind != time.Minute {
+	if s.Log != (Log{Level: "warn", Format: "json", AccessFormat: AccessJSON}) || s.Timeouts.Idle != time.Hour || s.Timeouts.Bind != time.Minute {
 		t.Errorf("%+v, %+v", s.Log, s.Timeouts)
 	}
 }

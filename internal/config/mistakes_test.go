@@ -356,10 +356,10 @@ var mistakes = []struct {
 		`1:59 "99999999d" is too long | at most 30d`,
 		`1:77 a time must be over zero: every wait has a limit | at most 30d`,
 	}},
-	{"log", "log: {level: warning, format: xml, access: /var/log/x}", []string{
+	{"log", "log: {level: warning, format: xml, access_format: xml}", []string{
 		`1:14 "warning" is not a log level | a log level is one of debug, info, warn, error`,
 		`1:31 "xml" is not a log format | a log format is one of text, json`,
-		`1:36 "access" is not in this version yet | leave it out`,
+		"1:51 neither a format of the access log nor a template | write json, squid, or fields in braces such as '{time} {client} {user} {target} {up} {down} {reason}'",
 	}},
 
 	// Sets.

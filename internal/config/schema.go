@@ -303,6 +303,12 @@ func logSchema() *jsonschema.Schema {
 	return object("what is logged, and how", properties{
 		"level":  oneOf(logLevels().known),
 		"format": oneOf(logFormats().known),
+
+		"access":        text("a file with a line for each session; default: none"),
+		"access_format": text("json (the default), squid, or a template such as {time} {client} {user} {target}"),
+		"access_size":   {Description: "how large the file may be before another is begun, such as 100 MiB; default: any", Type: "string", Pattern: sizePattern()},
+		"access_age":    duration("how much time a file is for, such as 1d; default: any"),
+		"access_keep":   number("how many files are kept besides the one that is written; default: all", 1, mostAccessKeep),
 	})
 }
 

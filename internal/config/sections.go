@@ -41,8 +41,21 @@ func (d *decoder) decodeLog(n *node) {
 			}
 		}
 	}
+	l := &d.settings.Log
 	d.mapping(n, fields{
-		"level":  into(&d.settings.Log.Level, logLevels()),
-		"format": into(&d.settings.Log.Format, logFormats()),
-	}, "access", "access_format")
+		"level":         into(&l.Level, logLevels()),
+		"format":        into(&l.Format, logFormats()),
+		"access":        func(v *node) { l.Access = d.newFile(v) },
+		"access_format": func(v *node) { l.AccessFormat = d.accessFormat(v) },
+		"access_size":   func(v *node) { l.AccessSize = d.accessSize(v) },
+		"access_age":    func(v *node) { l.AccessAge, _ = d.span(v, accessAges()) },
+		"access_keep":   func(v *node) { l.AccessKeep, _ = d.number(v, 1, mostAccessKeep) },
+	})
+	if l.AccessKeep > 0 && l.AccessSize == 0 && l.AccessAge == 0 && len(d.faults) == 0 {
+		d.fail(n, "`access_keep` says how many files are kept, and nothing says when another is begun", "write `access_size: 100 MiB` or `access_age: 1d` beside it")
+	}
+}
+
+func accessAges() bounds {
+	return bounds{time.Hour, 366 * 24 * time.Hour, "from 1h to 366d"}
 }

@@ -255,6 +255,12 @@ type Timeouts struct {
 type Log struct {
 	Level  string // "debug", "info", "warn", "error"
 	Format string // "text", "json"
+
+	Access       string        // the file of the access log; a relative name starts at the settings file's folder; empty: none
+	AccessFormat string        // "json", "squid", or a template that ParseAccessTemplate takes
+	AccessSize   int64         // in bytes, at which another file is begun; 0: at none
+	AccessAge    time.Duration // how much time a file is for; 0: for any
+	AccessKeep   int           // how many files are kept besides the one that is written; 0: all
 }
 
 // Admin says where commands such as `sallyport reload` and browsers reach the server.
@@ -294,7 +300,7 @@ func defaults() *Settings {
 			Upgrade:     24 * time.Hour,
 		},
 		Resolver: Resolver{Cache: 30 * time.Second},
-		Log:      Log{Level: "info", Format: "text"},
+		Log:      Log{Level: "info", Format: "text", AccessFormat: AccessJSON},
 		Ledger:   defaultLedger(),
 	}
 }

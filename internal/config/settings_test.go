@@ -41,7 +41,7 @@ func byDefault() *Settings {
 			Idle: 24 * time.Hour, HalfClosed: 10 * time.Minute, Drain: 30 * time.Second, Upgrade: 24 * time.Hour,
 		},
 		Resolver: Resolver{Cache: 30 * time.Second},
-		Log:      Log{Level: "info", Format: "text"},
+		Log:      Log{Level: "info", Format: "text", AccessFormat: AccessJSON},
 		Ledger:   Ledger{Flush: time.Second, Keep: LedgerKeep{48 * time.Hour, 1440 * time.Hour, 26280 * time.Hour}},
 	}
 }
@@ -268,7 +268,7 @@ func TestWholeFile(t *testing.T) {
 			},
 			Cache: time.Hour,
 		},
-		Log: Log{Level: "error", Format: "json"}, Admin: Admin{Off: true},
+		Log: Log{Level: "error", Format: "json", AccessFormat: AccessJSON}, Admin: Admin{Off: true},
 		Ledger: Ledger{Path: "/etc/sallyport/used.db", Flush: 2 * time.Second, Keep: LedgerKeep{24 * time.Hour, 48 * time.Hour, 3660 * 24 * time.Hour}},
 	}
 	parse(t, whole)

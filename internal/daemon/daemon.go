@@ -35,7 +35,8 @@ type Daemon struct {
 	limits  limits.Table // by their names, across reloads
 	log     *slog.Logger
 	setLog  func(config.Log)
-	lines   *logQueue      // of the log; it is closed last
+	lines   *logQueue // of the log; it is closed last
+	access  accessLog
 	control *adminSocket   // nil: there is none
 	page    *page          // the dashboard; nil: there is none
 	ledger  *ledger.Ledger // nil: there is none
@@ -56,6 +57,7 @@ type inForce struct {
 	settings *config.Settings
 	rules    *rules
 	doors    []*door
+	access   *accessFile // nil: there is none
 }
 
 // Open reads the settings and opens every listening socket; the log goes to w.
@@ -92,7 +94,7 @@ func (d *Daemon) open(ctx context.Context, s *config.Settings, in *handover.Inhe
 	d.server = &server.Server{
 		Policy:        &d.ruling,
 		Authenticator: &d.ruling,
-		Recorder:      recorders{d.live, sessionLog{d.log}},
+		Recorder:      recorders{d.live, &d.access, sessionLog{d.log}},
 		Log:           d.log,
 		Timeouts:      buildTimeouts(s.Timeouts),
 	}
@@ -108,7 +110,11 @@ func (d *Daemon) open(ctx context.Context, s *config.Settings, in *handover.Inhe
 	for _, one := range doors {
 		one.place.Change(one.listener)
 	}
-	d.inForce = &inForce{s, r, doors}
+	d.inForce = &inForce{s, r, doors, nil}
+	if d.inForce.access, err = openAccess(s.Log, d.log); err != nil {
+		return err
+	}
+	d.access.set(d.inForce.access, s.Log)
 	if d.control, err = openControl(ctx, s.Admin, admin.DefaultSocket(), in, d.log); err != nil {
 		return err
 	}
@@ -125,7 +131,7 @@ func (d *Daemon) open(ctx context.Context, s *config.Settings, in *handover.Inhe
 		}
 		return nil
 	}
-	d.server.Recorder = recorders{d.live, sessionLog{d.log}, d.ledger}
+	d.server.Recorder = recorders{d.live, &d.access, sessionLog{d.log}, d.ledger}
 	return nil
 }
 
@@ -144,6 +150,12 @@ func (d *Daemon) Close() {
 		d.ledger.Close()
 	}
 	d.life.before.Close()
+	d.endLogs()
+}
+
+// endLogs writes what is left of the logs. The last of all may be of the log itself.
+func (d *Daemon) endLogs() {
+	d.access.set(nil, config.Log{}).close()
 	d.lines.close()
 }
 

@@ -110,7 +110,7 @@ func (d *Daemon) regroup() {
 	if d.run == nil {
 		return
 	}
-	d.inForce = &inForce{now.settings, rules, now.doors}
+	d.inForce = &inForce{now.settings, rules, now.doors, now.access}
 	d.ruling.now.Store(rules)
 	d.run.watchRules(rules)
 	d.log.Info("the groups in the ledger were read again", "groups", slices.Sorted(slices.Values(now.settings.LedgerGroups)))

@@ -46,6 +46,9 @@ func (d *Daemon) Reload(ctx context.Context) error {
 	}
 	if d.run == nil {
 		closeDoors(newDoors(next.doors, d.inForce.doors))
+		if !d.access.isOf(next.access) {
+			next.access.close()
+		}
 		return errNotRunning
 	}
 	d.putInForce(next)
@@ -91,7 +94,12 @@ func (d *Daemon) prepare(ctx context.Context) (*inForce, error) {
 		return nil, err
 	}
 	giveHostKey(doors, key)
-	return &inForce{s, r, doors}, nil
+	to, err := d.access.next(s.Log, d.log)
+	if err != nil {
+		closeDoors(newDoors(doors, d.inForce.doors))
+		return nil, err
+	}
+	return &inForce{s, r, doors, to}, nil
 }
 
 // putInForce puts next in the place of what is in force. It cannot fail. Callers
@@ -100,6 +108,9 @@ func (d *Daemon) putInForce(next *inForce) {
 	before := d.inForce
 	d.inForce = next
 	d.setLog(next.settings.Log)
+	if file := d.access.set(next.access, next.settings.Log); file != nil {
+		d.run.all.Go(file.close)
+	}
 	d.server.SetTimeouts(buildTimeouts(next.settings.Timeouts))
 	d.limits.Set(buildLimits(next.settings)) // before the rules that name them
 	d.ruling.now.Store(next.rules)           // before anybody comes by a new door

@@ -32,7 +32,7 @@ type running struct {
 // When another process has taken over (Upgrade), sessions get timeouts.upgrade
 // instead; if ctx ends meanwhile, the drain limit counts from then on.
 func (d *Daemon) Run(ctx, hurry context.Context) error {
-	defer d.lines.close()
+	defer d.endLogs()
 	serve, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	endLedger := d.keepLedger(context.WithoutCancel(ctx))
