@@ -67,7 +67,7 @@ func newRoot() *cobra.Command {
 	root.Flags().AddFlagSet(serve.Flags())
 	root.AddCommand(
 		serve, newCheck(), newExplain(), newReload(), newUpgrade(), newInit(), newService(),
-		newUser(), newHostKey(), newUsage(), newLimit(),
+		newUser(), newHostKey(), newUsage(), newLimit(), newTop(),
 		newConnect(), newListen(), newPublish(),
 		newSchema(), newVersion(),
 	)

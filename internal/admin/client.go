@@ -65,6 +65,9 @@ func (c Client) do(ctx context.Context, method, path string, body, into any) err
 	if err != nil {
 		return err
 	}
+	if body != nil {
+		request.Header.Set("Content-Type", "application/json")
+	}
 	response, err := transport.RoundTrip(request)
 	if err != nil {
 		return fmt.Errorf("the server at %s does not answer: %w", c.Socket, err)
@@ -74,20 +77,28 @@ func (c Client) do(ctx context.Context, method, path string, body, into any) err
 	if err != nil {
 		return err
 	}
-	if response.StatusCode == http.StatusOK {
+	switch response.StatusCode {
+	case http.StatusOK:
 		return json.Unmarshal(said, into)
+	case http.StatusNoContent:
+		return nil
 	}
 	return refused(response.StatusCode, said)
 }
 
 // refused makes an error of an answer that is no success.
 func refused(code int, body []byte) error {
-	var r refusal
+	var r struct {
+		refusal
+		Detail string `json:"detail"` // of the API's problems
+	}
 	switch err := json.Unmarshal(body, &r); {
 	case err != nil:
 		return fmt.Errorf("the server answers %d", code)
 	case r.Faults != "":
 		return &Faults{Text: r.Faults}
+	case r.Error == "" && r.Detail != "":
+		return errors.New(r.Detail)
 	}
 	return errors.New(r.Error)
 }

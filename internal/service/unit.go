@@ -35,6 +35,7 @@ TasksMax=infinity
 RuntimeDirectory=sallyport
 RuntimeDirectoryMode=0700
 StateDirectory=sallyport
+LogsDirectory=sallyport
 StateDirectoryMode=0700
 
 ProtectSystem=strict

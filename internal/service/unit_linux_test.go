@@ -63,7 +63,7 @@ func TestUnitSays(t *testing.T) {
 		"ExecStart=/opt/sallyport/bin/sallyport serve --config /etc/sallyport/gw.yaml",
 		"ExecReload=/opt/sallyport/bin/sallyport reload --config /etc/sallyport/gw.yaml",
 		"CapabilityBoundingSet=CAP_NET_BIND_SERVICE", "AmbientCapabilities=CAP_NET_BIND_SERVICE",
-		"User=sallyport", "ProtectSystem=strict", "StateDirectory=sallyport", "RuntimeDirectory=sallyport",
+		"User=sallyport", "ProtectSystem=strict", "StateDirectory=sallyport", "LogsDirectory=sallyport", "RuntimeDirectory=sallyport",
 	} {
 		if !strings.Contains(text, "\n"+line+"\n") {
 			t.Errorf("the unit has no line %s", line)

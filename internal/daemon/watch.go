@@ -1,0 +1,68 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/sallyport/sallyport/internal/admin"
+)
+
+// What a running server tells of itself, as [admin] has it.
+type (
+	// LiveNow is what moves, and what was counted.
+	LiveNow = admin.Now
+	// LiveSessions is a part of the open sessions.
+	LiveSessions = admin.SessionPage
+	// LiveSession is one of them.
+	LiveSession = admin.Session
+	// LiveRefusal is a session that came to nothing.
+	LiveRefusal = admin.Refusal
+	// LiveQuery asks for some of them; the order is one of LiveOrders.
+	LiveQuery = admin.SessionQuery
+)
+
+// LiveOrders are the words for the order of a [LiveQuery].
+func LiveOrders() []string { return admin.SessionOrders() }
+
+// Watch is a view of a running server.
+type Watch struct{ client admin.Client }
+
+// Watch finds the running server's socket. It does not ask the server anything.
+func (r Remote) Watch() (Watch, error) {
+	socket, unread := r.socket()
+	if socket == "" {
+		return Watch{}, errors.Join(unread, errNoSocket)
+	}
+	return Watch{admin.Client{Socket: socket}}, nil
+}
+
+// Now asks what moves.
+func (w Watch) Now(ctx context.Context) (LiveNow, error) {
+	n, err := w.client.Now(ctx)
+	return n, whereElse(err)
+}
+
+// Sessions asks for a part of the open sessions, at most 1000.
+func (w Watch) Sessions(ctx context.Context, q LiveQuery) (LiveSessions, error) {
+	p, err := w.client.Sessions(ctx, q)
+	return p, whereElse(err)
+}
+
+// EndSession ends a session.
+func (w Watch) EndSession(ctx context.Context, id uint64) error {
+	return whereElse(w.client.EndSession(ctx, id))
+}
+
+// SlowSession slows a session to a rate such as "1 Mbit/s"; empty: lets it go.
+func (w Watch) SlowSession(ctx context.Context, id uint64, rate string) error {
+	return whereElse(w.client.SlowSession(ctx, id, rate))
+}
+
+// whereElse says of an error that nobody was there what can be done.
+func whereElse(err error) error {
+	if errors.Is(err, admin.ErrNobody) {
+		return fmt.Errorf("%w; start one with `sallyport serve`, or say with --socket or --config where it is", err)
+	}
+	return err
+}
