@@ -51,7 +51,7 @@ func (d *decoder) decodeLog(n *node) {
 		"access_age":    func(v *node) { l.AccessAge, _ = d.span(v, accessAges()) },
 		"access_keep":   func(v *node) { l.AccessKeep, _ = d.number(v, 1, mostAccessKeep) },
 	})
-	if l.AccessKeep > 0 && l.AccessSize == 0 && l.AccessAge == 0 && len(d.faults) == 0 {
+	if n.has("access_keep") && !n.has("access_size") && !n.has("access_age") {
 		d.fail(n, "`access_keep` says how many files are kept, and nothing says when another is begun", "write `access_size: 100 MiB` or `access_age: 1d` beside it")
 	}
 }
