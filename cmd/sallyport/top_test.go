@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,15 +21,15 @@ import (
 	"github.com/sallyport/sallyport/internal/proxytest"
 )
 
-// TestTopOfAServer: what it prints of a running server, and that it ends and slows a
-// session there.
-func TestTopOfAServer(t *testing.T) {
+// topServed is the socket of a server that serves one session of alice, and her end of it.
+func topServed(t *testing.T) (socket string, session net.Conn) {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "top") // short enough for a socket's address
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	settings, socket := filepath.Join(dir, "s.yaml"), filepath.Join(dir, "s")
+	settings := filepath.Join(dir, "s.yaml")
 	if err := os.WriteFile(settings, []byte("listeners: {listen: '127.0.0.1:0'}\nrules: {allow: all, to: any}\nledger: off\nadmin: {socket: s, listen: off}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -43,12 +44,18 @@ func TestTopOfAServer(t *testing.T) {
 	ctx, stop := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- d.Run(ctx, ctx) }()
-	defer func() {
+	t.Cleanup(func() {
 		stop()
 		if err := <-served; err != nil {
 			t.Error(err)
 		}
-	}()
+	})
+	return filepath.Join(dir, "s"), topSession(t, address)
+}
+
+// topSession is alice's end of a session; it is closed when the test ends.
+func topSession(t *testing.T, address string) net.Conn {
+	t.Helper()
 	through, err := client.New("socks4://alice@" + address)
 	if err != nil {
 		t.Fatal(err)
@@ -57,8 +64,14 @@ func TestTopOfAServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	t.Cleanup(func() { c.Close() })
+	return c
+}
 
+// TestTopOfAServer: what it prints of a running server, and that it ends and slows a
+// session there.
+func TestTopOfAServer(t *testing.T) {
+	socket, c := topServed(t)
 	top := func(args ...string) string {
 		t.Helper()
 		var out, errs bytes.Buffer
@@ -80,11 +93,16 @@ func TestTopOfAServer(t *testing.T) {
 	if err := json.Unmarshal([]byte(top("--json", "--sort", "newest")), &all); err != nil || all.Now.Open != 1 || len(all.Sessions.Sessions) != 1 || all.Sessions.Sessions[0].User != "alice" {
 		t.Errorf("%v, %+v", err, all)
 	}
+	topDeeds(t, socket, all.Sessions.Sessions[0].ID, c, top)
+}
+
+// topDeeds slows the session and ends it.
+func topDeeds(t *testing.T, socket string, id uint64, c net.Conn, top func(...string) string) {
+	t.Helper()
 	watch, err := daemon.Remote{Socket: socket}.Watch()
 	if err != nil {
 		t.Fatal(err)
 	}
-	id := all.Sessions.Sessions[0].ID
 	if err := watch.SlowSession(t.Context(), id, "soon"); err == nil || !strings.Contains(err.Error(), "soon") {
 		t.Errorf("slowed to no rate: %v", err)
 	}
@@ -203,12 +221,10 @@ func TestTopKeys(t *testing.T) {
 	}
 	m := start()
 	shows(m, "3 open", "[1 sessions]", "order: speed", "8 Mbit/s", "2 KiB", "1h30m", "\x1b[7m1 ", "q leave")
-	shows(presses(m, "down"), "\x1b[7m2 ")
-	shows(presses(m, "down", "down", "e"), "end session 2? y or n")
+	shows(presses(m, "down", "down", "e"), "\x1b[7m2 ", "end session 2? y or n")
 	m = presses(m, "down", "e", "y")
 	shows(m, "session 2 is ended")
-	presses(m, "e", "n")
-	presses(m, "e", "esc")
+	presses(presses(m, "e", "n"), "e", "esc")
 	shows(presses(m, "l", "5", "x", "backspace", " ", "M", "enter"), "session 2: 5 M")
 	shows(presses(start(), "l", "enter"), "session 1: as fast as it may")
 	if want := "end 2, slow 2 to 5 M, slow 1 to "; strings.Join(s.deeds, ", ") != want {

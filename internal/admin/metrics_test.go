@@ -125,22 +125,26 @@ func TestNamesInDeploy(t *testing.T) {
 			t.Errorf("%s: %d names: the test looks at the wrong place", file, len(used))
 		}
 		for _, use := range used {
-			has, known := labels[use[1]]
-			if !known {
-				t.Errorf("%s: there is no metric %s", file, use[1])
-			}
-			for _, label := range regexp.MustCompile(`\b([a-z]+) *=~?"`).FindAllStringSubmatch(use[2], -1) {
-				if l := label[1]; l != "instance" && l != "job" && !strings.Contains(has, l+`="`) {
-					t.Errorf("%s: the metric %s has no label %s", file, use[1], l)
-				}
+			isThere(t, file, use[1], use[2], labels)
+		}
+		for name := range labels {
+			if file == "docs/observing.md" && strings.HasPrefix(name, "sallyport_") && !strings.Contains(text, "`"+name) {
+				t.Errorf("%s does not tell of %s", file, name)
 			}
 		}
-		if file == "docs/observing.md" {
-			for name := range labels {
-				if strings.HasPrefix(name, "sallyport_") && !strings.Contains(text, "`"+name) {
-					t.Errorf("%s does not tell of %s", file, name)
-				}
-			}
+	}
+}
+
+// isThere looks for a metric that a file names, and for the labels that it asks for.
+func isThere(t *testing.T, file, name, asked string, labels map[string]string) {
+	t.Helper()
+	has, known := labels[name]
+	if !known {
+		t.Errorf("%s: there is no metric %s", file, name)
+	}
+	for _, label := range regexp.MustCompile(`\b([a-z]+) *=~?"`).FindAllStringSubmatch(asked, -1) {
+		if l := label[1]; l != "instance" && l != "job" && !strings.Contains(has, l+`="`) {
+			t.Errorf("%s: the metric %s has no label %s", file, name, l)
 		}
 	}
 }

@@ -48,24 +48,28 @@ func FuzzAccessTemplate(f *testing.F) {
 			}
 			return
 		}
-		var again strings.Builder
-		for _, p := range pieces {
-			if p.Field != "" {
-				again.WriteString("{" + p.Field + "}")
-				if !slices.Contains(AccessFields(), p.Field) || p.Text != "" {
-					t.Errorf("the piece %+v", p)
-				}
-				continue
-			}
-			if p.Text == "" || strings.ContainsAny(p.Text, "\r\n\x00") {
-				t.Errorf("the piece %+v", p)
-			}
-			again.WriteString(strings.NewReplacer("{", "{{", "}", "}}").Replace(p.Text))
-		}
-		if same, err := ParseAccessTemplate(again.String()); err != nil || !reflect.DeepEqual(same, pieces) {
-			t.Errorf("%q, and written down again %q: %v, %v", text, again.String(), same, err)
+		again := writtenDown(t, pieces)
+		if same, err := ParseAccessTemplate(again); err != nil || !reflect.DeepEqual(same, pieces) {
+			t.Errorf("%q, and written down again %q: %v, %v", text, again, same, err)
 		}
 	})
+}
+
+// writtenDown makes a template of pieces, each of which must be one.
+func writtenDown(t *testing.T, pieces []AccessPiece) string {
+	t.Helper()
+	var b strings.Builder
+	for _, p := range pieces {
+		if (p.Field == "") == (p.Text == "") || p.Field != "" && !slices.Contains(AccessFields(), p.Field) || strings.ContainsAny(p.Text, "\r\n\x00") {
+			t.Errorf("the piece %+v", p)
+		}
+		if p.Field != "" {
+			b.WriteString("{" + p.Field + "}")
+		} else {
+			b.WriteString(strings.NewReplacer("{", "{{", "}", "}}").Replace(p.Text))
+		}
+	}
+	return b.String()
 }
 
 func TestAccessLogSettings(t *testing.T) {

@@ -25,11 +25,11 @@ func web() server.Record {
 	}
 }
 
-func mustFormat(t testing.TB, text string) accessFormat {
-	t.Helper()
+func mustFormat(tb testing.TB, text string) accessFormat {
+	tb.Helper()
 	format, err := newAccessFormat(text)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return format
 }

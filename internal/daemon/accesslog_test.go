@@ -17,13 +17,35 @@ import (
 )
 
 // lines of a file that is there.
-func linesOf(t testing.TB, path string) []string {
-	t.Helper()
+func linesOf(tb testing.TB, path string) []string {
+	tb.Helper()
 	text, err := os.ReadFile(path)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return strings.FieldsFunc(string(text), func(r rune) bool { return r == '\n' })
+}
+
+// hasLines waits until a file has so many lines, the last of them with a text.
+func hasLines(t *testing.T, path string, n int, text string) {
+	t.Helper()
+	proxytest.Eventually(t, fmt.Sprintf("%s has %d lines, the last with %q", path, n, text), func() bool {
+		content, err := os.ReadFile(path)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+		lines := strings.Split(strings.TrimSuffix(string(content), "\n"), "\n")
+		return len(lines) == n && strings.Contains(lines[n-1], text)
+	})
+}
+
+// isWhole looks at the line of a session that was relayed.
+func isWhole(t *testing.T, line string) {
+	t.Helper()
+	var e accessEntry
+	if err := json.Unmarshal([]byte(line), &e); err != nil || e.Up == 0 || e.Down != e.Up || e.Rule != "all" || e.Reason != "closed" {
+		t.Errorf("%v, %+v", err, e)
+	}
 }
 
 // TestAccessLog: sessions of a server have their lines; other settings hold for the next,
@@ -45,21 +67,11 @@ func TestAccessLog(t *testing.T) {
 	file := func(name string) string { return filepath.Join(s.dir, name) }
 	has := func(name string, n int, text string) {
 		t.Helper()
-		proxytest.Eventually(t, fmt.Sprintf("%s has %d lines, the last with %q", name, n, text), func() bool {
-			content, err := os.ReadFile(file(name))
-			if err != nil && !errors.Is(err, os.ErrNotExist) {
-				t.Fatal(err)
-			}
-			lines := strings.Split(strings.TrimSuffix(string(content), "\n"), "\n")
-			return len(lines) == n && strings.Contains(lines[n-1], text)
-		})
+		hasLines(t, file(name), n, text)
 	}
 	ends("alice")
 	has("a.log", 1, `"user":"alice"`)
-	var e accessEntry
-	if err := json.Unmarshal([]byte(linesOf(t, file("a.log"))[0]), &e); err != nil || e.Up == 0 || e.Down != e.Up || e.Rule != "all" || e.Reason != "closed" {
-		t.Errorf("%v, %+v", err, e)
-	}
+	isWhole(t, linesOf(t, file("a.log"))[0])
 	if err := os.Rename(file("a.log"), file("old.log")); err != nil {
 		t.Fatal(err)
 	}
@@ -74,6 +86,12 @@ func TestAccessLog(t *testing.T) {
 	s.refuses(settings("access: none/b.log"), "the access log cannot be opened")
 	ends("dave")
 	has("a.log", 3, "user=dave")
+	otherFiles(s, settings, ends, has)
+}
+
+// otherFiles changes the file, has none, and has one again.
+func otherFiles(s *served, settings func(string) string, ends func(string), has func(string, int, string)) {
+	s.Helper()
 	s.reloads(settings("access: b.log, access_format: squid"))
 	ends("erin")
 	has("b.log", 1, " erin HIER_DIRECT/127.0.0.1 -")
@@ -86,7 +104,7 @@ func TestAccessLog(t *testing.T) {
 	has("a.log", 4, "grace")
 	has("b.log", 1, "erin")
 	if lost := s.access.lost(); lost != 0 {
-		t.Errorf("%d lines were lost", lost)
+		s.Errorf("%d lines were lost", lost)
 	}
 }
 
@@ -113,16 +131,32 @@ func TestAccessLogOnAFullDisk(t *testing.T) {
 	}
 }
 
+// matching are the files of a pattern.
+func matching(t *testing.T, pattern string) []string {
+	t.Helper()
+	found, err := filepath.Glob(pattern)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// strangers puts files into a folder that are not ours, though their names are much alike.
+func strangers(t *testing.T, dir string) {
+	t.Helper()
+	for _, name := range []string{"a.log.bak", "b.log.20200101T000000.000", "a.log.20200101T000000.000x"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("precious"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestRotation: by size and by span of time; the oldest are dropped, and nothing else is.
 func TestRotation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
 		path := filepath.Join(dir, "a.log")
-		for _, name := range []string{"a.log.bak", "b.log.20200101T000000.000", "a.log.20200101T000000.000x"} {
-			if err := os.WriteFile(filepath.Join(dir, name), []byte("precious"), 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
+		strangers(t, dir)
 		f, err := openRotatingFile(path, rotation{size: 100, keep: 2}, func(msg string, err error) { t.Errorf("%s: %v", msg, err) })
 		if err != nil {
 			t.Fatal(err)
@@ -138,14 +172,8 @@ func TestRotation(t *testing.T) {
 		for range 5 {
 			writes(line)
 		}
-		aside, err := filepath.Glob(path + ".2*")
-		if err != nil || len(aside) != 3 || len(linesOf(t, path)) != 1 { // one of them is not ours
-			t.Errorf("%q, %v; want two files beside the one that is written", aside, err)
-		}
-		for _, name := range aside[1:] {
-			if !strings.HasSuffix(name, "x") && len(linesOf(t, name)) != 1 {
-				t.Errorf("%s has %q", name, linesOf(t, name))
-			}
+		if aside := matching(t, path+".2*"); len(aside) != 3 || len(linesOf(t, path)) != 1 { // one of them is not ours
+			t.Errorf("%q; want two files beside the one that is written", aside)
 		}
 		f.setRules(rotation{age: time.Hour})
 		writes("first\n")
@@ -156,9 +184,8 @@ func TestRotation(t *testing.T) {
 		if got := linesOf(t, path); len(got) != 1 || got[0] != "in the next" {
 			t.Errorf("the file has %q", got)
 		}
-		others, err := filepath.Glob(filepath.Join(dir, "*"))
-		if err != nil || len(others) != 7 { // three that are not ours, two of before, one that was aged, and the one that is written
-			t.Errorf("%q, %v", others, err)
+		if others := matching(t, filepath.Join(dir, "*")); len(others) != 7 { // three that are not ours, two of before, one that was aged, and the one that is written
+			t.Errorf("%q", others)
 		}
 	})
 }
