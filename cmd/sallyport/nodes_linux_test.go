@@ -41,6 +41,7 @@ type node struct {
 	source   netip.AddrPort
 	received atomic.Int64
 	refused  chan string // closed when the user is refused, and not before
+	insists  bool        // the user asks again as long as it is not the quota that he is refused for
 	done     sync.WaitGroup
 	stop     chan struct{}
 }
@@ -136,6 +137,10 @@ func (n *node) pulls() {
 			}
 			if !n.asks(c) {
 				c.Close()
+				if n.insists && lastReason(n.server) != "quota" {
+					n.pause()
+					continue
+				}
 				close(n.refused)
 				return
 			}
@@ -156,6 +161,14 @@ func (n *node) pulls() {
 			c.Close()
 		}
 	})
+}
+
+// pause is a moment, or ends with the test.
+func (n *node) pause() {
+	select {
+	case <-n.stop:
+	case <-time.After(50 * time.Millisecond):
+	}
 }
 
 // asks is a request by SOCKS 4, and whether it is granted.
@@ -273,6 +286,7 @@ func TestNodesShareAQuota(t *testing.T) {
 func TestNodesInTrouble(t *testing.T) {
 	c := newCluster(t, 3, nodeRules)
 	killed, cut, here := c.nodes[0], c.nodes[1], c.nodes[2]
+	here.insists = true // what it has leased may be used up before the database is back
 	for _, n := range c.nodes {
 		n.pulls()
 	}

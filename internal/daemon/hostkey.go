@@ -120,7 +120,7 @@ func makeHostKey(path string) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name())
+	defer func() { _ = os.Remove(f.Name()) }() // what stays of it is no key of anybody's
 	_, err = f.Write(pem.EncodeToMemory(block))
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
