@@ -124,7 +124,6 @@ func (n *node) serve(t *testing.T, settings string) {
 func (n *node) pulls() {
 	n.refused = make(chan string, 1)
 	n.done.Go(func() {
-		buffer := make([]byte, 256<<10)
 		for {
 			select {
 			case <-n.stop:
@@ -144,23 +143,31 @@ func (n *node) pulls() {
 				close(n.refused)
 				return
 			}
-			ended := make(chan struct{})
-			go func() {
-				select {
-				case <-n.stop:
-					c.Close()
-				case <-ended:
-				}
-			}()
-			for err == nil {
-				var got int
-				got, err = c.Read(buffer)
-				n.received.Add(int64(got))
-			}
-			close(ended)
-			c.Close()
+			n.takes(c)
 		}
 	})
+}
+
+// takes reads from c until that has ended, or the test.
+func (n *node) takes(c net.Conn) {
+	defer c.Close()
+	ended := make(chan struct{})
+	defer close(ended)
+	go func() {
+		select {
+		case <-n.stop:
+			c.Close()
+		case <-ended:
+		}
+	}()
+	buffer := make([]byte, 256<<10)
+	for {
+		got, err := c.Read(buffer)
+		n.received.Add(int64(got))
+		if err != nil {
+			return
+		}
+	}
 }
 
 // pause is a moment, or ends with the test.
