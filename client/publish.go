@@ -127,14 +127,14 @@ func (p *Publisher) once(ctx context.Context) (lasted time.Duration, err error) 
 		cancel()
 		return 0, err
 	}
-	stop := context.AfterFunc(ctx, func() { c.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
 	defer stop()
 	link := &published{Publisher: p, conn: c}
 	visitors := c.HandleChannelOpen("forwarded-tcpip")
 	var work sync.WaitGroup
 	defer func() {
 		cancel()
-		c.Close()
+		_ = c.Close() // it has ended, or is to
 		work.Wait()
 	}()
 	work.Go(func() { link.beat(ctx) })
@@ -213,7 +213,7 @@ func (l *published) beat(ctx context.Context) {
 
 // alive reports whether the server answers; one that does not loses its connection.
 func (l *published) alive() bool {
-	late := time.AfterFunc(publishReply, func() { l.conn.Close() })
+	late := time.AfterFunc(publishReply, func() { _ = l.conn.Close() })
 	defer late.Stop()
 	_, _, err := l.conn.SendRequest("keepalive@openssh.com", true, nil)
 	return err == nil

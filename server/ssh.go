@@ -2,9 +2,7 @@ package server
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"net"
 	"slices"
@@ -106,10 +104,10 @@ func (c *sshConn) reason(err error) error {
 	switch {
 	case c.why != nil:
 		return c.why
-	case errors.Is(err, io.EOF), strings.Contains(err.Error(), "disconnect, reason 11"): // RFC 4250, section 4.2.2: by application
-		return nil
+	case ReasonOf(err) == Refused: // ECONNRESET, of a client
+		return ClientReset
 	}
-	return handshakeEnd(err)
+	return nil // it has said goodbye (RFC 4253, section 11.1), or just gone
 }
 
 // end ends the connection, and all that lives on it, for a reason.
