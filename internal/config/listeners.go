@@ -54,6 +54,7 @@ func (d *decoder) defaultListener() {
 	addr, m := parseListen(l.Listen)
 	d.settings.Listeners = append(d.settings.Listeners, l)
 	d.listeners = append(d.listeners, listenerPlace{addr: addr, ok: m == nil})
+	d.named[l.Name] = nil
 }
 
 func (d *decoder) decodeListeners(n *node) {
@@ -159,7 +160,7 @@ func (d *decoder) unlikeOthers(name string, p listenerPlace) {
 	})
 	if clash >= 0 && !d.clashed[p.listen] { // of a range of ports one is told of
 		d.clashed[p.listen] = true
-		d.fail(p.listen, "two listeners on the same address", "the other one is in "+placeFrom(p.listen, d.listeners[clash].listen))
+		d.fail(p.listen, "two listeners on the same address", "the other one is "+otherListener(p.listen, d.listeners[clash].listen))
 	}
 	at := p.name
 	if at == nil {
@@ -169,10 +170,19 @@ func (d *decoder) unlikeOthers(name string, p listenerPlace) {
 	switch {
 	case p.further, name == "" || clash >= 0 && p.name == nil: // it has its name from the first, or that is said already
 	case taken:
-		d.fail(at, "two listeners are called "+quote(name), "the other one is in "+placeFrom(at, first))
+		d.fail(at, "two listeners are called "+quote(name), "the other one is "+otherListener(at, first))
 	default:
 		d.named[name] = at
 	}
+}
+
+// otherListener says which listener stands at n, to who is at here. That at nil is
+// there without being written.
+func otherListener(here, n *node) string {
+	if n == nil {
+		return "the usual one, 127.0.0.1:1080, which is there where no `listeners` are written"
+	}
+	return "in " + placeFrom(here, n)
 }
 
 // placeFrom says where n stands to who is at here: "line 3", with the file where

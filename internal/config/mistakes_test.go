@@ -79,6 +79,12 @@ var mistakes = []struct {
 	{"admin page, bad names", "admin: {hosts: [a.example, 'a b'], viewers: [[x]], file: [y]}", []string{
 		`1:28 "a b" is not a host name | write a name such as www.example.com`, `1:46 expected text, found a list | `, `1:58 expected text, found a list | `,
 	}},
+	{"a virtual port where the usual listener is", "users: {file: f}\nvirtual_ports: {name: a, users: any, listen: ':1080'}", []string{
+		"2:46 two listeners on the same address | the other one is the usual one, 127.0.0.1:1080, which is there where no `listeners` are written",
+	}},
+	{"a virtual port called as the usual listener", "users: {file: f}\nvirtual_ports: {name: default, users: any, listen: ':81'}", []string{
+		`2:23 something is called "default" already | it is the usual one, 127.0.0.1:1080, which is there where no ` + "`listeners` are written",
+	}},
 	{"admin on", "admin: on", []string{"1:8 expected off or keys with values, found \"on\" | write `admin: off` or `admin: {listen: 127.0.0.1:1088}`"}},
 	{"admin without a socket", "admin: {socket: }", []string{`1:9 "socket" has no value | give it a value, or leave the key out`}},
 	{"a socket's name that does not fit", "admin: {socket: /" + strings.Repeat("x", 100) + "}", []string{"1:17 the name of a socket has more than 100 bytes, or a NUL among them | write a shorter one"}},

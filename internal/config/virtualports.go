@@ -87,7 +87,7 @@ func (d *decoder) virtualName(n *node) string {
 		return ""
 	}
 	if first, taken := d.named[name]; taken {
-		d.fail(n, "something is called "+quote(name)+" already", "it is in "+placeFrom(n, first))
+		d.fail(n, "something is called "+quote(name)+" already", "it is "+otherListener(n, first))
 		return ""
 	}
 	return name
