@@ -153,8 +153,9 @@ func TestSchemaMistakes(t *testing.T) {
 			t.Errorf("%s: the schema takes %q", c.name, c.file)
 		}
 	}
-	if found < len(mistakes)/2 {
-		t.Errorf("the schema finds %d of %d mistakes", found, len(mistakes))
+	const least = 90
+	if found < least { // the others are between places of a file, of which a schema knows nothing
+		t.Errorf("the schema finds %d of %d mistakes, want %d", found, len(mistakes), least)
 	}
 }
 
