@@ -79,6 +79,7 @@ func random(r *rand.Rand, k kind) script {
 		s.up, s.down = r.Int64N(1<<r.IntN(19)), r.Int64N(1<<r.IntN(19))
 		s.manner = manner(r.IntN(int(manners)))
 	}
+	s.up, s.down = s.up+1, s.down+1 // so that whoever resets knows by the other's byte that all was heard
 	return s
 }
 
