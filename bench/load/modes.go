@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -57,34 +58,77 @@ func Bulk(ctx context.Context, p *Proxy, t *Target, way Direction, streams int, 
 }
 
 // Sessions opens sessions, one after the other in each of workers, for the time d: connect, handshake, one byte each way,
-// close.
+// close. Worst is the 99th percentile of their set-up.
 func Sessions(ctx context.Context, p *Proxy, t *Target, workers int, d time.Duration) (Cost, error) {
+	session := func(ctx context.Context) (time.Duration, error) {
+		began := time.Now()
+		conn, err := p.Dial(ctx, t.Address())
+		if err != nil {
+			return 0, err
+		}
+		defer conn.Close()
+		took := time.Since(began)
+		return took, bounce(conn, []byte{echo})
+	}
+	return again(ctx, p, d, slices.Repeat([]step{session}, workers))
+}
+
+// Refusals asks for what the proxy must refuse, one time after the other in each of workers, for the time d: connect,
+// handshake, refusal, close. The target is host:port, by HTTP with any host, else with an IPv4 address.
+func Refusals(ctx context.Context, p *Proxy, target string, workers int, d time.Duration) (Cost, error) {
+	refusal := func(ctx context.Context) (time.Duration, error) {
+		began := time.Now()
+		err := p.refuses(ctx, target)
+		return time.Since(began), err
+	}
+	return again(ctx, p, d, slices.Repeat([]step{refusal}, workers))
+}
+
+// PingPong sends 64 bytes there and back, in each of relays for the time d.
+func PingPong(ctx context.Context, p *Proxy, t *Target, relays int, d time.Duration) (Cost, error) {
+	conns, err := dialAll(ctx, p, t, relays)
+	defer closeAll(conns)
+	if err != nil {
+		return Cost{}, err
+	}
+	var trips []step
+	for _, conn := range conns {
+		ball := make([]byte, 64)
+		ball[0] = echo
+		trips = append(trips, func(context.Context) (time.Duration, error) {
+			began := time.Now()
+			err := bounce(conn, ball)
+			return time.Since(began), err
+		})
+	}
+	return again(ctx, p, d, trips)
+}
+
+// A step is one unit of work; it returns the time of which the 99th percentile is asked for.
+type step func(ctx context.Context) (time.Duration, error)
+
+// again does each of steps again and again, all at once, for the time d. The first that fails ends them all, unless the
+// time was over.
+func again(ctx context.Context, p *Proxy, d time.Duration, steps []step) (Cost, error) {
 	var count atomic.Int64
-	var setUp times
+	var all times
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var g gang
-	for range workers {
+	for _, step := range steps {
 		g.run(func() error {
 			var took []time.Duration
-			defer func() { setUp.add(took) }()
+			defer func() { all.add(took) }()
 			for ctx.Err() == nil {
-				began := time.Now()
-				conn, err := p.Dial(ctx, t.Address())
-				if ctx.Err() != nil && err != nil {
+				each, err := step(ctx)
+				if err != nil && ctx.Err() != nil {
 					return nil
 				}
 				if err != nil {
 					stop()
 					return err
 				}
-				took = append(took, time.Since(began))
-				err = bounce(conn, []byte{echo})
-				conn.Close()
-				if err != nil {
-					stop()
-					return err
-				}
+				took = append(took, each)
 				count.Add(1)
 			}
 			return nil
@@ -95,43 +139,7 @@ func Sessions(ctx context.Context, p *Proxy, t *Target, workers int, d time.Dura
 	if fault := g.wait(); fault != nil {
 		return Cost{}, fault
 	}
-	cost.Worst = setUp.worst()
-	return cost, err
-}
-
-// Refusals asks for what the proxy must refuse, one time after the other in each of workers, for the time d: connect,
-// handshake, refusal, close. The target is host:port, by HTTP with any host, else with an IPv4 address.
-func Refusals(ctx context.Context, p *Proxy, target string, workers int, d time.Duration) (Cost, error) {
-	var count atomic.Int64
-	var answers times
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	var g gang
-	for range workers {
-		g.run(func() error {
-			var took []time.Duration
-			defer func() { answers.add(took) }()
-			for ctx.Err() == nil {
-				began := time.Now()
-				if err := p.refuses(ctx, target); err != nil {
-					if ctx.Err() != nil {
-						return nil
-					}
-					stop()
-					return err
-				}
-				took = append(took, time.Since(began))
-				count.Add(1)
-			}
-			return nil
-		})
-	}
-	cost, err := turn(ctx, p, d, &count)
-	stop()
-	if fault := g.wait(); fault != nil {
-		return Cost{}, fault
-	}
-	cost.Worst = answers.worst()
+	cost.Worst = all.worst()
 	return cost, err
 }
 
@@ -158,45 +166,6 @@ func (p *Proxy) refuses(ctx context.Context, target string) error {
 		return nil
 	}
 	return err
-}
-
-// PingPong sends 64 bytes there and back, in each of relays for the time d.
-func PingPong(ctx context.Context, p *Proxy, t *Target, relays int, d time.Duration) (Cost, error) {
-	conns, err := dialAll(ctx, p, t, relays)
-	defer closeAll(conns)
-	if err != nil {
-		return Cost{}, err
-	}
-	var count atomic.Int64
-	var trips times
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	var g gang
-	for _, conn := range conns {
-		g.run(func() error {
-			ball := make([]byte, 64)
-			ball[0] = echo
-			var took []time.Duration
-			defer func() { trips.add(took) }()
-			for ctx.Err() == nil {
-				began := time.Now()
-				if err := bounce(conn, ball); err != nil {
-					stop()
-					return err
-				}
-				took = append(took, time.Since(began))
-				count.Add(1)
-			}
-			return nil
-		})
-	}
-	cost, err := turn(ctx, p, d, &count)
-	stop()
-	if fault := g.wait(); fault != nil {
-		return Cost{}, fault
-	}
-	cost.Worst = trips.worst()
-	return cost, err
 }
 
 // Idle is what relays in which nothing moves hold, each.

@@ -109,25 +109,3 @@ func squidWithLists(ctx context.Context, y *yard, count int, at, target netip.Ad
 	rules := fmt.Sprintf("acl names dstdomain \"%s\"\nacl networks dst \"%s\"\nhttp_access deny names\nhttp_access deny networks\n", names, networks)
 	return args, os.WriteFile(conf, []byte(strings.Replace(string(text), "http_access", rules+"http_access", 1)), 0o644)
 }
-
-// listRows are the rows of deciding: what is in a list, at its end, and what is in none.
-func listRows(o options) (rows []row) {
-	const workers = 16
-	last := min(o.lists, maxLists) - 1
-	add := func(what string, by load.Protocol, work func(context.Context, *load.Proxy, *load.Target) (load.Cost, error)) {
-		rows = append(rows, row{name: fmt.Sprintf("%s, %s", what, by), unit: "µs", scale: 1e6, protocol: by, work: work})
-	}
-	refused := func(what, host string, by load.Protocol) {
-		add(what+" refused", by, func(ctx context.Context, p *load.Proxy, _ *load.Target) (load.Cost, error) {
-			return load.Refusals(ctx, p, host+":443", workers, o.turn)
-		})
-	}
-	for _, by := range []load.Protocol{load.Socks5, load.HTTP} {
-		refused("address", deniedNetwork(last).Addr().Next().String(), by)
-		add("allowed", by, func(ctx context.Context, p *load.Proxy, t *load.Target) (load.Cost, error) {
-			return load.Sessions(ctx, p, t, workers, o.turn)
-		})
-	}
-	refused("name", deniedName(last), load.HTTP)
-	return rows
-}

@@ -8,7 +8,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -18,7 +17,6 @@ import (
 	"os/signal"
 	"regexp"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -102,7 +100,7 @@ func run(ctx context.Context, o options, out, progress io.Writer) error {
 	if err != nil {
 		return err
 	}
-	rows := slices.DeleteFunc(allRows(o), func(r row) bool { return !wanted.MatchString(r.name) })
+	rows := slices.DeleteFunc(rowsOf(o), func(r row) bool { return !wanted.MatchString(r.name) })
 	results := table{}
 	for round := range o.rounds {
 		for _, r := range rows {
@@ -140,115 +138,3 @@ func (t table) take(ctx context.Context, r row, round int, y *yard, runners []*r
 	}
 	return nil
 }
-
-// row is one kind of work.
-type row struct {
-	name      string
-	unit      string
-	scale     float64       // of CPU seconds, for printing in unit
-	protocol  load.Protocol // of those that speak several; empty: whichever
-	datagrams bool          // it is for those that pass on UDP
-	fresh     bool          // it wants a proxy that has done nothing yet
-	work      func(context.Context, *load.Proxy, *load.Target) (load.Cost, error)
-}
-
-// suits reports whether rn can do this work. Fixed forwarders do the work of every protocol, without speaking it.
-func (r row) suits(rn *runner) bool {
-	if r.datagrams && !rn.datagrams {
-		return false
-	}
-	return r.protocol == "" || rn.protocols[0] == load.Fixed || slices.Contains(rn.protocols, r.protocol)
-}
-
-func (r row) measure(ctx context.Context, y *yard, rn *runner, target *load.Target) (load.Cost, error) {
-	if r.fresh {
-		if err := y.restart(ctx, rn); err != nil {
-			return load.Cost{}, err
-		}
-	}
-	p := &load.Proxy{Address: rn.address, Protocol: rn.protocols[0], Process: rn.process}
-	if p.Protocol != load.Fixed {
-		p.Protocol = cmp.Or(r.protocol, p.Protocol)
-	}
-	return r.work(ctx, p, target)
-}
-
-// crowd is how many idle relays are there while the rows "crowded" move bulk.
-const crowd = 1500
-
-func allRows(o options) (rows []row) {
-	if o.lists > 0 {
-		return listRows(o)
-	}
-	if o.maps {
-		return mapRows(o)
-	}
-	if o.virtual {
-		return virtualRows(o)
-	}
-	for _, way := range []load.Direction{load.Down, load.Up, load.Both} {
-		for _, streams := range []int{1, 8, 64} {
-			rows = append(rows, row{
-				name: fmt.Sprintf("bulk %s, %d streams", way, streams), unit: "s/GiB", scale: 1,
-				work: func(ctx context.Context, p *load.Proxy, t *load.Target) (load.Cost, error) {
-					return load.Bulk(ctx, p, t, way, streams, o.turn)
-				},
-			})
-		}
-	}
-	rows = append(rows, row{
-		name: fmt.Sprintf("crowded: bulk down, 8 streams, among %d idle relays", crowd), unit: "s/GiB", scale: 1,
-		work: func(ctx context.Context, p *load.Proxy, t *load.Target) (load.Cost, error) {
-			idle, err := load.HoldIdle(ctx, p, t, crowd)
-			if err != nil {
-				return load.Cost{}, err
-			}
-			defer idle.Close()
-			return load.Bulk(ctx, p, t, load.Down, 8, o.turn)
-		},
-	})
-	for _, protocol := range []load.Protocol{load.Socks4, load.Socks5, load.HTTP} {
-		for _, workers := range []int{16, 256} {
-			rows = append(rows, row{
-				name: fmt.Sprintf("sessions %s, %d workers", protocol, workers), unit: "µs", scale: 1e6, protocol: protocol,
-				work: func(ctx context.Context, p *load.Proxy, t *load.Target) (load.Cost, error) {
-					return load.Sessions(ctx, p, t, workers, o.turn)
-				},
-			})
-		}
-	}
-	for _, relays := range []int{1, 64} {
-		rows = append(rows, row{
-			name: fmt.Sprintf("pingpong, %d relays", relays), unit: "µs", scale: 1e6,
-			work: func(ctx context.Context, p *load.Proxy, t *load.Target) (load.Cost, error) {
-				return load.PingPong(ctx, p, t, relays, o.turn)
-			},
-		})
-	}
-	rows = append(rows, datagramRows(o)...)
-	return append(rows, row{
-		name: fmt.Sprintf("idle, %d relays", o.idle), fresh: true,
-		work: func(ctx context.Context, p *load.Proxy, t *load.Target) (load.Cost, error) {
-			idle, err := load.HoldIdle(ctx, p, t, o.idle)
-			if err != nil {
-				return load.Cost{}, err
-			}
-			defer idle.Close()
-			return load.Cost{CPU: idle.Own, Rate: idle.Kernel, Worst: idle.Descriptors}, nil
-		},
-	})
-}
-
-func datagramRows(o options) (rows []row) {
-	for _, associations := range []int{1, 64} {
-		rows = append(rows, row{
-			name: fmt.Sprintf("udp, %d associations", associations), unit: "µs", scale: 1e6, datagrams: true,
-			work: func(ctx context.Context, p *load.Proxy, t *load.Target) (load.Cost, error) {
-				return load.Datagrams(ctx, p, t, associations, o.turn)
-			},
-		})
-	}
-	return rows
-}
-
-func isIdle(r row) bool { return strings.HasPrefix(r.name, "idle") }

@@ -50,37 +50,3 @@ func socat(_ context.Context, _ *yard, at, target netip.AddrPort) ([]string, err
 exec socat TCP4-LISTEN:"$1",bind=127.0.0.1,fork,reuseaddr,backlog=1024 TCP4:"$2"`
 	return []string{"bash", "-c", script, "socat", port(at), target.String()}, nil
 }
-
-// mapRows are the rows of mappings.
-func mapRows(o options) (rows []row) {
-	for _, way := range []load.Direction{load.Down, load.Up} {
-		for _, streams := range []int{1, 8} {
-			rows = append(rows, row{
-				name: fmt.Sprintf("map: bulk %s, %d streams", way, streams), unit: "s/GiB", scale: 1,
-				work: func(ctx context.Context, p *load.Proxy, t *load.Target) (load.Cost, error) {
-					return load.Bulk(ctx, p, t, way, streams, o.turn)
-				},
-			})
-		}
-	}
-	rows = append(rows, row{
-		name: "map: sessions, 16 workers", unit: "µs", scale: 1e6,
-		work: func(ctx context.Context, p *load.Proxy, t *load.Target) (load.Cost, error) {
-			return load.Sessions(ctx, p, t, 16, o.turn)
-		},
-	}, row{
-		name: "map: pingpong, 64 relays", unit: "µs", scale: 1e6,
-		work: func(ctx context.Context, p *load.Proxy, t *load.Target) (load.Cost, error) {
-			return load.PingPong(ctx, p, t, 64, o.turn)
-		},
-	})
-	for _, clients := range []int{1, 64} {
-		rows = append(rows, row{
-			name: fmt.Sprintf("map: udp, %d clients", clients), unit: "µs", scale: 1e6, datagrams: true,
-			work: func(ctx context.Context, p *load.Proxy, t *load.Target) (load.Cost, error) {
-				return load.Datagrams(ctx, p, t, clients, o.turn)
-			},
-		})
-	}
-	return rows
-}

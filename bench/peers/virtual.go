@@ -128,29 +128,3 @@ func sshdWith(ctx context.Context, y *yard, name string, at, target netip.AddrPo
 	args := []string{"bash", "-c", sshScript, name, "exec /usr/sbin/sshd -D -f " + conf, strconv.Itoa(int(server))}
 	return append(args, sshClient(key, "root", server, at.String()+":"+target.String(), options...)...), nil
 }
-
-// virtualRows are the rows of published services.
-func virtualRows(o options) (rows []row) {
-	for _, way := range []load.Direction{load.Down, load.Up} {
-		for _, streams := range []int{1, 8} {
-			rows = append(rows, row{
-				name: fmt.Sprintf("virtual port: bulk %s, %d streams", way, streams), unit: "s/GiB", scale: 1,
-				work: func(ctx context.Context, p *load.Proxy, t *load.Target) (load.Cost, error) {
-					return load.Bulk(ctx, p, t, way, streams, o.turn)
-				},
-			})
-		}
-	}
-	rows = append(rows, row{
-		name: "virtual port: visitors, 16 workers", unit: "µs", scale: 1e6,
-		work: func(ctx context.Context, p *load.Proxy, t *load.Target) (load.Cost, error) {
-			return load.Sessions(ctx, p, t, 16, o.turn)
-		},
-	})
-	return append(rows, row{
-		name: "virtual port: pingpong, 1 relay", unit: "µs", scale: 1e6,
-		work: func(ctx context.Context, p *load.Proxy, t *load.Target) (load.Cost, error) {
-			return load.PingPong(ctx, p, t, 1, o.turn)
-		},
-	})
-}
