@@ -222,21 +222,30 @@ func (d *decoder) networks(n *node) []Network {
 
 // clients returns n as what can stand in `from`: networks and sets.
 func (d *decoder) clients(n *node) []Network {
-	var list []Network
+	return places(d, n, true, func(set string) Network { return Network{Set: set} }, parseNetwork)
+}
+
+// targets returns n as what can stand in `to`: networks, names and sets.
+func (d *decoder) targets(n *node) []Target {
+	return places(d, n, false, func(set string) Target { return Target{Set: set} }, parseTarget)
+}
+
+// places returns a list in which sets may stand beside what parse reads. In a set for `from` no host names can be.
+func places[T any](d *decoder, n *node, from bool, set func(name string) T, parse func(text string) (T, *mistake)) []T {
+	var list []T
 	d.each(n, func(item *node) {
 		text, ok := d.text(item)
 		if !ok {
 			return
 		}
-		set, isSet := strings.CutPrefix(text, "@")
-		if isSet {
-			d.setRefs = append(d.setRefs, setRef{item, true})
-			list = append(list, Network{Set: set})
+		if name, isSet := strings.CutPrefix(text, "@"); isSet {
+			d.setRefs = append(d.setRefs, setRef{item, from})
+			list = append(list, set(name))
 			return
 		}
-		network, m := parseNetwork(text)
+		place, m := parse(text)
 		if d.take(item, m) {
-			list = append(list, network)
+			list = append(list, place)
 		}
 	})
 	return list
@@ -260,27 +269,6 @@ func parseNetwork(text string) (Network, *mistake) {
 		m.hint = "what can stand here are addresses, networks, and the words " + strings.Join(placeWords(), ", ")
 	}
 	return Network{}, m
-}
-
-func (d *decoder) targets(n *node) []Target {
-	var list []Target
-	d.each(n, func(item *node) {
-		text, ok := d.text(item)
-		if !ok {
-			return
-		}
-		set, isSet := strings.CutPrefix(text, "@")
-		if isSet {
-			d.setRefs = append(d.setRefs, setRef{item, false})
-			list = append(list, Target{Set: set})
-			return
-		}
-		target, m := parseTarget(text)
-		if d.take(item, m) {
-			list = append(list, target)
-		}
-	})
-	return list
 }
 
 // parseTarget reads an entry of `to` that is no set.
