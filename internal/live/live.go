@@ -7,7 +7,6 @@ package live
 import (
 	"context"
 	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -35,8 +34,9 @@ type View struct {
 	// mostUsers is how many have a count of their own; 0: none are counted.
 	mostUsers int
 
-	samples  []Sample  // the oldest first
-	refusals []Refusal // likewise
+	samples  ring[Sample]
+	refusals ring[Refusal]
+	refused  uint64    // how many there were: the number of the last
 	last     time.Time // of the last sample
 	before   Totals    // as they were then; only its numbers
 	next     chan struct{}
@@ -102,6 +102,8 @@ func New() *View {
 		totals: Totals{Refused: make(map[server.Reason]uint64), Ended: make(map[server.Reason]uint64)},
 		next:   make(chan struct{}),
 		last:   time.Now(),
+
+		samples: newRing[Sample](keptSamples), refusals: newRing[Refusal](keptRefusals),
 	}
 }
 
@@ -169,20 +171,9 @@ func (v *View) decided(r *reading, now *server.Record) {
 
 // remember keeps a refusal in the place of the oldest. Callers hold mu.
 func (v *View) remember(r Refusal) {
-	r.At, r.Seq = time.Now(), 1
-	if n := len(v.refusals); n > 0 {
-		r.Seq = v.refusals[n-1].Seq + 1
-	}
-	v.refusals = push(v.refusals, r, keptRefusals)
-}
-
-// push appends one, and drops the oldest where there are more than most.
-func push[T any](all []T, one T, most int) []T {
-	if len(all) >= most {
-		copy(all, all[1:])
-		all = all[:most-1]
-	}
-	return append(all, one)
+	v.refused++
+	r.At, r.Seq = time.Now(), v.refused
+	v.refusals.push(r)
 }
 
 // Run takes a sample each second, until ctx ends.
@@ -217,11 +208,11 @@ func (v *View) sample(now time.Time) {
 		v.count(r, up, down)
 	}
 	refused := sum(v.totals.Refused)
-	v.samples = push(v.samples, Sample{
+	v.samples.push(Sample{
 		At: now, Open: len(v.open), Refused: refused - sum(v.before.Refused),
 		Up:   int64(float64(v.totals.Up-v.before.Up) / took),
 		Down: int64(float64(v.totals.Down-v.before.Down) / took),
-	}, keptSamples)
+	})
 	v.before = Totals{Up: v.totals.Up, Down: v.totals.Down, Refused: map[server.Reason]uint64{"": refused}}
 	close(v.next)
 	v.next = make(chan struct{})
@@ -262,18 +253,15 @@ func (v *View) Rules() map[string]Rule {
 func (v *View) Samples() []Sample {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return slices.Clone(v.samples)
+	return v.samples.last(v.samples.len())
 }
 
 // Refusals returns the last ones that were after the one numbered after, the oldest first.
 func (v *View) Refusals(after uint64) []Refusal {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	i := len(v.refusals)
-	for i > 0 && v.refusals[i-1].Seq > after {
-		i--
-	}
-	return slices.Clone(v.refusals[i:])
+	later := v.refused - min(after, v.refused)
+	return v.refusals.last(int(min(later, uint64(v.refusals.len()))))
 }
 
 // Sessions returns the open ones, in no order.

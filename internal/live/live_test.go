@@ -127,6 +127,9 @@ func TestRefusals(t *testing.T) {
 	if more := v.Refusals(last.Seq - 1); len(more) != 1 || more[0].Seq != last.Seq {
 		t.Errorf("those after the last but one: %+v", more)
 	}
+	if more := v.Refusals(last.Seq + 500); len(more) != 0 { // a page that was open before a restart asks so
+		t.Errorf("those after one that is yet to come: %+v", more)
+	}
 	if r := v.Rules()["no"]; r.Hits != keptRefusals+5 {
 		t.Errorf("the rule has %d hits", r.Hits)
 	}
