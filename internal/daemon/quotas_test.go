@@ -18,7 +18,8 @@ import (
 	"github.com/sallyport/sallyport/socks"
 )
 
-const quotaRules = oneListener + "ledger: {store: 'sqlite:used.db', flush: 100ms}\n" +
+// admin is off: commands would else ask whoever serves at the usual socket of this machine.
+const quotaRules = oneListener + "admin: off\nledger: {store: 'sqlite:used.db', flush: 100ms}\n" +
 	"rules: {allow: all, to: any, users: any, proof: claimed, limits: [daily, fair, evening]}\n" +
 	"limits: {daily: {quota: 1 MB, every: day, per: user, warn: 80%}, fair: {rate: 1 Gbit/s, per: rule}, evening: {quota: 24h, every: day, per: user}"
 
