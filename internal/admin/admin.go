@@ -1,18 +1,10 @@
-// Package admin is the way to a running server: an HTTP API on a unix socket,
-// for whoever the server runs as, and its client. What it shows and does it gets
-// from an interface of its own.
-//
-//	POST /reload    200, or 422 and the faults, or 503 while the server stops
-//	GET  /status    200 and a Status
-//	GET  /quotas    200 and Quotas
-//	POST /grant     of a Grant: 200 and the Quota, or 409 and why not
-//	POST /rate      of a Rate: 200, or 409 and why not
-//	POST /upgrade   200 and an Upgrade, or 503 and what keeps another process from taking over
+// Package admin is the way to a running server: an API and a dashboard, on a unix
+// socket for whoever the server runs as and on an address for who signs in, and the
+// client of the API. What it shows and does it gets from interfaces of its own.
 package admin
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"log/slog"
 	"net"
@@ -87,16 +79,11 @@ type Upgrade struct {
 	Sessions int `json:"sessions"` // that the first one still has
 }
 
-// refusal is the body of an answer that is no success.
-type refusal struct {
-	Faults string `json:"faults,omitempty"`
-	Error  string `json:"error,omitempty"`
-}
-
 // Limits of the API. Nobody who may use it is in a hurry, or has much to say.
 const (
 	requestTime = 10 * time.Second // for a request to arrive
 	endTime     = 2 * time.Second  // for answers under way when the server stops
+	maxBody     = 64 << 10         // bytes of a request's body that are read
 )
 
 // Serve answers on socket by h until ctx ends, which ends the contexts of requests
@@ -129,40 +116,4 @@ func Serve(ctx context.Context, socket net.Listener, h http.Handler, log *slog.L
 		_ = s.Close() // nothing is left to be said
 	}
 	<-served
-}
-
-// handleCommands adds what the command line asks for.
-func handleCommands(mux *http.ServeMux, d Daemon) {
-	mux.HandleFunc("POST /reload", func(w http.ResponseWriter, r *http.Request) {
-		err := d.Reload(r.Context())
-		if err == nil {
-			answer(w, http.StatusOK, struct{}{})
-			return
-		}
-		if f, ok := errors.AsType[*Faults](err); ok {
-			answer(w, http.StatusUnprocessableEntity, refusal{Faults: f.Text})
-			return
-		}
-		answer(w, http.StatusServiceUnavailable, refusal{Error: err.Error()})
-	})
-	mux.HandleFunc("POST /upgrade", func(w http.ResponseWriter, r *http.Request) {
-		// Whoever asked for it may leave: half an upgrade is none.
-		done, err := d.Upgrade(context.WithoutCancel(r.Context()))
-		if err != nil {
-			answer(w, http.StatusServiceUnavailable, refusal{Error: err.Error()})
-			return
-		}
-		answer(w, http.StatusOK, done)
-	})
-	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, http.StatusOK, d.Status())
-	})
-	handleQuotas(mux, d)
-}
-
-func answer(w http.ResponseWriter, code int, body any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(body) // who has left learns nothing
 }

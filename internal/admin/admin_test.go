@@ -80,10 +80,20 @@ func TestAPI(t *testing.T) {
 	if err := c.Reload(t.Context()); err == nil || err.Error() != "stopping" {
 		t.Errorf("reload that was not tried: %v", err)
 	}
+	if _, err := c.Upgrade(t.Context()); err == nil || err.Error() != "stopping" {
+		t.Errorf("an upgrade that came to nothing: %v", err)
+	}
+	d.err = nil
+	if u, err := c.Upgrade(t.Context()); err != nil || u != (Upgrade{Before: 1, PID: 2, Sessions: 3}) {
+		t.Errorf("upgrade: %+v, %v", u, err)
+	}
 	for method, want := range map[string]string{"GET": "405", "DELETE": "405"} {
-		if err := c.do(t.Context(), method, "/reload", nil, nil); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s /reload: %v, want %s", method, err, want)
+		if err := c.do(t.Context(), method, "reload", nil, nil); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s reload: %v, want %s", method, err, want)
 		}
+	}
+	if err := c.do(t.Context(), "GET", "nothing", nil, nil); err == nil || !strings.Contains(err.Error(), "404") {
+		t.Errorf("an operation that is none: %v", err)
 	}
 	stop()
 	served.Wait()

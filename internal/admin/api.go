@@ -25,6 +25,7 @@ func handleAPI(mux *http.ServeMux, p *Panel) {
 	a := apiOf{p}
 	operation(api, http.MethodGet, "status", "How the server is", a.status)
 	operation(api, http.MethodPost, "reload", "Read the settings anew", a.reload, http.StatusUnprocessableEntity, http.StatusServiceUnavailable)
+	operation(api, http.MethodPost, "upgrade", "Have another process take over", a.upgrade, http.StatusServiceUnavailable)
 	operation(api, http.MethodGet, "now", "What moves at this moment", a.now)
 	operation(api, http.MethodGet, "sessions", "The open sessions", a.sessions)
 	operation(api, http.MethodDelete, "sessions/{id}", "End a session", a.endSession, http.StatusNotFound)
@@ -66,6 +67,12 @@ func (a apiOf) status(context.Context, *none) (*body[Status], error) {
 
 func (a apiOf) reload(ctx context.Context, _ *none) (*none, error) {
 	return nil, asProblem(a.Daemon.Reload(ctx))
+}
+
+// upgrade goes on if whoever asked for it leaves: half an upgrade is none.
+func (a apiOf) upgrade(ctx context.Context, _ *none) (*body[Upgrade], error) {
+	done, err := a.Daemon.Upgrade(context.WithoutCancel(ctx))
+	return &body[Upgrade]{done}, asProblem(err)
 }
 
 func (a apiOf) now(context.Context, *none) (*body[Now], error) {
@@ -150,13 +157,16 @@ func (a apiOf) limits(context.Context, *none) (*body[[]Limit], error) {
 	return &body[[]Limit]{a.Rules.Limits()}, nil
 }
 
+// rateBody is a new rate of a limit.
+type rateBody struct {
+	Rate string `json:"rate,omitempty" doc:"Such as 20 Mbit/s"`
+	Up   string `json:"up,omitempty" doc:"The same of one direction"`
+	Down string `json:"down,omitempty" doc:"Likewise"`
+}
+
 func (a apiOf) setRate(_ context.Context, in *struct {
 	Name string `path:"name"`
-	Body struct {
-		Rate string `json:"rate,omitempty" doc:"Such as 20 Mbit/s"`
-		Up   string `json:"up,omitempty" doc:"The same of one direction"`
-		Down string `json:"down,omitempty" doc:"Likewise"`
-	}
+	Body rateBody
 },
 ) (*none, error) {
 	return nil, asProblem(conflict(a.Daemon.SetRate(Rate{Limit: in.Name, Rate: in.Body.Rate, Up: in.Body.Up, Down: in.Body.Down})))

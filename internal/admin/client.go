@@ -9,10 +9,12 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 )
 
-// Client asks a running server. Its methods block until the server has answered
-// or ctx ends, and may be called from many goroutines at once.
+// Client asks a running server by its API, on its unix socket. The methods block until
+// the server has answered or ctx ends, and may be called from many goroutines at once.
+// Where there is no server their errors wrap [ErrNobody].
 type Client struct {
 	Socket string // of the file system
 }
@@ -20,29 +22,16 @@ type Client struct {
 // ErrNobody says that no server is behind the socket.
 var ErrNobody = errors.New("no server answers")
 
-// maxAnswer is how much of an answer is read, in bytes.
-const maxAnswer = 16 << 20
+const (
+	// apiPath is where the operations of the API are.
+	apiPath = "/api/v1/"
+	// maxAnswer is how much of an answer is read, in bytes.
+	maxAnswer = 16 << 20
+)
 
-// Reload has the server read its settings anew. The faults of settings are a
-// [*Faults]; where there is no server the error wraps [ErrNobody].
-func (c Client) Reload(ctx context.Context) error {
-	return c.do(ctx, http.MethodPost, "/reload", nil, &struct{}{})
-}
-
-// Upgrade has another process take the server's place, and returns when that
-// serves. Where there is no server the error wraps [ErrNobody].
-func (c Client) Upgrade(ctx context.Context) (u Upgrade, err error) {
-	err = c.do(ctx, http.MethodPost, "/upgrade", nil, &u)
-	return u, err
-}
-
-// Status asks how the server is. Where there is none the error wraps [ErrNobody].
-func (c Client) Status(ctx context.Context) (s Status, err error) {
-	err = c.do(ctx, http.MethodGet, "/status", nil, &s)
-	return s, err
-}
-
-func (c Client) do(ctx context.Context, method, path string, body, into any) error {
+// do asks for an operation. A body of nil is none; into may be nil where no answer is
+// expected.
+func (c Client) do(ctx context.Context, method, operation string, body, into any) error {
 	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", c.Socket)
 	if err != nil {
 		if e, ok := errors.AsType[*net.OpError](err); ok {
@@ -61,7 +50,7 @@ func (c Client) do(ctx context.Context, method, path string, body, into any) err
 			return err
 		}
 	}
-	request, err := http.NewRequestWithContext(ctx, method, "http://admin"+path, bytes.NewReader(text))
+	request, err := http.NewRequestWithContext(ctx, method, "http://admin"+apiPath+operation, bytes.NewReader(text))
 	if err != nil {
 		return err
 	}
@@ -74,31 +63,44 @@ func (c Client) do(ctx context.Context, method, path string, body, into any) err
 	}
 	defer response.Body.Close()
 	said, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
-	}
-	switch response.StatusCode {
-	case http.StatusOK:
-		return json.Unmarshal(said, into)
-	case http.StatusNoContent:
+	case response.StatusCode == http.StatusNoContent:
 		return nil
+	case response.StatusCode == http.StatusOK:
+		return json.Unmarshal(said, into)
 	}
 	return refused(response.StatusCode, said)
 }
 
+// problem is an answer that is no success (RFC 9457).
+type problem struct {
+	Code   int    `json:"-"`
+	Detail string `json:"detail"`
+	Errors []struct {
+		Message  string `json:"message"`
+		Location string `json:"location"`
+	} `json:"errors"`
+}
+
+// Error returns what the server says of it.
+func (p *problem) Error() string {
+	var all []string
+	for _, e := range p.Errors {
+		all = append(all, e.Location+": "+e.Message)
+	}
+	if len(all) == 0 {
+		return p.Detail
+	}
+	return p.Detail + ": " + strings.Join(all, "; ")
+}
+
 // refused makes an error of an answer that is no success.
 func refused(code int, body []byte) error {
-	var r struct {
-		refusal
-		Detail string `json:"detail"` // of the API's problems
-	}
-	switch err := json.Unmarshal(body, &r); {
-	case err != nil:
+	p := &problem{Code: code}
+	if json.Unmarshal(body, p) != nil || p.Detail == "" {
 		return fmt.Errorf("the server answers %d", code)
-	case r.Faults != "":
-		return &Faults{Text: r.Faults}
-	case r.Error == "" && r.Detail != "":
-		return errors.New(r.Detail)
 	}
-	return errors.New(r.Error)
+	return p
 }

@@ -96,7 +96,7 @@ func TestOtherSites(t *testing.T) {
 			r.Header.Del("Sec-Fetch-Site")
 		},
 	} {
-		for _, path := range []string{"/sessions/7/end", "/users/add", "/reload", "/sign-in", "/sign-out", "/api/v1/reload", "/api/v1/users"} {
+		for _, path := range []string{"/sessions/7/end", "/users/add", "/reload", "/sign-in", "/sign-out", "/api/v1/reload", "/api/v1/upgrade", "/api/v1/users"} {
 			if answer := s.send(http.MethodPost, path, "name=eve&password=secret", from); answer.Code != http.StatusForbidden {
 				t.Errorf("%s, from %s: %d, want 403", path, name, answer.Code)
 			}
@@ -172,7 +172,7 @@ func TestViewer(t *testing.T) {
 			t.Errorf("%s: %d, with buttons for who may use none", screen.Path, answer.Code)
 		}
 	}
-	for _, path := range []string{"/sessions/7/end", "/users/add", "/users/remove", "/reload", "/api/v1/reload"} {
+	for _, path := range []string{"/sessions/7/end", "/users/add", "/users/remove", "/reload", "/api/v1/reload", "/api/v1/upgrade"} {
 		if answer := s.post(path, url.Values{"name": {"eve"}, "password": {"x"}}); answer.Code != http.StatusForbidden {
 			t.Errorf("%s: %d, want 403", path, answer.Code)
 		}

@@ -129,6 +129,7 @@ func TestOperations(t *testing.T) {
 	}{
 		{"GET", "status", "", 200, `"version"`},
 		{"POST", "reload", "", 204, ""},
+		{"POST", "upgrade", "", 200, `"pid":2`},
 		{"GET", "now", "", 200, `"speed_down"`},
 		{"GET", "sessions?sort=newest&limit=10", "", 200, `"user":"bob"`},
 		{"GET", "sessions?sort=colour", "", 422, "sort"},

@@ -22,7 +22,6 @@ type Panel struct {
 // nobody has to sign in.
 func (p *Panel) Here() http.Handler {
 	mux := http.NewServeMux()
-	handleCommands(mux, p.Daemon)
 	handleAPI(mux, p)
 	handleProbes(mux, p)
 	return asOwner(mux)

@@ -1,11 +1,6 @@
 package admin
 
-import (
-	"context"
-	"encoding/json"
-	"net/http"
-	"time"
-)
+import "time"
 
 // Quotas are how all stand with the quotas of whom anything is known.
 type Quotas struct {
@@ -48,70 +43,4 @@ type Grant struct {
 
 // Rate is a new one for a limit. Just those are given that the limit has, such as
 // "20 Mbit/s".
-type Rate struct {
-	Limit string `json:"limit"`
-	Rate  string `json:"rate"`
-	Up    string `json:"up"`
-	Down  string `json:"down"`
-}
-
-// maxBody is how much of a request's body is read, in bytes.
-const maxBody = 64 << 10
-
-func handleQuotas(mux *http.ServeMux, d Daemon) {
-	mux.HandleFunc("GET /quotas", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, http.StatusOK, d.Quotas())
-	})
-	mux.HandleFunc("POST /grant", func(w http.ResponseWriter, r *http.Request) {
-		var g Grant
-		if !reads(w, r, &g) {
-			return
-		}
-		q, err := d.Grant(g)
-		if err != nil {
-			answer(w, http.StatusConflict, refusal{Error: err.Error()})
-			return
-		}
-		answer(w, http.StatusOK, q)
-	})
-	mux.HandleFunc("POST /rate", func(w http.ResponseWriter, r *http.Request) {
-		var rate Rate
-		if !reads(w, r, &rate) {
-			return
-		}
-		if err := d.SetRate(rate); err != nil {
-			answer(w, http.StatusConflict, refusal{Error: err.Error()})
-			return
-		}
-		answer(w, http.StatusOK, struct{}{})
-	})
-}
-
-// reads reads the body of a request, or answers that it is none of ours.
-func reads(w http.ResponseWriter, r *http.Request, into any) bool {
-	body := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
-	body.DisallowUnknownFields()
-	if err := body.Decode(into); err != nil {
-		answer(w, http.StatusBadRequest, refusal{Error: "the request is not understood: " + err.Error()})
-		return false
-	}
-	return true
-}
-
-// Quotas asks how all stand with the quotas. Where there is no server the error wraps
-// [ErrNobody].
-func (c Client) Quotas(ctx context.Context) (q Quotas, err error) {
-	err = c.do(ctx, http.MethodGet, "/quotas", nil, &q)
-	return q, err
-}
-
-// Grant has the server allow somebody more than a quota, likewise.
-func (c Client) Grant(ctx context.Context, g Grant) (q Quota, err error) {
-	err = c.do(ctx, http.MethodPost, "/grant", g, &q)
-	return q, err
-}
-
-// SetRate has the server change a rate, likewise.
-func (c Client) SetRate(ctx context.Context, r Rate) error {
-	return c.do(ctx, http.MethodPost, "/rate", r, &struct{}{})
-}
+type Rate struct{ Limit, Rate, Up, Down string }

@@ -63,9 +63,16 @@ func TestQuotasAPI(t *testing.T) {
 	}
 	for _, body := range []string{"", "{", `{"quota": 1}`, `{"key": "` + strings.Repeat("a", maxBody) + `"}`} {
 		d.grant = Grant{}
-		if code := posts(t, path, "/grant", body); code != http.StatusBadRequest || d.grant != (Grant{}) {
+		if code := posts(t, path, "/api/v1/grants", body); code < 400 || code > 499 || d.grant != (Grant{}) {
 			t.Errorf("%.20q is answered %d, and made %+v", body, code, d.grant)
 		}
+	}
+	if err := c.do(t.Context(), http.MethodPost, "grants", map[string]string{"quota": "1"}, nil); err == nil || !strings.Contains(err.Error(), "body.quota: unexpected property") {
+		t.Errorf("what is wrong with a body is not told: %v", err)
+	}
+	name := "50% / day?"
+	if err := c.SetRate(t.Context(), Rate{Limit: name, Rate: "x"}); err == nil || d.rate.Limit != name {
+		t.Errorf("of the limit %q arrived %q, %v", name, d.rate.Limit, err)
 	}
 }
 

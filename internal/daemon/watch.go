@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/sallyport/sallyport/internal/admin"
 )
@@ -57,12 +56,4 @@ func (w Watch) EndSession(ctx context.Context, id uint64) error {
 // SlowSession slows a session to a rate such as "1 Mbit/s"; empty: lets it go.
 func (w Watch) SlowSession(ctx context.Context, id uint64, rate string) error {
 	return whereElse(w.client.SlowSession(ctx, id, rate))
-}
-
-// whereElse says of an error that nobody was there what can be done.
-func whereElse(err error) error {
-	if errors.Is(err, admin.ErrNobody) {
-		return fmt.Errorf("%w; start one with `sallyport serve`, or say with --socket or --config where it is", err)
-	}
-	return err
 }

@@ -1,0 +1,87 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/sallyport/sallyport/internal/admin"
+	"github.com/sallyport/sallyport/internal/config"
+)
+
+// Remote is where a command finds the running server, which it asks by the API.
+type Remote struct {
+	File   string // the server's settings file, which may name a socket; empty: none
+	Socket string // in the place of what the file says
+}
+
+var errNoSocket = errors.New("it is not known where the server's admin socket is: name it with --socket, or its settings with --config; without a socket, HUP does the same")
+
+// NewRate is what a limit is to have until the next reload.
+type NewRate = admin.Rate
+
+// socket returns where the server is, and why the file could not tell.
+func (r Remote) socket() (string, error) {
+	if r.Socket != "" {
+		return r.Socket, nil
+	}
+	if r.File == "" {
+		return admin.DefaultSocket(), nil
+	}
+	s, err := config.Load(r.File, config.Override{})
+	switch {
+	case err != nil:
+		return admin.DefaultSocket(), &SettingsError{err} // the server may be there, and says the same
+	case s.Admin.Off:
+		return "", nil
+	case s.Admin.Socket != "":
+		return s.Admin.Socket, nil
+	}
+	return admin.DefaultSocket(), nil
+}
+
+// ask puts something to the running server. Where nobody answers, the error says what
+// can be done.
+func (r Remote) ask(put func(admin.Client) error) error {
+	socket, unread := r.socket()
+	if socket == "" {
+		return errors.Join(unread, errNoSocket)
+	}
+	err := put(admin.Client{Socket: socket})
+	if errors.Is(err, admin.ErrNobody) && unread != nil {
+		return unread // it may be why nobody is there
+	}
+	return whereElse(err)
+}
+
+// whereElse says of an error that nobody was there what can be done.
+func whereElse(err error) error {
+	if errors.Is(err, admin.ErrNobody) {
+		return fmt.Errorf("%w; start one with `sallyport serve`, or say with --socket or --config where it is", err)
+	}
+	return err
+}
+
+// Reload has the running server read its settings anew. Faults are a
+// [*SettingsError], with the text that the server has for them.
+func (r Remote) Reload(ctx context.Context) error {
+	err := r.ask(func(c admin.Client) error { return c.Reload(ctx) })
+	if f, ok := errors.AsType[*admin.Faults](err); ok {
+		return &SettingsError{f}
+	}
+	return err
+}
+
+// Upgrade has another process take the place of the running server, and says which.
+func (r Remote) Upgrade(ctx context.Context) (done admin.Upgrade, err error) {
+	err = r.ask(func(c admin.Client) error {
+		done, err = c.Upgrade(ctx)
+		return err
+	})
+	return done, err
+}
+
+// SetRate has the running server change the rate of a limit.
+func (r Remote) SetRate(ctx context.Context, rate NewRate) error {
+	return r.ask(func(c admin.Client) error { return c.SetRate(ctx, rate) })
+}
