@@ -47,15 +47,21 @@ func proxyFlag(cmd *cobra.Command, proxy *string) {
 	cmd.Flags().StringVar(proxy, "proxy", "", "the proxy's `URL`, or several with commas between; default: $ALL_PROXY")
 }
 
-// dialer makes the client for the proxy that the flag, or else the environment, names.
-func dialer(proxy string) (*client.Dialer, error) {
-	for _, variable := range []string{"ALL_PROXY", "all_proxy"} {
-		if proxy == "" {
-			proxy = os.Getenv(variable)
+// proxyOf is the proxy that the flag, or else the environment, names.
+func proxyOf(flag string) (string, error) {
+	for _, named := range []string{flag, os.Getenv("ALL_PROXY"), os.Getenv("all_proxy")} {
+		if named != "" {
+			return named, nil
 		}
 	}
-	if proxy == "" {
-		return nil, usageError{errors.New("no proxy: name one with --proxy socks5h://host:1080, or in ALL_PROXY")}
+	return "", usageError{errors.New("no proxy: name one with --proxy socks5h://host:1080, or in ALL_PROXY")}
+}
+
+// dialer makes the client for that.
+func dialer(proxy string) (*client.Dialer, error) {
+	proxy, err := proxyOf(proxy)
+	if err != nil {
+		return nil, err
 	}
 	d, err := client.New(proxy)
 	if err != nil {

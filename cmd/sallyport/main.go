@@ -41,7 +41,14 @@ func run(args []string, in io.Reader, out, errs io.Writer) int {
 	if errors.Is(err, errDiffers) {
 		return exitFailed
 	}
+	how, isCommand := errors.AsType[ended](err)
+	if isCommand && how.cause == nil {
+		return how.code
+	}
 	fmt.Fprintln(errs, "sallyport:", err)
+	if isCommand {
+		return how.code
+	}
 	if _, ok := errors.AsType[usageError](err); ok {
 		fmt.Fprintln(errs, "See 'sallyport --help'.")
 		return exitUsage
@@ -67,11 +74,11 @@ func newRoot() *cobra.Command {
 	root.Flags().AddFlagSet(serve.Flags())
 	root.AddCommand(
 		serve, newCheck(), newExplain(), newReload(), newUpgrade(), newInit(), newService(),
-		newUser(), newHostKey(), newUsage(), newLimit(), newTop(),
-		newConnect(), newListen(), newPublish(),
+		newUser(), newHostKey(), newUsage(), newLimit(), newTop(), newKill(),
+		newConnect(), newListen(), newPublish(), newRun(),
 		newSchema(), newVersion(),
 	)
-	root.CompletionOptions.DisableDefaultCmd = true
+	completion(root)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	return root
 }

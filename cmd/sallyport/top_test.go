@@ -21,8 +21,9 @@ import (
 	"github.com/sallyport/sallyport/internal/proxytest"
 )
 
-// topServed is the socket of a server that serves one session of alice, and her end of it.
-func topServed(t *testing.T) (socket string, session net.Conn) {
+// topServed is the socket of a server that serves one session of alice, where it
+// listens, and her end of it.
+func topServed(t *testing.T) (socket, listens string, session net.Conn) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "top") // short enough for a socket's address
 	if err != nil {
@@ -50,7 +51,7 @@ func topServed(t *testing.T) (socket string, session net.Conn) {
 			t.Error(err)
 		}
 	})
-	return filepath.Join(dir, "s"), topSession(t, address)
+	return filepath.Join(dir, "s"), address, topSession(t, address)
 }
 
 // topSession is alice's end of a session; it is closed when the test ends.
@@ -71,7 +72,7 @@ func topSession(t *testing.T, address string) net.Conn {
 // TestTopOfAServer: what it prints of a running server, and that it ends and slows a
 // session there.
 func TestTopOfAServer(t *testing.T) {
-	socket, c := topServed(t)
+	socket, _, c := topServed(t)
 	top := func(args ...string) string {
 		t.Helper()
 		var out, errs bytes.Buffer

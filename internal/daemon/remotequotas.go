@@ -23,14 +23,14 @@ type QuotaGrant = admin.Grant
 // Quotas asks the running server, or, where none answers, the ledger.
 func (r Remote) Quotas(ctx context.Context) (QuotaReport, error) {
 	socket, unread := r.socket()
+	if unread != nil {
+		return QuotaReport{}, unread
+	}
 	if socket != "" {
 		q, err := admin.Client{Socket: socket}.Quotas(ctx)
 		if !errors.Is(err, admin.ErrNobody) || r.Socket != "" {
 			return q, err
 		}
-	}
-	if unread != nil {
-		return QuotaReport{}, unread
 	}
 	s, err := Source{File: r.File}.load()
 	if err != nil {
@@ -58,14 +58,14 @@ func (r Remote) Quotas(ctx context.Context) (QuotaReport, error) {
 // answers, writes it into the ledger.
 func (r Remote) Grant(ctx context.Context, g QuotaGrant) (QuotaLine, error) {
 	socket, unread := r.socket()
+	if unread != nil {
+		return QuotaLine{}, unread
+	}
 	if socket != "" {
 		q, err := admin.Client{Socket: socket}.Grant(ctx, g)
 		if !errors.Is(err, admin.ErrNobody) || r.Socket != "" {
 			return q, err
 		}
-	}
-	if unread != nil {
-		return QuotaLine{}, unread
 	}
 	s, err := Source{File: r.File}.load()
 	if err != nil {

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sallyport/sallyport/internal/daemon"
+)
+
+func newRun() *cobra.Command {
+	var proxy string
+	cmd := &cobra.Command{
+		Use:   "run -- COMMAND [ARGUMENT ...]",
+		Short: "Run a command whose connections go through a proxy",
+		Long: "Run a command with http_proxy, https_proxy and all_proxy set, in lower and in upper\n" +
+			"case, so that whatever heeds them (curl, git, apt, pip, npm, Go, ...) goes through\n" +
+			"the proxy. What heeds none of them goes as it always does.\n\n" +
+			"They name a port of this machine that is there for as long as the command runs and\n" +
+			"for nobody else, speaks HTTP and SOCKS 5, and sends everything on to the proxy. So\n" +
+			"the proxy may be of any kind, SOCKS 4 or a chain too, and its password is not among\n" +
+			"what the command sees. NO_PROXY stays as it is. With socks4 and socks5 host names are\n" +
+			"looked up here, with all others by the proxy.\n\n" +
+			"The exit code is the command's own; 126 and 127 say that it could not be started or\n" +
+			"found, 128 and more which signal has ended it.",
+		Example: "  sallyport run --proxy socks4a://gw:1080 -- git clone https://example.com/some.git\n" +
+			"  ALL_PROXY=https://alice:secret@gw:443 sallyport run -- apt-get update",
+		Args: args(cobra.MinimumNArgs(1)),
+		RunE: func(cmd *cobra.Command, command []string) error {
+			if _, err := dialer(proxy); err != nil {
+				return err
+			}
+			proxy, err := proxyOf(proxy)
+			if err != nil {
+				return err
+			}
+			return runThrough(cmd.Context(), proxy, command, cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	proxyFlag(cmd, &proxy)
+	cmd.Flags().SetInterspersed(false) // what follows the command is the command's
+	return cmd
+}
+
+// ended is the exit code of a command that was run, or that could not be.
+type ended struct {
+	code  int
+	cause error // nil: the command has said itself what there is to say
+}
+
+func (e ended) Error() string { return e.cause.Error() }
+
+// runThrough runs a command beside a proxy for it.
+func runThrough(ctx context.Context, proxy string, command []string, in io.Reader, out, errs io.Writer) error {
+	c, err := daemon.OpenCompanion(ctx, proxy)
+	if err != nil {
+		return err
+	}
+	serve, end := context.WithCancel(ctx)
+	var serving sync.WaitGroup
+	defer serving.Wait()
+	defer end()
+	serving.Go(func() { c.Serve(serve) })
+	program := exec.CommandContext(ctx, command[0], command[1:]...)
+	program.Stdin, program.Stdout, program.Stderr = in, out, errs
+	program.Env = proxied(os.Environ(), c)
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer signal.Stop(signals)
+	switch err := program.Start(); {
+	case errors.Is(err, exec.ErrNotFound), errors.Is(err, os.ErrNotExist):
+		return ended{127, err}
+	case err != nil:
+		return ended{126, err}
+	}
+	err = wait(program, signals)
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		return ended{code: codeOf(exit.ProcessState)}
+	}
+	return err
+}
+
+// wait returns when the command has ended, and has it get the signals that would end
+// this process. INT it has from the terminal already, which sends it to both.
+func wait(program *exec.Cmd, signals <-chan os.Signal) error {
+	done := make(chan error, 1)
+	go func() { done <- program.Wait() }()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case s := <-signals:
+			if s != os.Interrupt {
+				_ = program.Process.Signal(s) // it may have ended by itself
+			}
+		}
+	}
+}
+
+// codeOf is the exit code by which a shell would tell how a process ended.
+func codeOf(state *os.ProcessState) int {
+	if status, ok := state.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		return 128 + int(status.Signal())
+	}
+	return state.ExitCode()
+}
+
+// proxied is an environment with the proxy in it, in the place of any other.
+func proxied(environment []string, c *daemon.Companion) []string {
+	of := map[string]string{"http_proxy": c.URL("http"), "https_proxy": c.URL("http"), "all_proxy": c.URL("socks5h"), "ftp_proxy": ""}
+	kept := slices.DeleteFunc(environment, func(line string) bool {
+		name, _, _ := strings.Cut(line, "=")
+		_, ours := of[strings.ToLower(name)]
+		return ours
+	})
+	for name, value := range of {
+		if value != "" { // an FTP client is to take the last of them
+			kept = append(kept, name+"="+value, strings.ToUpper(name)+"="+value)
+		}
+	}
+	return kept
+}
