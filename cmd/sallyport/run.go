@@ -108,7 +108,7 @@ func wait(program *exec.Cmd, signals <-chan os.Signal) error {
 
 // codeOf is the exit code by which a shell would tell how a process ended.
 func codeOf(state *os.ProcessState) int {
-	if status, ok := state.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+	if status, ok := state.Sys().(syscall.WaitStatus); ok && status.Signal() > 0 {
 		return 128 + int(status.Signal())
 	}
 	return state.ExitCode()

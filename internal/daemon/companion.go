@@ -46,8 +46,8 @@ func OpenCompanion(ctx context.Context, proxy string) (*Companion, error) {
 
 // Serve serves until ctx ends, and then cuts what is left.
 func (c *Companion) Serve(ctx context.Context) {
-	defer c.server.Close()
 	_ = c.server.Serve(ctx, c.socket, server.Listener{Protocols: []server.Protocol{server.SOCKS5, server.HTTP}}) // which says that ctx has ended
+	_ = c.server.Shutdown(ctx)                                                                                   // likewise
 }
 
 // URL is what the command is told, for a scheme such as http.
