@@ -118,8 +118,11 @@ func (h *httpConn) nextRequest(handshakes context.Context) bool {
 func (h *httpConn) serve(handshakes, sessions context.Context) (more bool, reason error) {
 	h.session.Protocol = HTTP
 	h.replier = &replierHTTP{session: h.session}
-	r, err := h.readRequest(handshakes)
+	r, head, err := h.readRequest(handshakes)
 	if err != nil {
+		if asked, page, ok := h.page(head, err); ok {
+			return h.showPage(asked, page)
+		}
 		return h.refuse(err, nil)
 	}
 	h.replier.bodiless = r.method == "HEAD"
@@ -163,8 +166,9 @@ func (h *httpConn) answerItself(r *httpRequest) (more bool, reason error) {
 }
 
 // readRequest reads a head, within the limit that counts from the session's
-// start. It counts as a handshake that waits.
-func (h *httpConn) readRequest(handshakes context.Context) (*httpRequest, error) {
+// start. It counts as a handshake that waits. With the error that the head is no
+// request to a proxy it returns the head.
+func (h *httpConn) readRequest(handshakes context.Context) (r *httpRequest, head []byte, err error) {
 	handshakes, leave := h.server.state.handshakes.hold(handshakes, h.session.Client.Addr())
 	defer leave()
 	until := h.session.Started.Add(h.server.timeouts().Handshake)
@@ -173,17 +177,16 @@ func (h *httpConn) readRequest(handshakes context.Context) (*httpRequest, error)
 	stop := context.AfterFunc(ctx, func() { expire(h.conn) })
 	raw, err := h.in.head()
 	if !stop() {
-		return nil, context.Cause(ctx)
+		return nil, nil, context.Cause(ctx)
 	}
 	if err != nil {
-		return nil, brokenHead(err)
+		return nil, nil, brokenHead(err)
 	}
-	r, err := parseRequest(raw)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", BadRequest, err)
+	if r, err = parseRequest(raw); err != nil {
+		return nil, raw, fmt.Errorf("%w: %w", BadRequest, err)
 	}
 	_, r.http2 = h.conn.(*http2Stream)
-	return r, nil
+	return r, nil, nil
 }
 
 // brokenHead names what ended the reading of a head.

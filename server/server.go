@@ -29,9 +29,17 @@ type Server struct {
 	Authenticator Authenticator // nil: nobody is asked for a password
 	Recorder      Recorder      // nil: nobody is told
 	Outbound      Outbound      // nil: the operating system's network
-	Log           *slog.Logger  // faults of the server's own, never a session's; nil: none
-	Timeouts      Timeouts
-	Limits        Limits
+
+	// Pages answers a GET or HEAD to the server itself, as to a web server, where a
+	// listener speaks HTTP; ok is false for what it has no page for, and nil means that
+	// it has none. It must not block, and is called from many goroutines at once. Whoever
+	// reaches the listener may ask: the client is not authenticated, and no policy is
+	// asked.
+	Pages func(r PageRequest) (p Page, ok bool)
+
+	Log      *slog.Logger // faults of the server's own, never a session's; nil: none
+	Timeouts Timeouts
+	Limits   Limits
 
 	mu      sync.Mutex
 	closed  bool
