@@ -39,20 +39,22 @@ type Service struct {
 	Name   string // of the virtual port
 	Port   uint16 // under which it is offered; visitors do not see it
 	Target string // host:port, that visitors are brought to
+	UDP    bool   // it is a service of datagrams; the server must be a sallyport
 }
 
-// ParseService reads NAME=HOST:PORT, or NAME:PORT=HOST:PORT. Without a port of its
-// own the virtual port has that of the target.
+// ParseService reads NAME=HOST:PORT, or NAME:PORT=HOST:PORT; udp/HOST:PORT is a service
+// of datagrams. Without a port of its own the virtual port has that of the target.
 func ParseService(text string) (Service, error) {
 	name, target, ok := strings.Cut(text, "=")
 	if !ok {
-		return Service{}, fmt.Errorf("%q: expected NAME=HOST:PORT", text)
+		return Service{}, fmt.Errorf("%q: expected NAME=HOST:PORT, or NAME=udp/HOST:PORT", text)
 	}
+	target, udp := strings.CutPrefix(target, "udp/")
 	at, err := socks.ParseAddr(target)
 	if err != nil || at.Port == 0 {
 		return Service{}, fmt.Errorf("%q: %q is not HOST:PORT", text, target)
 	}
-	s := Service{Name: name, Port: at.Port, Target: at.String()}
+	s := Service{Name: name, Port: at.Port, Target: at.String(), UDP: udp}
 	if host, port, ok := strings.Cut(name, ":"); ok {
 		n, err := strconv.ParseUint(port, 10, 16)
 		if err != nil || n == 0 {
@@ -101,11 +103,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 		}
 		pause = min(max(2*pause, time.Second), mostBackoff)
 		p.log().Warn("the connection to the server has ended; it is made again", "server", p.Server, "error", err, "pause", pause)
-		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if !sleep(ctx, pause) {
 			return context.Cause(ctx)
 		}
 	}
@@ -144,13 +142,13 @@ func (p *Publisher) once(ctx context.Context) (lasted time.Duration, err error) 
 		}
 	})
 	for _, s := range p.Services {
-		if err := link.offer(s); err != nil {
+		if err := link.offer(ctx, s, &work); err != nil {
 			return 0, err
 		}
-		p.log().Info("offered", "virtual port", s.Name, "target", s.Target, "server", p.Server)
 	}
 	began := time.Now()
 	err = c.Wait()
+	cancel()
 	return max(time.Since(began), 1), err
 }
 
@@ -186,14 +184,21 @@ type published struct {
 	conn *ssh.Client
 }
 
-// offer asks the server for a virtual port.
-func (l *published) offer(s Service) error {
+// offer asks the server for a virtual port. What goes on after that is work, until ctx
+// ends.
+func (l *published) offer(ctx context.Context, s Service, work *sync.WaitGroup) error {
+	if s.UDP {
+		return l.offerPackets(ctx, s, work)
+	}
 	ok, _, err := l.conn.SendRequest("tcpip-forward", true, ssh.Marshal(struct {
 		Host string
 		Port uint32
 	}{s.Name, uint32(s.Port)}))
 	if err == nil && !ok {
 		err = fmt.Errorf("the server does not let %s offer the virtual port %q; its log says why", l.User, s.Name)
+	}
+	if err == nil {
+		l.log().Info("offered", "virtual port", s.Name, "target", s.Target, "server", l.Server)
 	}
 	return err
 }
@@ -259,7 +264,7 @@ func (l *published) target(payload []byte) (string, error) {
 		return "", errors.New("a visitor of nothing that can be read")
 	}
 	for _, s := range l.Services {
-		if s.Name == f.Host && uint32(s.Port) == f.Port {
+		if s.Name == f.Host && uint32(s.Port) == f.Port && !s.UDP {
 			return s.Target, nil
 		}
 	}

@@ -17,11 +17,13 @@ import (
 
 func TestParseService(t *testing.T) {
 	for text, want := range map[string]Service{
-		"intranet=localhost:80":    {"intranet", 80, "localhost:80"},
-		"Intranet.=10.0.0.1:8080":  {"intranet", 8080, "10.0.0.1:8080"},
-		"intranet:443=[::1]:8443":  {"intranet", 443, "[::1]:8443"},
-		"a.b.example=db.corp:5432": {"a.b.example", 5432, "db.corp:5432"},
-		"":                         {}, "intranet": {}, "intranet=": {}, "intranet=80": {}, "intranet=host:0": {}, "intranet=host:99999": {},
+		"intranet=localhost:80":    {"intranet", 80, "localhost:80", false},
+		"Intranet.=10.0.0.1:8080":  {"intranet", 8080, "10.0.0.1:8080", false},
+		"intranet:443=[::1]:8443":  {"intranet", 443, "[::1]:8443", false},
+		"a.b.example=db.corp:5432": {"a.b.example", 5432, "db.corp:5432", false},
+		"dns=udp/127.0.0.1:53":     {"dns", 53, "127.0.0.1:53", true},
+		"dns:5353=udp/[::1]:53":    {"dns", 5353, "[::1]:53", true},
+		"":                         {}, "dns=udp/": {}, "dns=udp/53": {}, "dns=udp://127.0.0.1:53": {}, "udp/dns=127.0.0.1:53": {}, "intranet": {}, "intranet=": {}, "intranet=80": {}, "intranet=host:0": {}, "intranet=host:99999": {},
 		"=host:80": {}, "a b=host:80": {}, "10.0.0.1=host:80": {}, "intranet:0=host:80": {}, "intranet:x=host:80": {}, "intranet=a b:80": {},
 	} {
 		if got, err := ParseService(text); got != want || (err == nil) != (want != Service{}) {
@@ -32,7 +34,7 @@ func TestParseService(t *testing.T) {
 
 // FuzzService: what is read is what is offered, in one form.
 func FuzzService(f *testing.F) {
-	for _, seed := range []string{"intranet=localhost:80", "intranet:443=[::1]:8443", "=", "a=b:1=c:2", "a:b:c=d:1"} {
+	for _, seed := range []string{"intranet=localhost:80", "intranet:443=[::1]:8443", "=", "a=b:1=c:2", "a:b:c=d:1", "dns=udp/[::1]:53"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -40,8 +42,12 @@ func FuzzService(f *testing.F) {
 		if err != nil {
 			return
 		}
-		again, err := ParseService(net.JoinHostPort(s.Name, "1") + "=" + s.Target)
-		if again.Name != s.Name || again.Target != s.Target || err != nil {
+		target := s.Target
+		if s.UDP {
+			target = "udp/" + target
+		}
+		again, err := ParseService(net.JoinHostPort(s.Name, "1") + "=" + target)
+		if again.Name != s.Name || again.Target != s.Target || again.UDP != s.UDP || err != nil {
 			t.Fatalf("%q is %+v, and that %+v, %v", text, s, again, err)
 		}
 	})
@@ -98,7 +104,7 @@ func TestPublisher(t *testing.T) {
 		t.Fatal(err)
 	}
 	at, end := serveVirtual(t, "127.0.0.1:0", key)
-	p := &Publisher{Server: at, User: "bob", HostKey: ssh.FixedHostKey(key.PublicKey()), Services: []Service{{"intranet", 80, proxytest.Echo(t, "127.0.0.1").String()}}}
+	p := &Publisher{Server: at, User: "bob", HostKey: ssh.FixedHostKey(key.PublicKey()), Services: []Service{{"intranet", 80, proxytest.Echo(t, "127.0.0.1").String(), false}}}
 	ctx, cancel := context.WithCancelCause(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- p.Run(ctx) }()
@@ -150,7 +156,7 @@ func TestPublisherSaysWhatIsWrong(t *testing.T) {
 		{"another server", at, "intranet", "another server", wrong},
 		{"another's port", at, "extranet", `does not let bob offer the virtual port "extranet"`, right},
 	} {
-		p := &Publisher{Server: c.server, User: "bob", HostKey: c.key, Services: []Service{{c.port, 80, netip.AddrPortFrom(nowhere.Addr(), 1).String()}}}
+		p := &Publisher{Server: c.server, User: "bob", HostKey: c.key, Services: []Service{{c.port, 80, netip.AddrPortFrom(nowhere.Addr(), 1).String(), false}}}
 		if err := p.Run(t.Context()); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}

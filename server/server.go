@@ -64,6 +64,7 @@ type state struct {
 	associated   endpoints                // where clients of associations send to
 	signedIn     signedIn                 // clients of SSH
 	offers       offers                   // virtual ports
+	packetOffers offers                   // the same for datagrams
 	batches      batches                  // memory for datagrams
 	pseudonym    pseudonym                // what the Via of HTTP calls this server
 	leaving      leaving                  // that it takes no new clients

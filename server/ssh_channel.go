@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/sallyport/sallyport/internal/datagram"
 	"github.com/sallyport/sallyport/socks"
 )
 
@@ -52,6 +53,8 @@ func (c *sshConn) take(ctx context.Context, channel ssh.NewChannel) {
 	switch channel.ChannelType() {
 	case "direct-tcpip":
 		c.forward(ctx, channel)
+	case datagram.Channel:
+		c.offerPackets(ctx, channel)
 	case "session":
 		c.served.Go(func() {
 			defer c.leaveChannel()

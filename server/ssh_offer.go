@@ -25,6 +25,7 @@ type offer struct {
 	host     string    // as the client has asked, which is how it knows its visitors
 	port     uint32
 	socket   net.Listener // of a port of this machine; nil: it is a virtual one
+	packets  *packets     // of a virtual port for datagrams; nil: it is one for connections
 	withdraw context.CancelCauseFunc
 	visitors visitors
 }
@@ -89,9 +90,8 @@ func (c *sshConn) grantOffer(ctx context.Context, payload []byte) (answer []byte
 	if err == nil {
 		target, err = offered(host, port)
 	}
-	o := &offer{conn: c, exchange: c.branch(c.conn), host: host, port: port}
+	o := c.newOffer(c.conn, host, port, target)
 	x := o.exchange
-	x.ask(&Request{Protocol: SSH, Command: socks.Bind, Identity: c.identity, Target: target, Replier: sshReplier{}})
 	if err != nil {
 		x.closed(err)
 		return nil, err
@@ -111,8 +111,29 @@ func (c *sshConn) grantOffer(ctx context.Context, payload []byte) (answer []byte
 	return answer, nil
 }
 
-// key is how the client calls an offer to take it back.
-func (o *offer) key() string { return fmt.Sprintf("%d %s", o.port, o.host) }
+// newOffer begins the session of an offer, which is answered on a connection.
+func (c *sshConn) newOffer(answered net.Conn, host string, port uint32, target socks.Addr) *offer {
+	o := &offer{conn: c, exchange: c.branch(answered), host: host, port: port}
+	o.exchange.ask(&Request{Protocol: SSH, Command: socks.Bind, Identity: c.identity, Target: target, Replier: sshReplier{}})
+	return o
+}
+
+// key is how the client calls an offer to take it back. That of datagrams ends with
+// its channel.
+func (o *offer) key() string {
+	if o.packets != nil {
+		return fmt.Sprintf("udp %d %s", o.port, o.host)
+	}
+	return fmt.Sprintf("%d %s", o.port, o.host)
+}
+
+// table is where those who visit find the offer.
+func (o *offer) table() *offers {
+	if o.packets != nil {
+		return &o.conn.server.state.packetOffers
+	}
+	return &o.conn.server.state.offers
+}
 
 // open decides, and makes the offer known.
 func (o *offer) open(ctx context.Context) error {
@@ -124,6 +145,8 @@ func (o *offer) open(ctx context.Context) error {
 		return err
 	case grant.Virtual:
 		err = o.register()
+	case o.packets != nil:
+		err = errNoPackets
 	default:
 		err = o.listen(ctx, grant)
 	}
@@ -192,7 +215,7 @@ func (o *offer) register() error {
 		return fmt.Errorf("%w: too many offers on one connection", Busy)
 	}
 	if o.socket == nil {
-		c.server.state.offers.add(o)
+		o.table().add(o)
 	}
 	return nil
 }
@@ -211,7 +234,10 @@ func (o *offer) unregister() {
 		c.server.state.binds.remove(o.exchange.session.Client.Addr())
 	}
 	if known && o.socket == nil {
-		c.server.state.offers.remove(o)
+		o.table().remove(o)
+	}
+	if o.packets != nil {
+		o.packets.end()
 	}
 	if known {
 		c.leave()

@@ -54,7 +54,7 @@ type association struct {
 
 	mu       sync.Mutex // guards what follows
 	known    destinations
-	exits    map[*Way]*exit // all others
+	exits    map[outlet]*exit // all others
 	ended    bool           // no exit may be opened any more, and no alarm set
 	deciding int            // deciders that run
 	waiting  []*destination // for a decider
@@ -297,7 +297,7 @@ func (a *association) judge(life context.Context, d *destination) (at netip.Addr
 	grant, err := a.server.decide(ctx, &request)
 	d.grant = grant
 	if err == nil && d.target.Port != 0 {
-		by, err = a.exit(life, ctx, grant)
+		by, err = a.exit(life, ctx, d.target, grant)
 	}
 	switch {
 	case err != nil && ctx.Err() != nil:
@@ -306,6 +306,8 @@ func (a *association) judge(life context.Context, d *destination) (at netip.Addr
 		err = Schedule
 	case err == nil && d.target.Port == 0:
 		err = fmt.Errorf("%w: port 0", BadRequest)
+	case err == nil && grant.Virtual:
+		at = by.offerer
 	case err == nil:
 		at, err = a.choose(ctx, grant.Addrs, d, by)
 	}

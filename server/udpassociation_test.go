@@ -16,21 +16,21 @@ import (
 	"github.com/sallyport/sallyport/socks"
 )
 
-// datagram is one in memory.
-type datagram struct {
+// memoryPacket is a datagram in memory.
+type memoryPacket struct {
 	payload string
 	peer    netip.AddrPort
 }
 
 // memorySocket is a packetSocket in memory.
 type memorySocket struct {
-	in, out chan datagram
+	in, out chan memoryPacket
 	closed  chan struct{}
 	once    sync.Once
 }
 
 func newMemorySocket() *memorySocket {
-	return &memorySocket{in: make(chan datagram, 1000), out: make(chan datagram, 1000), closed: make(chan struct{})}
+	return &memorySocket{in: make(chan memoryPacket, 1000), out: make(chan memoryPacket, 1000), closed: make(chan struct{})}
 }
 
 func (s *memorySocket) wait() error { return nil }
@@ -47,7 +47,7 @@ func (s *memorySocket) read(ms []message) (int, error) {
 
 func (s *memorySocket) write(ms []message) (int, error) {
 	for _, m := range ms {
-		s.out <- datagram{string(m.Buffers[0]), udpAddrPort(m.Addr)}
+		s.out <- memoryPacket{string(m.Buffers[0]), udpAddrPort(m.Addr)}
 	}
 	return len(ms), nil
 }
@@ -92,12 +92,12 @@ func associateInMemory(t *testing.T, p Policy, idle time.Duration) *memoryAssoci
 
 // sends takes a datagram of the client to the association.
 func (m *memoryAssociation) sends(d []byte) {
-	m.client.in <- datagram{string(d), homeAt}
+	m.client.in <- memoryPacket{string(d), homeAt}
 	synctest.Wait()
 }
 
 // came returns what has come out of a socket since it was last asked.
-func came(s *memorySocket) (all []datagram) {
+func came(s *memorySocket) (all []memoryPacket) {
 	for {
 		select {
 		case d := <-s.out:
@@ -125,7 +125,7 @@ func (m *memoryAssociation) sent(to netip.AddrPort) {
 // mayAnswer fails the test unless an address may, or may not, answer.
 func (m *memoryAssociation) mayAnswer(from netip.AddrPort, want bool) {
 	m.Helper()
-	m.target.in <- datagram{"answer", from}
+	m.target.in <- memoryPacket{"answer", from}
 	synctest.Wait()
 	if got := len(came(m.client)) == 1; got != want {
 		m.Errorf("an answer from %s came through: %v, want %v", from, got, want)
@@ -244,7 +244,7 @@ func TestAssociationIdle(t *testing.T) {
 		m.mayAnswer(at, true)
 		time.Sleep(4 * time.Minute)
 		_, _ = m.control.Write([]byte("no datagram")) // a pipe that is open takes it
-		m.client.in <- datagram{"a stranger's", netip.MustParseAddrPort("192.0.2.9:9")}
+		m.client.in <- memoryPacket{"a stranger's", netip.MustParseAddrPort("192.0.2.9:9")}
 		m.sends([]byte("garbage"))
 		time.Sleep(time.Minute - 1)
 		synctest.Wait()

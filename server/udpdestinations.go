@@ -14,6 +14,7 @@ const (
 	maxDestinations = 256              // the least recently used one is forgotten
 	grantedFor      = time.Minute      // then the policy is asked again
 	refusedFor      = 10 * time.Second // the same for what was refused, or failed
+	nobodyFor       = time.Second      // the same for a virtual port that nobody offers: who was cut comes back
 	maxQueue        = 8                // datagrams that wait for one decision
 	maxQueued       = 128 << 10        // bytes that wait for all decisions
 )
@@ -103,6 +104,9 @@ func (ds *destinations) settle(d *destination, at netip.AddrPort, by *exit, now 
 		p.down = d.down
 	}
 	d.until = now.Add(refusedFor)
+	if d.grant.Virtual {
+		d.until = now.Add(nobodyFor)
+	}
 	if at.IsValid() {
 		d.until = now.Add(grantedFor)
 		if ends := d.grant.Until; !ends.IsZero() && ends.Before(d.until) {
@@ -131,7 +135,7 @@ func (ds *destinations) move(d *destination, at netip.AddrPort, by *exit) {
 	if p == nil {
 		p = &peer{}
 		if !ds.bare {
-			p.header = socks.Datagram5{Host: socks.NewHost5(at)}.Append(nil)
+			p.header = socks.Datagram5{Host: by.shownAs(at, d.target)}.Append(nil)
 		}
 		ds.peers[source{by, at}] = p
 	}

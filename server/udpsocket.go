@@ -81,7 +81,7 @@ func udpAddrPort(a net.Addr) netip.AddrPort {
 
 const (
 	batchSize   = 16      // datagrams that one system call moves at most
-	maxHeader   = 22      // bytes of the header in front of a datagram from an address
+	maxHeader   = 262     // bytes of the header in front of a datagram from a name of 255 bytes
 	maxDatagram = 1 << 16 // bytes of the buffer for one: more than can come
 )
 

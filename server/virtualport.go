@@ -64,9 +64,17 @@ func (t *offers) inTurn(name string) []*offer {
 	first := t.turn % len(all)
 	order := slices.Concat(all[first:], all[:first])
 	slices.SortStableFunc(order, func(a, b *offer) int {
-		return cmp.Or(cmp.Compare(a.slowness(), b.slowness()), cmp.Compare(a.visitors.count(), b.visitors.count()))
+		return cmp.Or(cmp.Compare(a.slowness(), b.slowness()), cmp.Compare(a.load(), b.load()))
 	})
 	return order
+}
+
+// load is how many visitors an offer has.
+func (o *offer) load() int {
+	if o.packets != nil {
+		return o.packets.count()
+	}
+	return o.visitors.count()
 }
 
 func (o *offer) slowness() int {

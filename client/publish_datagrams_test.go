@@ -1,0 +1,194 @@
+package client
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/sallyport/sallyport/internal/datagram"
+	"github.com/sallyport/sallyport/internal/proxytest"
+)
+
+// newHostKey is one of a server.
+func newHostKey(t *testing.T) ssh.Signer {
+	t.Helper()
+	_, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ssh.NewSignerFromKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// udpService answers each datagram with itself and who has asked, until the test ends.
+func udpService(t *testing.T) (address string) {
+	t.Helper()
+	c, err := (&net.ListenConfig{}).ListenPacket(t.Context(), "udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	go func() {
+		b := make([]byte, 1<<16)
+		for {
+			n, from, err := c.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			_, _ = c.WriteTo(fmt.Appendf(b[:n:n], " of %s", from), from) // the test misses it
+		}
+	}()
+	return c.LocalAddr().String()
+}
+
+// asks sends a word to the virtual port until it is answered; how is returned.
+func asks(t *testing.T, c net.PacketConn, word string) (answer string) {
+	t.Helper()
+	proxytest.Eventually(t, word+" is answered", func() bool {
+		if _, err := c.WriteTo([]byte(word), Addr{"udp", "intranet:53"}); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.SetReadDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, 1000)
+		n, from, err := c.ReadFrom(b)
+		if err == nil && from.String() != "intranet:53" {
+			t.Errorf("the answer comes from %s", from)
+		}
+		answer = string(b[:n])
+		return err == nil
+	})
+	return answer
+}
+
+func associates(t *testing.T, proxy string) net.PacketConn {
+	t.Helper()
+	d, err := New("socks5h://" + proxy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := d.ListenPacket(t.Context(), "udp", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// TestPublisherOfDatagrams: a service is reached, by each visitor from a socket of its
+// own, and again after the server was away; at the end nothing is left.
+func TestPublisherOfDatagrams(t *testing.T) {
+	key := newHostKey(t)
+	at, end := serveVirtual(t, "127.0.0.1:0", key)
+	p := &Publisher{Server: at, User: "bob", HostKey: ssh.FixedHostKey(key.PublicKey()), Services: []Service{
+		{"intranet", 53, udpService(t), true}, {"intranet", 53, proxytest.Echo(t, "127.0.0.1").String(), false},
+	}}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- p.Run(ctx) }()
+	one, two := associates(t, at), associates(t, at)
+	first := asks(t, one, "hello")
+	if again := asks(t, one, "hello"); again != first {
+		t.Errorf("%q, and then %q: not from one socket", first, again)
+	}
+	if other := asks(t, two, "hello"); other == first {
+		t.Errorf("two visitors have one socket: %q", other)
+	}
+	c, err := visitIntranet(t, at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxytest.Say(t, c, []byte("hello"))
+	proxytest.Hear(t, c, "hello")
+	c.Close()
+	end()
+	_, end = serveVirtual(t, at, key)
+	asks(t, associates(t, at), "hello again")
+	stop := errors.New("enough")
+	cancel(stop)
+	if err := <-ended; !errors.Is(err, stop) {
+		t.Error(err)
+	}
+	end()
+}
+
+// TestPacketOffer: what one visitor too many, its end, and a service that is not there
+// do to an offer.
+func TestPacketOffer(t *testing.T) {
+	for name, target := range map[string]string{"a service": udpService(t), "nobody": proxytest.Nowhere(t).String()} {
+		t.Run(name, func(t *testing.T) {
+			near, far := net.Pipe()
+			o := &packetOffer{
+				link: &published{Publisher: &Publisher{}}, service: Service{"intranet", 53, target, true},
+				channel: pipeChannel{near}, out: datagram.NewQueue(), visitors: map[uint32]*packetVisitor{},
+			}
+			served := make(chan struct{})
+			go func() {
+				defer close(served)
+				o.serve(t.Context())
+			}()
+			ends := make(chan uint32, 10)
+			go func() {
+				defer close(ends)
+				r := datagram.NewReader(far)
+				for f, err := r.Next(); err == nil; f, err = r.Next() {
+					if f.End && name == "a service" {
+						ends <- f.Visitor
+					}
+				}
+			}()
+			for i := range packetVisitors + 1 {
+				proxytest.Say(t, far, datagram.Frame{Visitor: uint32(i + 1), Payload: []byte("hello")}.Append(nil))
+			}
+			for _, visitor := range []uint32{2, 2, 1e6} {
+				proxytest.Say(t, far, datagram.Frame{Visitor: visitor, End: true}.Append(nil))
+			}
+			if name == "a service" {
+				if first := <-ends; first != 1 {
+					t.Errorf("the visitor %d has ended, want the first", first)
+				}
+				o.mu.Lock()
+				if n := len(o.visitors); n != packetVisitors-1 || o.order.Len() != n || o.visitors[1] != nil || o.visitors[2] != nil {
+					t.Errorf("%d visitors are left", n)
+				}
+				o.mu.Unlock()
+			}
+			far.Close()
+			<-served
+			for range ends {
+			}
+			if n := len(o.visitors) + o.order.Len(); n != 0 {
+				t.Errorf("%d visitors are left after the end", n)
+			}
+		})
+	}
+}
+
+// pipeChannel is a connection as far as an offer needs a channel.
+type pipeChannel struct{ net.Conn }
+
+func (pipeChannel) CloseWrite() error                              { return nil }
+func (pipeChannel) SendRequest(string, bool, []byte) (bool, error) { return false, nil }
+func (pipeChannel) Stderr() io.ReadWriter                          { return nil }
+
+// TestPublisherMayNotOfferDatagrams: what is wrong with the first try is told.
+func TestPublisherMayNotOfferDatagrams(t *testing.T) {
+	key := newHostKey(t)
+	at, end := serveVirtual(t, "127.0.0.1:0", key)
+	defer end()
+	p := &Publisher{Server: at, User: "bob", HostKey: ssh.FixedHostKey(key.PublicKey()), Services: []Service{{"other", 53, udpService(t), true}}}
+	if err := p.Run(t.Context()); err == nil {
+		t.Error("another port may be offered")
+	}
+}
