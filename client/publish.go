@@ -248,7 +248,7 @@ func (l *published) serve(ctx context.Context, visitor ssh.NewChannel) {
 	if err != nil {
 		return
 	}
-	j := &joint{link: l, channel: channel, service: service}
+	j := &joint{link: l, channel: channel, service: service, told: make(chan struct{})}
 	j.run(ctx, requests)
 }
 
@@ -278,7 +278,8 @@ type joint struct {
 	channel ssh.Channel
 	service *net.TCPConn
 
-	once sync.Once // for the reset
+	once sync.Once     // for the reset, or that there is none
+	told chan struct{} // closed when the server has heard of it
 }
 
 func (j *joint) run(ctx context.Context, requests <-chan *ssh.Request) {
@@ -304,6 +305,8 @@ func (j *joint) run(ctx context.Context, requests <-chan *ssh.Request) {
 		j.reset()
 	}
 	copies.Wait()
+	j.once.Do(func() { close(j.told) })
+	<-j.told              // else the CLOSE could overtake the reset, and would read as an end
 	_ = j.channel.Close() // likewise
 	obeys.Wait()
 }
@@ -325,6 +328,7 @@ func (j *joint) reset() {
 		_ = j.service.SetLinger(0) // of no effect on a connection that is gone already
 		j.service.Close()
 		go func() {
+			defer close(j.told)
 			_, _ = j.channel.SendRequest(resetRequest, true, nil) // where it cannot be said, the CLOSE must do
 			_ = j.channel.Close()
 		}()

@@ -101,7 +101,7 @@ func startPaper(t *testing.T, setup paperSetup) *paperServer {
 		s.addrs = s.addrs[:0]
 		for _, line := range s.stdout.all() {
 			if m := paperListening.FindStringSubmatch(line); m != nil {
-				s.addrs = append(s.addrs, netip.MustParseAddrPort(m[1]))
+				s.addrs = append(s.addrs, netip.MustParseAddrPort(strings.TrimPrefix(m[1], "udp/")))
 			}
 		}
 		if len(s.addrs) < want {

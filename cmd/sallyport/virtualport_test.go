@@ -33,6 +33,7 @@ type gateway struct {
 	dir      string
 	ssh      netip.AddrPort // where clients come to
 	visitors netip.AddrPort // where visitors of the virtual port do
+	packets  netip.AddrPort // where those of the one for datagrams do
 }
 
 const gatewaySettings = `
@@ -40,10 +41,10 @@ log: {format: json}
 listeners: {name: lan, listen: 127.0.0.1:0, protocols: [socks4a, socks5, http, ssh], bind_ports: 20000-60000}
 users: {file: %[1]s/users}
 ssh: {host_key: %[1]s/host_key}
-virtual_ports: {name: intranet, listen: 127.0.0.1:0, users: bob}
+virtual_ports: [{name: intranet, listen: 127.0.0.1:0, users: bob}, {name: dns, listen: udp/127.0.0.1:0, users: bob}]
 rules:
   - {allow: keys, proof: key, to: loopback, bind: {any_peer: true}}
-  - {allow: visitors, from: loopback, to: intranet}
+  - {allow: visitors, from: loopback, to: [intranet, dns]}
 `
 
 func newGateway(t *testing.T) *gateway {
@@ -55,7 +56,7 @@ func newGateway(t *testing.T) *gateway {
 	g.sallyport("secret\n", "user", "add", "bob", "--file", filepath.Join(g.dir, "users"))
 	g.sallyport("", "user", "key", "bob", key+".pub", "--file", filepath.Join(g.dir, "users"))
 	g.paperServer = startPaper(t, paperSetup{settings: fmt.Sprintf(gatewaySettings, g.dir), listen: "-"})
-	g.ssh, g.visitors = g.addrs[0], g.addrs[1]
+	g.ssh, g.visitors, g.packets = g.addrs[0], g.addrs[1], g.addrs[2]
 	fingerprint := strings.Fields(string(g.sallyport("", "hostkey", "--config", writeFile(t, "s.yaml", []byte("ssh: {host_key: "+g.dir+"/host_key}")))))
 	if text := strings.Join(g.stdout.all(), "\n"); !strings.Contains(text, fingerprint[0]) {
 		t.Errorf("the key is %s, and the program said\n%s", fingerprint[0], text)
@@ -398,15 +399,64 @@ func TestJumpHost(t *testing.T) {
 	sameBytes(t, "-J", got, sent)
 }
 
+// publish has the program offer a service until the test ends.
+func (g *gateway) publish(args ...string) {
+	g.t.Helper()
+	fingerprint := strings.Fields(string(g.command(nil, "ssh-keygen", "-l", "-f", filepath.Join(g.dir, "host_key"))))[1]
+	program, err := paperProgram()
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	background(g.t, nil, g.visitors.String(), append([]string{fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), program.Fd()), "publish",
+		"--server", "ssh://bob@" + g.ssh.String(), "--identity", filepath.Join(g.dir, "key"), "--fingerprint", fingerprint}, args...)...)
+}
+
+// TestPublishDatagrams: a service of UDP, socat's, is reached by socat, and by a client
+// of the proxy who asks for its name.
+func TestPublishDatagrams(t *testing.T) {
+	g := newGateway(t)
+	at := freeAddress(t)
+	background(t, nil, at.String(), "bash", "-c", `socat UDP4-LISTEN:"$0",fork PIPE & exec socat TCP4-LISTEN:"$0",fork PIPE`, fmt.Sprint(at.Port()))
+	g.publish("dns=udp/" + at.String())
+	paperEventually(t, "a visitor is served", func() bool {
+		return string(g.command([]byte("hello"), "socat", "-t", "1", "-", "UDP4:"+g.packets.String())) == "hello"
+	})
+	d, err := client.New("socks5h://" + g.ssh.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := d.ListenPacket(t.Context(), "udp", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(paperPatience)); err != nil {
+		t.Fatal(err)
+	}
+	said := paperBytes(1000)
+	if _, err := c.WriteTo(said, client.Addr{Transport: "udp", HostPort: "dns:53"}); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, 2000)
+	n, from, err := c.ReadFrom(got)
+	if err != nil || from.String() != "dns:53" {
+		t.Fatalf("from %v, %v", from, err)
+	}
+	sameBytes(t, "by the name", got[:n], said)
+	c.Close()
+	line := g.stderr.until(t, g.done, "the record", func(line string) bool {
+		r, ok := paperRecord(line)
+		return ok && r.Command == "udp" && r.Protocol == "socks5"
+	})
+	if r, _ := paperRecord(line); r.Rule != "visitors" || r.Up != 1000 || r.Down != 1000 {
+		t.Errorf("the record is %+v", r)
+	}
+}
+
 // TestPublish: the client of our own, through a proxy, which comes back when the
 // server does.
 func TestPublish(t *testing.T) {
 	g := newGateway(t)
-	fingerprint := strings.Fields(string(g.command(nil, "ssh-keygen", "-l", "-f", filepath.Join(g.dir, "host_key"))))[1]
-	program, err := paperProgram()
-	if err != nil {
-		t.Fatal(err)
-	}
 	const resets = 1 << 40 // asked for, it has the service reset the connection
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -430,8 +480,7 @@ func TestPublish(t *testing.T) {
 		}
 	}()
 	upstream := startPaper(t, paperSetup{settings: "rules: {allow: here, from: loopback, to: loopback}"})
-	background(t, nil, g.visitors.String(), fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), program.Fd()), "publish", "intranet="+ln.Addr().String(),
-		"--server", "ssh://bob@"+g.ssh.String(), "--identity", filepath.Join(g.dir, "key"), "--fingerprint", fingerprint, "--proxy", "socks5://"+upstream.addr().String())
+	g.publish("intranet="+ln.Addr().String(), "--proxy", "socks5://"+upstream.addr().String())
 	g.visit()
 	c, err := net.Dial("tcp", g.visitors.String())
 	if err != nil {

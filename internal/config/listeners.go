@@ -19,6 +19,7 @@ const (
 type listenerPlace struct {
 	name, listen     *node    // nil: not written
 	further          bool     // it is not the first of its name, or of a range of ports
+	another          bool     // likewise: the first was added before
 	addr             endpoint // of listen
 	ok               bool     // addr is valid
 	flag             bool     // addr comes from the command line
@@ -132,7 +133,7 @@ func (d *decoder) addListener(l Listener, p listenerPlace, at []address) {
 		texts, parts := a.parts(a.text)
 		for j := range parts {
 			p.listen, p.addr, p.ok = a.at, parts[j], a.text != ""
-			p.further = i+j > 0
+			p.further = p.another || i+j > 0
 			l.Listen = texts[j]
 			d.unlikeOthers(l.Name, p)
 			part := l

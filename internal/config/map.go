@@ -240,13 +240,11 @@ func (d *decoder) datagramMapping(n *node, l *Listener, at []address, refs []map
 	}
 	l.Map.Idle = cmp.Or(l.Map.Idle, defaultUDPGap)
 	for _, a := range at {
-		switch {
-		case !a.udp && a.text != "":
+		if !a.udp && a.text != "" {
 			d.fail(a.at, "the listener is for UDP and for TCP", "make two of it")
-		case a.udp && a.everywhere():
-			d.fail(a.at, "a listener for UDP has an address of its own, from which its answers come", "write udp/192.168.1.1:53; several make a list")
 		}
 	}
+	d.ownAddresses(at)
 	for _, p := range n.pairs {
 		if p.key.text == "tls" || p.key.text == "proxy_protocol" {
 			d.fail(p.key, quote(p.key.text)+" is for connections, and this is UDP", "leave it out")
@@ -260,6 +258,15 @@ func (d *decoder) datagramMapping(n *node, l *Listener, at []address, refs []map
 		d.fail(m, "`check` is for connections: of UDP nobody can tell whether it is served", "leave it out")
 	case slices.ContainsFunc(l.Map.Targets, func(t MapTarget) bool { return t.Socket != "" }):
 		d.fail(m, "a unix socket takes connections, and this is UDP", "write HOST:PORT")
+	}
+}
+
+// ownAddresses checks that those of them that are for UDP are no wildcards.
+func (d *decoder) ownAddresses(at []address) {
+	for _, a := range at {
+		if a.udp && a.everywhere() {
+			d.fail(a.at, "a listener for UDP has an address of its own, from which its answers come", "write udp/192.168.1.1:53; several make a list")
+		}
 	}
 }
 

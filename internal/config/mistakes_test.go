@@ -29,8 +29,8 @@ var mistakes = []struct {
 		`8:12 localhost is this machine | write a name such as intranet`,
 		`9:12 "a b" is not a host name | write a name such as www.example.com`,
 	}},
-	{"virtual port for datagrams, and where another listens", "listeners: {listen: 127.0.0.1:1080}\nusers: {file: users}\nvirtual_ports:\n  - {name: a, users: any, listen: udp/127.0.0.1:53}\n  - {name: b, users: any, listen: [127.0.0.1:1081, 127.0.0.1:1080]}", []string{
-		"4:35 a virtual port is for connections | leave `udp/` out",
+	{"virtual port on all addresses for datagrams, and where another listens", "listeners: {listen: 127.0.0.1:1080}\nusers: {file: users}\nvirtual_ports:\n  - {name: a, users: any, listen: udp/:53}\n  - {name: b, users: any, listen: [127.0.0.1:1081, 127.0.0.1:1080]}", []string{
+		"4:35 a listener for UDP has an address of its own, from which its answers come | write udp/192.168.1.1:53; several make a list",
 		"5:52 two listeners on the same address | the other one is in line 1",
 	}},
 	{"virtual port without users", "virtual_ports: {name: a, users: bob}", []string{"1:33 who offers a virtual port has to sign in, and there are no users | write `users: {file: users}`; `sallyport user add NAME --file users` puts somebody into it"}},

@@ -3,6 +3,7 @@ package config
 import (
 	"cmp"
 	"fmt"
+	"slices"
 )
 
 const maxVirtualPorts = 1000
@@ -51,19 +52,24 @@ func (d *decoder) decodeVirtualPort(n *node) {
 	}
 }
 
-// visitors adds the listener that visitors of a virtual port come to: a port
-// mapping, to its name.
+// visitors adds the listeners that visitors of a virtual port come to: port mappings,
+// to its name, one for connections and one for datagrams.
 func (d *decoder) visitors(name string, place listenerPlace, at []address) {
-	for _, a := range at {
-		if a.udp {
-			d.fail(a.at, "a virtual port is for connections", "leave `udp/` out")
-			return
+	for _, udp := range []bool{false, true} {
+		some := slices.DeleteFunc(slices.Clone(at), func(a address) bool { return a.udp != udp })
+		if len(some) == 0 {
+			continue
 		}
+		l := newListener()
+		l.Name, l.Protocols = name, []string{mapped}
+		l.Map = &Map{Choose: mapChoices().known[0], Targets: []MapTarget{{Host: name, Port: cmp.Or(some[0].port, 80)}}}
+		if udp {
+			l.Map.Idle = defaultUDPGap
+			d.ownAddresses(some)
+		}
+		d.addListener(l, place, some)
+		place.another = true
 	}
-	l := newListener()
-	l.Name, l.Protocols = name, []string{mapped}
-	l.Map = &Map{Choose: mapChoices().known[0], Targets: []MapTarget{{Host: name, Port: cmp.Or(at[0].port, 80)}}}
-	d.addListener(l, place, at)
 }
 
 // virtualName returns n as the name of a virtual port, which is one that a client
