@@ -36,14 +36,20 @@ func (u *upward) parts() (own, brake Pacer) {
 	if b := u.slow.Load(); b != nil {
 		brake = b.up
 	}
-	return u.up, brake
+	if u.pace != nil {
+		own = u.pace.up
+	}
+	return own, brake
 }
 
 func (d *downward) parts() (own, brake Pacer) {
 	if b := d.slow.Load(); b != nil {
 		brake = b.down
 	}
-	return d.down, brake
+	if d.pace != nil {
+		own = d.pace.down
+	}
+	return own, brake
 }
 
 // Chunk implements [Pacer].

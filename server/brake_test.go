@@ -70,7 +70,7 @@ func TestBothPass(t *testing.T) {
 	if up.inRate(own, 500) || !up.inRate(own, 50) || !down.inRate(nil, 500) || up.Passes(500) {
 		t.Error("the brake of one direction does not hold for it alone")
 	}
-	s.up, s.down = own, own
+	s.pace = &paces{own, own}
 	if up.Chunk() != 100 || down.Chunk() != 100 || down.Took(10) != 10*time.Millisecond || up.Took(20) != 20*time.Millisecond || own.moved != 30 || brake.moved != 20 {
 		t.Errorf("own %d, brake %d", own.moved, brake.moved)
 	}

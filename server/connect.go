@@ -36,7 +36,9 @@ func (x *exchange) connectAlone(ctx, sessions context.Context, judge verdict) {
 	session := x.session
 	going := relay.New(client, far, &session.meter, session.limits(x.server.timeouts()))
 	if going.OwnsSockets() {
-		going.Start(x.part(r))
+		rest := x.part(r)
+		session.goToRest()
+		going.Start(rest.end)
 	} else {
 		going.Start(func(reason error) { // from here on x is its
 			defer x.contain()
@@ -48,24 +50,36 @@ func (x *exchange) connectAlone(ctx, sessions context.Context, judge verdict) {
 	session.handOver(ctx, going)
 }
 
-// part returns what is to be done at the end of a relay that owns its sockets.
-// Of the exchange, and what it holds, that needs so little that nothing of it is
-// kept meanwhile; what is done about x from here on has no effect.
-func (x *exchange) part(r *route) func(reason error) {
-	s, session, gone, release := x.server, x.session, x.gone, r.release
+// parted is what is to be done at the end of a relay that owns its sockets. Of the
+// exchange, and what it holds, that needs so little that nothing of it is kept
+// meanwhile.
+type parted struct {
+	server  *Server
+	session *Session
+	gone    func() // of the exchange
+	release func() // of the route
+}
+
+// part takes what is left to do off x: what is done about that from here on has no
+// effect.
+func (x *exchange) part(r *route) parted {
+	p := parted{x.server, x.session, x.gone, r.release}
 	x.session, x.gone, x.route = nil, nil, nil
-	return func(reason error) {
-		defer gone()
-		defer func() {
-			if fault := recover(); fault != nil { // of a Recorder
-				s.report(fault, debug.Stack())
-			}
-		}()
-		defer s.over(session, reason) // whatever becomes of the rest
-		s.state.primaries.remove(session.primary())
-		if release != nil {
-			release()
+	return p
+}
+
+// end is the last of the session.
+func (p *parted) end(reason error) {
+	defer p.gone()
+	defer func() {
+		if fault := recover(); fault != nil { // of a Recorder
+			p.server.report(fault, debug.Stack())
 		}
+	}()
+	defer p.server.over(p.session, reason) // whatever becomes of the rest
+	p.server.state.primaries.remove(p.session.primary())
+	if p.release != nil {
+		p.release()
 	}
 }
 

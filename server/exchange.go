@@ -115,13 +115,13 @@ func (s *Server) report(fault any, stack []byte) {
 func (x *exchange) begin() {
 	_, secure := x.conn.(*tls.Conn)
 	x.request = nil
-	x.session = &Session{Record: Record{
+	x.session = NewSession(Record{
 		ID:       x.server.state.lastID.Add(1),
 		Started:  time.Now(),
 		Listener: x.listener.Name,
 		Client:   x.remote,
 		TLS:      secure,
-	}}
+	})
 	if x.relayed != nil {
 		x.session.Client, x.session.Through = x.relayed.client, x.session.Client
 	}
@@ -258,8 +258,12 @@ func (x *exchange) hear(grant *Grant, err error, before *Judge) {
 // enter counts the session towards the limits of its grant, unless there is an
 // error already: it comes last, so that nobody is counted who is refused.
 func (x *exchange) enter(grant Grant, err error) error {
-	if err == nil {
-		x.session.up, x.session.down, err = x.session.enter(grant.Budget)
+	if err != nil {
+		return err
+	}
+	up, down, err := x.session.enter(grant.Budget)
+	if up != nil || down != nil {
+		x.session.pace = &paces{up, down}
 	}
 	return err
 }

@@ -17,9 +17,12 @@ type primary struct {
 // primary returns what the relay of an open session that has reached its target
 // is to a BIND.
 func (s *Session) primary() primary {
-	p := primary{client: s.Client.Addr(), userID: s.life.request.Identity.Name, target: s.Address.Addr()}
+	s.life.mu.Lock()
+	defer s.life.mu.Unlock()
+	w := s.wake()
+	p := primary{client: w.record.Client.Addr(), userID: w.request.Identity.Name, target: w.record.Address.Addr()}
 	if !p.target.IsValid() {
-		p.name = s.life.request.Target.Name
+		p.name = w.request.Target.Name
 	}
 	return p
 }

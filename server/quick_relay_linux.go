@@ -12,19 +12,19 @@ import (
 // carried is what a quick leaves behind while its relay goes on: no more than the
 // end needs.
 type carried struct {
+	parted
 	loop   *engine.Loop
 	target engine.Handle
-	timer  engine.Timer // for keepAliveAfter
-	done   func(reason error)
+	timer  engine.Timer // for restAfter
 }
 
 // relay moves the session's bytes, from then on without the quick.
 func (q *quick) relay() {
 	session := q.session
 	limits, head := session.limits(q.server.timeouts()), q.head
-	c := &carried{loop: q.loop, target: q.target, done: q.part(&q.path)}
+	c := &carried{parted: q.part(&q.path), loop: q.loop, target: q.target}
 	q.stage = hasLeft
-	c.loop.Set(&c.timer, c, c.loop.Now()+keepAliveAfter)
+	c.loop.Set(&c.timer, c, c.loop.Now()+restAfter)
 	going := relay.Join(c.loop,
 		relay.Socket{Handle: q.client, Came: q.came | engine.Writable, Head: head},
 		relay.Socket{Handle: q.target, Came: q.targetCame | engine.Writable},
@@ -32,13 +32,16 @@ func (q *quick) relay() {
 	session.pass(going.End)
 }
 
-// keepAliveAfter is how long a session lasts before its target is asked, whenever it
-// is silent, whether it is still there: most are over sooner, and save the asking for
-// it.
-const keepAliveAfter = time.Second
+// restAfter is how long a session lasts before little is made of it, and its target is
+// asked, whenever it is silent, whether it is still there: most are over sooner, and are
+// saved the trouble.
+const restAfter = time.Second
 
-// Expired sees to it that a target that is gone is noticed.
-func (c *carried) Expired() { keepAlive(c.loop.Descriptor(c.target)) }
+// Expired does both.
+func (c *carried) Expired() {
+	keepAlive(c.loop.Descriptor(c.target)) // so that one that is gone is noticed
+	c.session.goToRest()
+}
 
 // keepAlive has the other end of a connection asked whether it is still there, as Go
 // does for those that it accepts and dials.
@@ -63,5 +66,5 @@ func (c *carried) Broken(fault any, _ []byte) { panic(fault) }
 func (c *carried) end(reason error) {
 	c.loop.Stop(&c.timer)
 	c.loop.Detach()
-	c.done(reason)
+	c.parted.end(reason)
 }

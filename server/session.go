@@ -10,18 +10,32 @@ import (
 )
 
 // Session is one client connection, from its first byte to its last, or one
-// request of a connection that carries many. A [Recorder] gets it. The fields of
-// its Record belong to the server until Closed is called; the methods may be
-// called at any time, by any goroutine.
+// request of a connection that carries many. A [Recorder] gets it. Its Record
+// belongs to the server until Closed is called, and may be nil until then; the
+// other fields do not change, and the methods may be called at any time, by any
+// goroutine. Make one with [NewSession].
 type Session struct {
-	Record
+	ID      uint64    // that of its Record
+	Started time.Time // likewise
+	*Record
 
 	meter   relay.Meter
 	dropped atomic.Int64
 	life    life
+	rest    rest // in the place of the Record and what life has of it
 
-	up, down Pacer // of its own goroutines; nil: as fast as it goes
-	slow     atomic.Pointer[brakes]
+	pace *paces // of its own goroutines; nil: as fast as it goes
+	slow atomic.Pointer[brakes]
+}
+
+// paces are how fast a session may go; nil: as fast as it does.
+type paces struct{ up, down Pacer }
+
+// NewSession returns a session that a server would tell its [Recorder] of, for a
+// recorder's tests.
+func NewSession(r Record) *Session {
+	w := &whole{record: r}
+	return &Session{ID: r.ID, Started: r.Started, Record: &w.record, life: life{whole: w}}
 }
 
 // Record is what is known of a session.

@@ -44,32 +44,52 @@ func (s *Server) Review(judge Judge) {
 // is known, until they are closed.
 func (s *Server) Sessions() []*Session { return s.state.sessions.all() }
 
-// sessions are those that are open. The zero value is empty.
+// sessions are those that are open: a list, since it is only ever gone through from
+// one end to the other. The zero value is empty.
 type sessions struct {
-	mu   sync.Mutex
-	open map[*Session]struct{}
+	mu    sync.Mutex
+	first *Session
+	open  int
 }
+
+// links are a session's neighbours among those that are open.
+type links struct{ before, behind *Session }
 
 func (ss *sessions) add(s *Session) {
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
-	if ss.open == nil {
-		ss.open = make(map[*Session]struct{})
+	if s.life.links.behind = ss.first; ss.first != nil {
+		ss.first.life.links.before = s
 	}
-	ss.open[s] = struct{}{}
+	ss.first = s
+	ss.open++
 }
 
+// remove takes out a session, if it is still there.
 func (ss *sessions) remove(s *Session) {
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
-	delete(ss.open, s)
+	at := s.life.links
+	switch {
+	case at.before != nil:
+		at.before.life.links.behind = at.behind
+	case ss.first == s:
+		ss.first = at.behind
+	default:
+		return
+	}
+	if at.behind != nil {
+		at.behind.life.links.before = at.before
+	}
+	s.life.links = links{}
+	ss.open--
 }
 
 func (ss *sessions) all() []*Session {
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
-	all := make([]*Session, 0, len(ss.open))
-	for s := range ss.open {
+	all := make([]*Session, 0, ss.open)
+	for s := ss.first; s != nil; s = s.life.links.behind {
 		all = append(all, s)
 	}
 	return all
@@ -79,12 +99,12 @@ func (ss *sessions) all() []*Session {
 type life struct {
 	state   *state   // of its server
 	serving *serving // where it came from
+	links   links    // is guarded by the state's sessions
 
 	mu      sync.Mutex         // guards the session's Record while it is open, too
 	end     func(reason error) // tells whoever serves the session; it does not block, and nil only says that it is over
 	why     error              // the first reason for which it is to end; nil: it need not
-	request *Request
-	grant   Grant
+	whole   *whole             // what is known of it; nil: it rests
 	granted bool
 	judge   *Judge             // by whom the grant, with its address, was judged last
 	stay    Stay               // what it counts towards, until it ends; nil: nothing
@@ -95,7 +115,8 @@ type life struct {
 
 // open makes the session known. end is told when it is to end.
 func (s *Session) open(st *state, from *serving, r *Request, end func(reason error)) {
-	s.life.state, s.life.serving, s.life.end, s.life.request = st, from, end, r
+	s.life.state, s.life.serving, s.life.end = st, from, end
+	s.life.whole.request = r
 	st.sessions.add(s)
 }
 
@@ -124,12 +145,43 @@ func (s *Session) close() {
 	}
 	s.life.state.sessions.remove(s)
 	s.life.mu.Lock()
+	s.wake()
 	s.life.ended = true
 	s.life.alarm.stop()
 	s.leave()
 	end := s.life.end
 	s.life.mu.Unlock()
 	end(nil)
+}
+
+// goToRest makes little of a session whose relay goes on by itself: nothing of the
+// Record changes any more before the end.
+func (s *Session) goToRest() {
+	s.life.mu.Lock()
+	defer s.life.mu.Unlock()
+	if !s.life.ended {
+		s.rest = s.life.whole.pack()
+		s.life.whole, s.Record = nil, nil
+	}
+}
+
+// wake makes the Record of a session that rests again. Callers hold life.mu.
+func (s *Session) wake() *whole {
+	if s.life.whole == nil {
+		s.life.whole = s.known()
+		s.Record, s.rest = &s.life.whole.record, rest{}
+	}
+	return s.life.whole
+}
+
+// known returns what is known of it. Callers hold life.mu, and change nothing.
+func (s *Session) known() *whole {
+	if s.life.whole != nil {
+		return s.life.whole
+	}
+	w := s.rest.unpack()
+	w.record.ID, w.record.Started = s.ID, s.Started
+	return w
 }
 
 // handOver leaves the end of the session to a relay that goes on by itself. The
@@ -175,14 +227,14 @@ func (s *Session) End(reason error) {
 func (s *Session) Now() Record {
 	s.life.mu.Lock()
 	defer s.life.mu.Unlock()
-	return s.Record
+	return s.known().record
 }
 
-// note changes what is known of an open session.
+// note changes what is known of an open session that does not rest.
 func (s *Session) note(change func(*Record)) {
 	s.life.mu.Lock()
 	defer s.life.mu.Unlock()
-	change(&s.Record)
+	change(s.Record)
 }
 
 // decided notes what the policy has said.
@@ -199,7 +251,7 @@ func (s *Session) decided(g *Grant) {
 // last judge.
 func (s *Session) hold(g Grant, before *Judge) {
 	s.life.mu.Lock()
-	s.life.grant, s.life.granted, s.life.judge = g, true, before
+	s.life.whole.grant, s.life.granted, s.life.judge = g, true, before
 	s.setAlarm(g.Until)
 	s.life.mu.Unlock()
 	if isOver(g.Until, time.Now()) {
@@ -256,7 +308,8 @@ func (s *Session) catchUp() {
 func (s *Session) review(judge *Judge) {
 	s.life.mu.Lock()
 	reviews, granted, ended := s.life.reviews, s.life.granted, s.life.ended
-	held := s.life.held(s.life.request, s.life.grant, s.Address)
+	w := s.known()
+	held := s.life.held(w.request, w.grant, w.record.Address)
 	s.life.mu.Unlock()
 	switch {
 	case ended:

@@ -163,7 +163,7 @@ func drive(c net.Conn, l *Listener) (step, []byte, error) {
 func detectFor(first byte, l *Listener) (handshake, error) { return exchangeFor(l).detect(first) }
 
 func exchangeFor(l *Listener) *exchange {
-	return &exchange{server: &Server{}, listener: l, session: &Session{}}
+	return &exchange{server: &Server{}, listener: l, session: NewSession(Record{})}
 }
 
 // pieces is a connection that has data to read, some bytes at a time.

@@ -97,7 +97,7 @@ func play(t *testing.T, login Login, pieces ...[]byte) transcript {
 	}}}
 	c := &chunks{pieces: pieces}
 	d := &driver{headed: true, buf: make([]byte, 0, handshakeBuffer), exchange: &exchange{
-		server: server, conn: c, listener: &Listener{Name: "lan"}, session: &Session{Record: Record{Client: netip.AddrPortFrom(clientAt, 4)}},
+		server: server, conn: c, listener: &Listener{Name: "lan"}, session: NewSession(Record{Client: netip.AddrPortFrom(clientAt, 4)}),
 	}}
 	last, err := d.drive(t.Context(), step{})
 	if over := last.over(); over != (err == nil) || !over && !errors.Is(err, io.EOF) {

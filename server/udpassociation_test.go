@@ -75,7 +75,7 @@ func associateInMemory(t *testing.T, p Policy, idle time.Duration) *memoryAssoci
 	m := &memoryAssociation{T: t, client: newMemorySocket(), target: newMemorySocket(), control: far, ended: make(chan error, 1)}
 	m.association = &association{
 		server:  &Server{Policy: p},
-		session: &Session{Record: Record{Started: time.Now()}},
+		session: NewSession(Record{Started: time.Now()}),
 		request: Request{Command: socks.Associate, Client: netip.AddrPortFrom(homeAt.Addr(), 4999)},
 		idle:    idle,
 	}

@@ -158,10 +158,10 @@ func (m *mapper) begin(sessions context.Context, from netip.AddrPort, now time.T
 		Protocol: Mapped, Command: socks.Associate, Target: target, Client: from, Local: m.serving.address,
 		Listener: l.Name, Replier: mute{},
 	}
-	f.session = &Session{Record: Record{
+	f.session = NewSession(Record{
 		ID: s.state.lastID.Add(1), Started: now, Listener: l.Name, Client: from,
 		Protocol: Mapped, Command: socks.Associate, Target: target, Bound: m.serving.address,
-	}}
+	})
 	f.session.leaveReviewsTo(f.review)
 	ctx, end := context.WithCancelCause(sessions)
 	f.session.open(&s.state, m.serving, &f.request, end)

@@ -66,7 +66,7 @@ func newAccessEntry(s *server.Session, reason error) accessEntry {
 	now := time.Now()
 	e := accessEntry{
 		Time: now, ID: s.ID, Listener: s.Listener, Client: address(s.Client), Through: address(s.Through), TLS: s.TLS,
-		Protocol: string(s.Protocol), User: access.Escape(s.Identity.Name), Proof: string(s.Identity.Proof), Target: target(&s.Record),
+		Protocol: string(s.Protocol), User: access.Escape(s.Identity.Name), Proof: string(s.Identity.Proof), Target: target(s.Record),
 		Socket: s.Socket, Address: address(s.Address), Bound: address(s.Bound), Rule: s.Rule, Via: s.Via, Proxy: s.Proxy,
 		Up: s.Up(), Down: s.Down(), Dropped: s.Dropped(), Took: float64(now.Sub(s.Started).Milliseconds()) / 1000,
 		Reason: string(server.ReasonOf(reason)), Detail: detailOf(reason),

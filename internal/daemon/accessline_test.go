@@ -74,7 +74,7 @@ func TestAccessLines(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := &server.Session{Record: test.record}
+				s := server.NewSession(test.record)
 				s.Started = time.Now()
 				time.Sleep(1235 * time.Millisecond)
 				for format, want := range map[string]string{"json": test.json, "squid": test.squid, template: test.template} {
@@ -93,7 +93,7 @@ func TestAccessLines(t *testing.T) {
 func TestAccessFields(t *testing.T) {
 	full := web()
 	full.Through, full.TLS, full.HTTP2, full.Socket, full.Via, full.Proxy, full.Bound = full.Client, true, true, "/s", "hq", "p", full.Address
-	s := &server.Session{Record: full}
+	s := server.NewSession(full)
 	for _, field := range config.AccessFields() {
 		if got := string(mustFormat(t, "{"+field+"}")(s, fmt.Errorf("%w: why", server.Denied))); got == "-\n" {
 			t.Errorf("{%s} says nothing", field)
@@ -113,7 +113,7 @@ func FuzzAccessInjection(f *testing.F) {
 	f.Fuzz(func(t *testing.T, user, host string) {
 		r := web()
 		r.Identity.Name, r.Target.Name = user, host
-		s := &server.Session{Record: r}
+		s := server.NewSession(r)
 		reason := fmt.Errorf("%w: %s", server.NoName, host)
 		for format, words := range map[string]int{"squid": 10, "{time} {user} {host} {target} {detail} end": 6, "json": 0} {
 			line := string(mustFormat(t, format)(s, reason))

@@ -489,12 +489,12 @@ func TestManySessions(t *testing.T) {
 // openMany opens sessions that nobody serves.
 func openMany(v *live.View, n int) {
 	for i := range n {
-		v.Opened(&server.Session{Record: server.Record{
+		v.Opened(server.NewSession(server.Record{
 			ID: uint64(i + 1_000_000), Started: time.Now(), Listener: "lan", Protocol: server.SOCKS5, Command: socks.Connect,
 			Client:   netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), 4711),
 			Identity: server.Identity{Name: fmt.Sprintf("user%d", i%900), Proof: server.Password},
 			Target:   socks.Addr{Name: fmt.Sprintf("host%d.example", i), Port: 443}, Rule: "members",
-		}})
+		}))
 	}
 }
 

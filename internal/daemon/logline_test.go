@@ -64,7 +64,7 @@ func TestSessionLine(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					var written strings.Builder
 					log, _, queue := newLogger(stream{Writer: &written}, config.Log{Format: format})
-					s := &server.Session{Record: tt.record}
+					s := server.NewSession(tt.record)
 					s.Started = time.Now()
 					time.Sleep(1234500 * time.Microsecond)
 					sessionLog{log}.Closed(s, tt.reason)

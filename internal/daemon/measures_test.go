@@ -77,7 +77,7 @@ func TestMetricsOfUsers(t *testing.T) {
 	}
 	defer d.Close()
 	for _, name := range []string{"a\nb", `a\x0ab`} { // of which the log says the same
-		d.live.Closed(&server.Session{Record: server.Record{Rule: "all", Identity: server.Identity{Name: name, Proof: server.Password}}}, nil)
+		d.live.Closed(server.NewSession(server.Record{Rule: "all", Identity: server.Identity{Name: name, Proof: server.Password}}), nil)
 	}
 	_, text := (&served{TB: t, Daemon: d}).scrape("/metrics")
 	if n := strings.Count(text, `sallyport_user_bytes_total{direction="up",user="a\`); n < 1 {

@@ -44,6 +44,7 @@ func (d *Daemon) Run(ctx, hurry context.Context) error {
 	run.all.Go(func() { d.limits.Run(serve, d.log) })
 	closeAdmin := d.serveAdmin(serve)
 	run.all.Go(func() { d.takeOver(serve) })
+	run.all.Go(func() { tidyMemory(serve) })
 	var err error
 	select {
 	case <-ctx.Done():

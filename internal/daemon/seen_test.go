@@ -25,7 +25,7 @@ func TestSeen(t *testing.T) {
 		ID: 7, Listener: "lan", Client: netip.MustParseAddrPort("10.0.0.7:1"), Protocol: server.SOCKS4a, Command: socks.Connect,
 		Identity: server.Identity{Name: "bob\n<b>", Proof: server.Claimed}, Target: socks.Addr{Name: "a.example", Port: 80}, Rule: "web",
 	}
-	open := &server.Session{Record: record}
+	open := server.NewSession(record)
 	s.view.Opened(open)
 	page := s.Sessions(admin.SessionQuery{Filter: "BOB"})
 	if len(page.Sessions) != 1 || page.Open != 1 || page.Matched != 1 {

@@ -46,8 +46,8 @@ type counter struct {
 
 // reading is what was last read off a session.
 type reading struct {
-	key      Key
-	known    bool // the key is known, and the session counted
+	key      *Key // nil: it is not known yet, or nothing has moved of late
+	counted  bool // among the sessions
 	up, down int64
 }
 
@@ -72,11 +72,11 @@ func (c *counter) Closed(s *server.Session, _ error) {
 	if r == nil {
 		r = &reading{}
 	}
-	if !r.known && up == 0 && down == 0 && !s.Address.IsValid() && s.Proxy == "" {
-		c.add(keyOfNothing(&s.Record), Counts{Refused: 1})
+	if !r.counted && up == 0 && down == 0 && !s.Address.IsValid() && s.Proxy == "" {
+		c.add(keyOfNothing(s.Record), Counts{Refused: 1})
 		return
 	}
-	c.read(r, &s.Record, up, down)
+	c.read(r, s.Record, up, down)
 }
 
 // collect reads the counters of the open sessions, and tells whether there are too
@@ -86,12 +86,12 @@ func (c *counter) collect() bool {
 	defer c.mu.Unlock()
 	for s, r := range c.open {
 		up, down := s.Up(), s.Down()
-		if up == r.up && down == r.down {
-			continue
-		}
-		if r.known {
+		switch {
+		case up == r.up && down == r.down:
+			r.key = nil // it is worth more than the rest of what is kept of a session
+		case r.key != nil:
 			c.read(r, nil, up, down)
-		} else {
+		default:
 			now := s.Now()
 			c.read(r, &now, up, down)
 		}
@@ -100,16 +100,21 @@ func (c *counter) collect() bool {
 }
 
 // read counts what the session has moved since the last time. By the record it is
-// known, the first time, what to count it by. Callers hold mu.
+// known what to count it by, where r has no key. Callers hold mu.
 func (c *counter) read(r *reading, record *server.Record, up, down int64) {
 	counts := Counts{Up: up - r.up, Down: down - r.down}
-	if !r.known {
-		r.key, r.known, counts.Sessions = keyOf(record), true, 1
+	if !r.counted {
+		r.counted, counts.Sessions = true, 1
 	}
 	r.up, r.down = up, down
-	if counts != (Counts{}) {
-		c.add(r.key, counts)
+	if counts == (Counts{}) {
+		return
 	}
+	if r.key == nil {
+		key := keyOf(record)
+		r.key = &key
+	}
+	c.add(*r.key, counts)
 }
 
 // add counts, under another key where there are too many. Callers hold mu.

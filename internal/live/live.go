@@ -27,6 +27,7 @@ const (
 type View struct {
 	mu     sync.Mutex
 	open   map[*server.Session]*reading
+	slowed map[*server.Session]int64 // those that were, to so many bits a second
 	totals Totals
 	rules  map[string]Rule
 	doors  map[Door]*Passage
@@ -44,12 +45,37 @@ type View struct {
 
 // reading is what was last read off an open session.
 type reading struct {
-	up, down           int64 // bytes
-	speedUp, speedDown int64 // bytes a second
-	ruled              bool  // its rule has its hit
-	slowed             int64 // bits a second that it was slowed to; 0: it was not
-	door               *Passage
-	user               *UserBytes // nil: not known yet, or not counted
+	up, down int64  // bytes
+	speed    *speed // nil: nothing moves
+	door     *Passage
+	user     *UserBytes // nil: not known yet, or not counted
+	ruled    bool       // its rule has its hit
+}
+
+// speed is in bytes a second.
+type speed struct{ up, down int64 }
+
+// now returns it, or zeros for nil.
+func (s *speed) now() speed {
+	if s == nil {
+		return speed{}
+	}
+	return *s
+}
+
+// moved notes that so many bytes moved within the last sample, which took so many
+// seconds. Half of the speed is that before: a number that a person can read.
+func (r *reading) moved(up, down int64, took float64) {
+	was := r.speed.now()
+	is := speed{(was.up + int64(float64(up)/took)) / 2, (was.down + int64(float64(down)/took)) / 2}
+	switch {
+	case is == speed{}:
+		r.speed = nil
+	case r.speed == nil:
+		r.speed = &is
+	default:
+		*r.speed = is
+	}
 }
 
 // Totals are what was counted since the process began.
@@ -96,6 +122,7 @@ type Session struct {
 func New() *View {
 	return &View{
 		open:   make(map[*server.Session]*reading),
+		slowed: make(map[*server.Session]int64),
 		rules:  make(map[string]Rule),
 		doors:  make(map[Door]*Passage),
 		users:  make(map[string]*UserBytes),
@@ -126,12 +153,13 @@ func (v *View) Closed(s *server.Session, err error) {
 	defer v.mu.Unlock()
 	r := v.open[s]
 	delete(v.open, s)
+	delete(v.slowed, s)
 	if r != nil {
 		r.door.Open--
 	} else { // it ended before its request was known
-		r = &reading{door: v.passage(&s.Record)}
+		r = &reading{door: v.passage(s.Record)}
 	}
-	v.decided(r, &s.Record)
+	v.decided(r, s.Record)
 	v.count(r, up, down)
 	if up > 0 || down > 0 || s.Address.IsValid() {
 		v.totals.Ended[reason]++
@@ -140,7 +168,7 @@ func (v *View) Closed(s *server.Session, err error) {
 	}
 	v.totals.Refused[reason]++
 	r.door.Refused[reason]++
-	v.remember(Refusal{Record: s.Record, Reason: reason, Err: err})
+	v.remember(Refusal{Record: *s.Record, Reason: reason, Err: err})
 }
 
 // count adds what has moved since the last time. Callers hold mu.
@@ -198,9 +226,7 @@ func (v *View) sample(now time.Time) {
 	v.last = now
 	for s, r := range v.open {
 		up, down := s.Up(), s.Down()
-		// Half of it is the second before: a number that a person can read.
-		r.speedUp = (r.speedUp + int64(float64(up-r.up)/took)) / 2
-		r.speedDown = (r.speedDown + int64(float64(down-r.down)/took)) / 2
+		r.moved(up-r.up, down-r.down, took)
 		if !r.ruled {
 			now := s.Now()
 			v.decided(r, &now)
@@ -270,7 +296,8 @@ func (v *View) Sessions() []Session {
 	defer v.mu.Unlock()
 	all := make([]Session, 0, len(v.open))
 	for s, r := range v.open {
-		all = append(all, Session{s, r.speedUp, r.speedDown, r.slowed})
+		speed := r.speed.now()
+		all = append(all, Session{s, speed.up, speed.down, v.slowed[s]})
 	}
 	return all
 }
@@ -292,12 +319,15 @@ func (v *View) Find(id uint64) *server.Session {
 func (v *View) Slow(id uint64, bits int64, up, down server.Pacer) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	for s, r := range v.open {
-		if s.ID == id {
-			s.Slow(up, down)
-			r.slowed = bits
-			return true
+	for s := range v.open {
+		if s.ID != id {
+			continue
 		}
+		s.Slow(up, down)
+		if v.slowed[s] = bits; bits == 0 {
+			delete(v.slowed, s)
+		}
+		return true
 	}
 	return false
 }

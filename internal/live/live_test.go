@@ -107,11 +107,11 @@ func TestCounts(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	v := New()
 	for i := range keptRefusals + 5 {
-		s := &server.Session{Record: server.Record{ID: uint64(i), Rule: "no"}}
+		s := server.NewSession(server.Record{ID: uint64(i), Rule: "no"})
 		v.Opened(s)
 		v.Closed(s, fmt.Errorf("%w: by a rule", server.Denied))
 	}
-	v.Closed(&server.Session{Record: server.Record{ID: 9999}}, server.Garbage) // it was never opened
+	v.Closed(server.NewSession(server.Record{ID: 9999}), server.Garbage) // it was never opened
 	got := v.Totals()
 	if got.Opened != keptRefusals+5 || got.Open != 0 || got.Refused[server.Denied] != keptRefusals+5 || got.Refused[server.Garbage] != 1 {
 		t.Errorf("totals: %+v", got)
@@ -147,7 +147,7 @@ func TestDoors(t *testing.T) {
 		{Name: "carol", Proof: server.Password},
 		{Name: "alice", Proof: server.Password},
 	} {
-		s := &server.Session{Record: server.Record{ID: uint64(i), Listener: "lan", Protocol: server.SOCKS5, Rule: "web", Identity: who}}
+		s := server.NewSession(server.Record{ID: uint64(i), Listener: "lan", Protocol: server.SOCKS5, Rule: "web", Identity: who})
 		v.Opened(s)
 		v.sample(time.Now())
 		v.open[s].up, v.open[s].down = -10, -1 // as if it had moved them since
@@ -157,7 +157,7 @@ func TestDoors(t *testing.T) {
 			v.sample(time.Now())
 		}
 	}
-	v.Closed(&server.Session{Record: server.Record{Listener: "lan"}}, server.Garbage) // it was never opened
+	v.Closed(server.NewSession(server.Record{Listener: "lan"}), server.Garbage) // it was never opened
 	if got, want := v.Users(), map[string]UserBytes{"alice": {20, 2}, OthersUsers: {30, 3}}; !maps.Equal(got, want) {
 		t.Errorf("users: %v, want %v", got, want)
 	}
@@ -180,13 +180,13 @@ func TestQuery(t *testing.T) {
 	v := New()
 	start := time.Now()
 	for i, name := range []string{"carol", "alice", "bob", "Alina"} {
-		s := &server.Session{Record: server.Record{
+		s := server.NewSession(server.Record{
 			ID: uint64(i + 1), Started: start.Add(time.Duration(i) * time.Second), Identity: server.Identity{Name: name},
 			Client: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(9 - i)}), 1), Rule: []string{"x", "y"}[i%2],
 			Target: socks.Addr{Name: "host" + string(rune('d'-i)), Port: 80},
-		}}
+		})
 		v.Opened(s)
-		v.open[s].speedDown = int64(i % 3)
+		v.open[s].speed = &speed{down: int64(i % 3)}
 	}
 	ids := func(q Query) (ids []uint64) {
 		for _, l := range v.Query(q).Lines {
@@ -226,7 +226,7 @@ func TestQuery(t *testing.T) {
 func BenchmarkQuery9000(b *testing.B) {
 	v := New()
 	for i := range 9000 {
-		v.Opened(&server.Session{Record: server.Record{ID: uint64(i + 1), Identity: server.Identity{Name: fmt.Sprint("user", i%100)}}})
+		v.Opened(server.NewSession(server.Record{ID: uint64(i + 1), Identity: server.Identity{Name: fmt.Sprint("user", i%100)}}))
 	}
 	for _, q := range []Query{{Limit: 50}, {Limit: 50, Sort: "user"}, {Limit: 50, Filter: "user7"}} {
 		b.Run(fmt.Sprintf("sort=%s,filter=%s", q.Sort, q.Filter), func(b *testing.B) {

@@ -1,0 +1,47 @@
+package daemon
+
+import (
+	"runtime"
+	"runtime/debug"
+	"testing"
+)
+
+// TestTidier: memory is given back once after something has happened, and not while it
+// does.
+func TestTidier(t *testing.T) {
+	const mib = 1 << 20
+	var d tidier
+	for i, look := range []struct {
+		memory
+		want bool
+	}{
+		{memory{4 * mib, mib}, false}, // it has just begun
+		{memory{4 * mib, mib}, true},
+		{memory{5 * mib, mib}, false}, // as if that had been given back
+		{memory{40 * mib, 20 * mib}, false},
+		{memory{80 * mib, 20 * mib}, false}, // much is going on
+		{memory{81 * mib, 20 * mib}, true},
+		{memory{82 * mib, 20 * mib}, false},
+		{memory{83 * mib, 20 * mib}, false}, // an eighth of the heap is more
+		{memory{84 * mib, 20 * mib}, true},
+	} {
+		got := d.isTime(look.memory)
+		if got != look.want {
+			t.Errorf("look %d, %+v: %v", i, look.memory, got)
+		}
+		if got {
+			d.tidied = look.memory
+		}
+	}
+}
+
+// TestReadMemory: the runtime has what is asked for.
+func TestReadMemory(t *testing.T) {
+	before := readMemory()
+	waste := make([]byte, 8<<20)
+	runtime.KeepAlive(waste)
+	debug.FreeOSMemory()
+	if now := readMemory(); now.allocated < before.allocated+8<<20 || now.live == 0 || now.live > now.allocated {
+		t.Errorf("%+v, after %+v", now, before)
+	}
+}
