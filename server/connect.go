@@ -54,30 +54,30 @@ func (x *exchange) connectAlone(ctx, sessions context.Context, judge verdict) {
 // exchange, and what it holds, that needs so little that nothing of it is kept
 // meanwhile.
 type parted struct {
-	server  *Server
-	session *Session
-	gone    func() // of the exchange
-	release func() // of the route
+	session *Session // its serving has the rest
+	release func()   // of the route
 }
 
 // part takes what is left to do off x: what is done about that from here on has no
 // effect.
 func (x *exchange) part(r *route) parted {
-	p := parted{x.server, x.session, x.gone, r.release}
+	p := parted{x.session, r.release}
 	x.session, x.gone, x.route = nil, nil, nil
 	return p
 }
 
 // end is the last of the session.
 func (p *parted) end(reason error) {
-	defer p.gone()
+	from := p.session.life.serving
+	s := from.server
+	defer from.gone()
 	defer func() {
 		if fault := recover(); fault != nil { // of a Recorder
-			p.server.report(fault, debug.Stack())
+			s.report(fault, debug.Stack())
 		}
 	}()
-	defer p.server.over(p.session, reason) // whatever becomes of the rest
-	p.server.state.primaries.remove(p.session.primary())
+	defer s.over(p.session, reason) // whatever becomes of the rest
+	s.state.primaries.remove(p.session.primary())
 	if p.release != nil {
 		p.release()
 	}

@@ -45,7 +45,7 @@ func (q *quick) connectElsewhere(judge verdict) {
 	q.entrance.elsewhere(func(_, sessions context.Context) {
 		defer x.contain()
 		ctx, end := context.WithCancelCause(sessions)
-		x.session.pass(end)
+		x.session.pass(endFunc(end))
 		x.connectAlone(ctx, sessions, judge)
 	})
 }

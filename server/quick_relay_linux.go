@@ -29,7 +29,7 @@ func (q *quick) relay() {
 		relay.Socket{Handle: q.client, Came: q.came | engine.Writable, Head: head},
 		relay.Socket{Handle: q.target, Came: q.targetCame | engine.Writable},
 		&session.meter, limits, c.end)
-	session.pass(going.End)
+	session.pass(going)
 }
 
 // restAfter is how long a session lasts before little is made of it, and its target is

@@ -110,13 +110,14 @@ func (s *rest) unpack() *whole {
 // each packs, or unpacks, what is each session's own.
 func (w *whole) each(p *packing) {
 	r := &w.record
-	for _, at := range [...]*netip.AddrPort{&r.Client, &w.request.Local, &r.Address, &r.Bound} {
-		p.address(at)
-	}
 	target := netip.AddrPortFrom(r.Target.IP, r.Target.Port)
-	p.address(&target)
-	r.Target.IP, r.Target.Port = target.Addr(), target.Port()
-	p.text(&r.Target.Name)
+	p.address(&target, netip.AddrPort{})
+	if r.Target.IP, r.Target.Port = target.Addr(), target.Port(); !r.Target.IP.IsValid() {
+		p.text(&r.Target.Name)
+	}
+	for _, at := range [...]*netip.AddrPort{&r.Address, &r.Client, &w.request.Local, &r.Bound} {
+		p.address(at, target)
+	}
 	before := &Identity{}
 	for _, id := range [...]*Identity{&r.Identity, &w.grant.Identity, &w.request.Identity} {
 		p.identity(id, before)
@@ -155,15 +156,22 @@ func (p *packing) text(s *string) {
 	p.bytes = append(p.bytes, *s...)
 }
 
-func (p *packing) address(a *netip.AddrPort) {
+// address leaves out what is the same as usual.
+func (p *packing) address(a *netip.AddrPort, usual netip.AddrPort) {
 	var room [40]byte // which an address without a long zone has enough of
 	if p.reads {
 		var text string
-		p.text(&text)
+		if p.text(&text); text == "" {
+			*a = usual
+			return
+		}
 		_ = a.UnmarshalBinary(append(room[:0], text...)) // it does not fail, of what was written by the other
 		return
 	}
-	b, _ := a.AppendBinary(room[:0]) // nor does this
+	var b []byte
+	if *a != usual {
+		b, _ = a.AppendBinary(room[:0]) // nor does this
+	}
 	text := string(b)
 	p.text(&text)
 }

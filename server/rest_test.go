@@ -88,7 +88,7 @@ func TestRestIsSmall(t *testing.T) {
 	w.record = Record{Client: w.record.Client, Target: socks.FromIP(w.record.Client), Address: w.record.Client, Bound: w.record.Client}
 	w.request = &Request{Local: w.record.Client, Client: w.record.Client, Target: w.record.Target}
 	w.grant = Grant{Addrs: []netip.Addr{w.record.Client.Addr()}}
-	if r := w.pack(); r.rare != nil || len(r.packed) > 48 {
+	if r := w.pack(); r.rare != nil || len(r.packed) > 32 {
 		t.Errorf("%d bytes, and %v", len(r.packed), r.rare)
 	}
 	w.grant.Until = time.Unix(1, 0)

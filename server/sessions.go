@@ -101,10 +101,10 @@ type life struct {
 	serving *serving // where it came from
 	links   links    // is guarded by the state's sessions
 
-	mu      sync.Mutex         // guards the session's Record while it is open, too
-	end     func(reason error) // tells whoever serves the session; it does not block, and nil only says that it is over
-	why     error              // the first reason for which it is to end; nil: it need not
-	whole   *whole             // what is known of it; nil: it rests
+	mu      sync.Mutex // guards the session's Record while it is open, too
+	end     ender      // is whoever serves the session
+	why     error      // the first reason for which it is to end; nil: it need not
+	whole   *whole     // what is known of it; nil: it rests
 	granted bool
 	judge   *Judge             // by whom the grant, with its address, was judged last
 	stay    Stay               // what it counts towards, until it ends; nil: nothing
@@ -113,21 +113,31 @@ type life struct {
 	ended   bool               // nothing is granted any more
 }
 
+// ender is told when a session is to end, or, by nil, that it is over. It does not
+// block.
+type ender interface{ End(reason error) }
+
+// endFunc is one that is called.
+type endFunc func(reason error)
+
+// End implements ender.
+func (f endFunc) End(reason error) { f(reason) }
+
 // open makes the session known. end is told when it is to end.
 func (s *Session) open(st *state, from *serving, r *Request, end func(reason error)) {
-	s.life.state, s.life.serving, s.life.end = st, from, end
+	s.life.state, s.life.serving, s.life.end = st, from, endFunc(end)
 	s.life.whole.request = r
 	st.sessions.add(s)
 }
 
 // pass has another told when the session is to end, at once if it is already.
-func (s *Session) pass(end func(reason error)) {
+func (s *Session) pass(end ender) {
 	s.life.mu.Lock()
 	s.life.end = end
 	why := s.life.why
 	s.life.mu.Unlock()
 	if why != nil {
-		end(why)
+		end.End(why)
 	}
 }
 
@@ -151,7 +161,7 @@ func (s *Session) close() {
 	s.leave()
 	end := s.life.end
 	s.life.mu.Unlock()
-	end(nil)
+	end.End(nil)
 }
 
 // goToRest makes little of a session whose relay goes on by itself: nothing of the
@@ -191,11 +201,11 @@ func (s *Session) handOver(ctx context.Context, going relay.Relay) {
 	s.life.mu.Lock()
 	giveUp := s.life.end
 	s.life.mu.Unlock()
-	s.pass(going.End)
+	s.pass(going)
 	if ctx.Err() != nil {
 		going.End(context.Cause(ctx)) // that it was cut came meanwhile
 	}
-	giveUp(nil)
+	giveUp.End(nil)
 }
 
 // cutFrom ends the sessions that came from sv and were handed over to their
@@ -220,7 +230,7 @@ func (s *Session) End(reason error) {
 	}
 	end := s.life.end
 	s.life.mu.Unlock()
-	end(reason)
+	end.End(reason)
 }
 
 // Now returns what is known of an open session at this moment.

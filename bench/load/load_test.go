@@ -87,7 +87,7 @@ func TestIdleCountsWhatIsHeld(t *testing.T) {
 	}
 	t.Cleanup(target.Close)
 	p := &Proxy{Address: target.Address(), Protocol: Fixed, Process: &Process{PID: os.Getpid()}}
-	idle, err := HoldIdle(t.Context(), p, target, 50)
+	idle, err := HoldIdle(t.Context(), p, target, 50, time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}

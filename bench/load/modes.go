@@ -181,7 +181,11 @@ func (i *Idle) Close() { i.close() }
 
 // HoldIdle opens relays, lets one byte go each way in each, and leaves them to rest until Close. In Kernel are the ends
 // that are not the proxy's too: what it says of a proxy is the difference to a [Proxy] that leads directly to the target.
-func HoldIdle(ctx context.Context, p *Proxy, t *Target, relays int) (*Idle, error) {
+// Before either look at the memory the proxy is left to rest for a while, since what is given back a moment later is not held.
+func HoldIdle(ctx context.Context, p *Proxy, t *Target, relays int, rest time.Duration) (*Idle, error) {
+	if err := wait(ctx, rest); err != nil {
+		return nil, err
+	}
 	before, err := p.Process.Memory()
 	if err != nil {
 		return nil, err
@@ -194,7 +198,7 @@ func HoldIdle(ctx context.Context, p *Proxy, t *Target, relays int) (*Idle, erro
 		}
 	}
 	if err == nil {
-		err = wait(ctx, time.Second) // what is freed a moment later is not held
+		err = wait(ctx, rest)
 	}
 	if err != nil {
 		idle.Close()

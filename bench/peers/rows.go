@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/sallyport/sallyport/bench/load"
 )
@@ -44,6 +45,9 @@ func (r row) measure(ctx context.Context, y *yard, rn *runner, target *load.Targ
 	}
 	return r.work(ctx, p, target)
 }
+
+// idleRest is how long a proxy is left alone before its memory is read.
+const idleRest = 12 * time.Second
 
 // crowd is how many idle relays are there while the rows "crowded" move bulk.
 const crowd = 1500
@@ -130,7 +134,7 @@ func crowded(o options) row {
 	r.name = fmt.Sprintf("crowded: %s, among %d idle relays", r.name, crowd)
 	work := r.work
 	r.work = func(ctx context.Context, p *load.Proxy, t *load.Target) (load.Cost, error) {
-		idle, err := load.HoldIdle(ctx, p, t, crowd)
+		idle, err := load.HoldIdle(ctx, p, t, crowd, 0)
 		if err != nil {
 			return load.Cost{}, err
 		}
@@ -183,7 +187,7 @@ func idle(o options) row {
 	return row{
 		name: fmt.Sprintf("idle, %d relays", o.idle), fresh: true,
 		work: func(ctx context.Context, p *load.Proxy, t *load.Target) (load.Cost, error) {
-			idle, err := load.HoldIdle(ctx, p, t, o.idle)
+			idle, err := load.HoldIdle(ctx, p, t, o.idle, idleRest)
 			if err != nil {
 				return load.Cost{}, err
 			}

@@ -47,9 +47,11 @@ type counter struct {
 // reading is what was last read off a session.
 type reading struct {
 	key      *Key // nil: it is not known yet, or nothing has moved of late
-	counted  bool // among the sessions
 	up, down int64
 }
+
+// counted reports whether the session is among those that were counted.
+func (r *reading) counted() bool { return r.up != 0 || r.down != 0 }
 
 func newCounter() counter {
 	return counter{open: make(map[*server.Session]*reading), pending: make(map[Key]Counts)}
@@ -72,7 +74,7 @@ func (c *counter) Closed(s *server.Session, _ error) {
 	if r == nil {
 		r = &reading{}
 	}
-	if !r.counted && up == 0 && down == 0 && !s.Address.IsValid() && s.Proxy == "" {
+	if !r.counted() && up == 0 && down == 0 && !s.Address.IsValid() && s.Proxy == "" {
 		c.add(keyOfNothing(s.Record), Counts{Refused: 1})
 		return
 	}
@@ -103,8 +105,8 @@ func (c *counter) collect() bool {
 // known what to count it by, where r has no key. Callers hold mu.
 func (c *counter) read(r *reading, record *server.Record, up, down int64) {
 	counts := Counts{Up: up - r.up, Down: down - r.down}
-	if !r.counted {
-		r.counted, counts.Sessions = true, 1
+	if !r.counted() {
+		counts.Sessions = 1
 	}
 	r.up, r.down = up, down
 	if counts == (Counts{}) {

@@ -25,13 +25,14 @@ const (
 // View is a [server.Recorder]. Make one with [New]. It is safe for concurrent use;
 // nothing but Run blocks.
 type View struct {
-	mu     sync.Mutex
-	open   map[*server.Session]*reading
-	slowed map[*server.Session]int64 // those that were, to so many bits a second
-	totals Totals
-	rules  map[string]Rule
-	doors  map[Door]*Passage
-	users  map[string]*UserBytes
+	mu       sync.Mutex
+	open     map[*server.Session]*reading
+	slowed   map[*server.Session]int64 // those that were, to so many bits a second
+	totals   Totals
+	rules    map[string]Rule
+	doors    map[Door]*Passage
+	users    map[string]*UserBytes
+	accounts map[account]*account
 	// mostUsers is how many have a count of their own; 0: none are counted.
 	mostUsers int
 
@@ -45,11 +46,27 @@ type View struct {
 
 // reading is what was last read off an open session.
 type reading struct {
-	up, down int64  // bytes
-	speed    *speed // nil: nothing moves
-	door     *Passage
-	user     *UserBytes // nil: not known yet, or not counted
-	ruled    bool       // its rule has its hit
+	up, down int64 // bytes
+	*account
+	speed *speed // nil: nothing moves
+}
+
+// account is what sessions are counted by. Those that are counted by the same have one.
+type account struct {
+	door  *Passage
+	user  *UserBytes // nil: not known yet, or not counted
+	ruled bool       // their rules have their hits
+}
+
+// account returns the one of its kind. Callers hold mu. There are at most two for each
+// door and user that is counted.
+func (v *View) account(kind account) *account {
+	a := v.accounts[kind]
+	if a == nil {
+		a = &kind
+		v.accounts[kind] = a
+	}
+	return a
 }
 
 // speed is in bytes a second.
@@ -121,14 +138,15 @@ type Session struct {
 // New returns a view that knows of nothing yet.
 func New() *View {
 	return &View{
-		open:   make(map[*server.Session]*reading),
-		slowed: make(map[*server.Session]int64),
-		rules:  make(map[string]Rule),
-		doors:  make(map[Door]*Passage),
-		users:  make(map[string]*UserBytes),
-		totals: Totals{Refused: make(map[server.Reason]uint64), Ended: make(map[server.Reason]uint64)},
-		next:   make(chan struct{}),
-		last:   time.Now(),
+		open:     make(map[*server.Session]*reading),
+		slowed:   make(map[*server.Session]int64),
+		rules:    make(map[string]Rule),
+		doors:    make(map[Door]*Passage),
+		users:    make(map[string]*UserBytes),
+		accounts: make(map[account]*account),
+		totals:   Totals{Refused: make(map[server.Reason]uint64), Ended: make(map[server.Reason]uint64)},
+		next:     make(chan struct{}),
+		last:     time.Now(),
 
 		samples: newRing[Sample](keptSamples), refusals: newRing[Refusal](keptRefusals),
 	}
@@ -139,7 +157,7 @@ func (v *View) Opened(s *server.Session) {
 	now := s.Now()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	r := &reading{door: v.passage(&now)}
+	r := &reading{account: v.account(account{door: v.passage(&now)})}
 	v.open[s] = r
 	v.totals.Opened++
 	r.door.Opened++
@@ -157,7 +175,7 @@ func (v *View) Closed(s *server.Session, err error) {
 	if r != nil {
 		r.door.Open--
 	} else { // it ended before its request was known
-		r = &reading{door: v.passage(s.Record)}
+		r = &reading{account: v.account(account{door: v.passage(s.Record)})}
 	}
 	v.decided(r, s.Record)
 	v.count(r, up, down)
@@ -190,11 +208,12 @@ func (v *View) decided(r *reading, now *server.Record) {
 	if r.ruled || now.Rule == "" {
 		return
 	}
-	r.ruled = true
+	is := account{door: r.door, ruled: true}
 	v.rules[now.Rule] = Rule{v.rules[now.Rule].Hits + 1, time.Now()}
 	if v.mostUsers > 0 {
-		r.user = v.userBytes(now)
+		is.user = v.userBytes(now)
 	}
+	r.account = v.account(is)
 }
 
 // remember keeps a refusal in the place of the oldest. Callers hold mu.
