@@ -139,6 +139,9 @@ func (l *Ledger) visit(ctx context.Context, now time.Time) {
 	visit, cancel := context.WithTimeout(ctx, l.place.patience())
 	defer cancel()
 	err := l.flush(visit, now)
+	if err == nil && l.lost {
+		err = l.ready(visit) // there may have been nothing to write, which tells nothing
+	}
 	if err == nil {
 		err = l.keepUp(visit, now)
 	}

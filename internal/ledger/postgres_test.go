@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -194,6 +195,31 @@ func TestDatabaseIsLost(t *testing.T) {
 	}
 	if text := said.text.String(); strings.Count(text, "cannot be written") != 3 || strings.Count(text, "written again") != 3 {
 		t.Errorf("the log says:\n%s", text)
+	}
+}
+
+// TestNothingToWrite: while the database is away, a flush that has nothing to write is no
+// news of it.
+func TestNothingToWrite(t *testing.T) {
+	nobody, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := nobody.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var said lines
+	place := Place("postgres://sallyport@" + nobody.Addr().String() + "/sallyport?sslmode=disable")
+	l, err := Open(t.Context(), place, Options{Flush: time.Second, Keep: keepAll, Log: slog.New(slog.NewTextHandler(&said, nil))})
+	if err != nil {
+		t.Fatal(err) // it may come later
+	}
+	defer l.Close()
+	for i := range 3 {
+		l.visit(t.Context(), noon.Add(time.Duration(i)*time.Second))
+	}
+	if text := said.text.String(); strings.Count(text, "cannot be written") != 1 || strings.Contains(text, "written again") || !l.Status().Lost {
+		t.Errorf("lost: %v; the log says:\n%s", l.Status().Lost, text)
 	}
 }
 
