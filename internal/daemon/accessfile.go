@@ -32,6 +32,7 @@ type rotatingFile struct {
 	written int64 // bytes in it
 	span    int64 // that it is for
 	torn    bool  // its last line is not whole
+	failing bool  // the last write failed, and that was said
 }
 
 // openRotatingFile opens the file, or makes it. It must be closed.
@@ -68,13 +69,23 @@ func (f *rotatingFile) spanOf(t time.Time) int64 {
 	return t.Unix() / max(1, int64(f.rules.age/time.Second))
 }
 
-// Write appends whole lines.
+// Write appends whole lines. The first of several failures is said.
 func (f *rotatingFile) Write(lines []byte) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.isDue(int64(len(lines))) {
 		f.rotate()
 	}
+	n, err := f.put(lines)
+	if err != nil && !f.failing {
+		f.say("the access log cannot be written: its lines are lost until it can", err)
+	}
+	f.failing = err != nil
+	return n, err
+}
+
+// put is Write to the file that is open. Callers hold mu.
+func (f *rotatingFile) put(lines []byte) (int, error) {
 	if f.torn {
 		if _, err := f.file.WriteString("\n"); err != nil {
 			return 0, err

@@ -122,6 +122,9 @@ func TestAccessLogOnAFullDisk(t *testing.T) {
 		c.Close()
 	}
 	proxytest.Eventually(t, "three lines are lost", func() bool { return s.access.lost() == 3 })
+	proxytest.Eventually(t, "the log says why, while it lasts", func() bool {
+		return strings.Count(s.said.String(), "the access log cannot be written") == 1
+	})
 	if _, text := s.scrape("/metrics"); !strings.Contains(text, "\nsallyport_log_lines_lost_total{log=\"access\"} 3\n") {
 		t.Error("the metrics do not say so")
 	}
