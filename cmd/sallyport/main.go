@@ -8,6 +8,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -30,7 +33,7 @@ func run(args []string, in io.Reader, out, errs io.Writer) int {
 	root.SetIn(in)
 	root.SetOut(out)
 	root.SetErr(errs)
-	err := root.ExecuteContext(context.Background())
+	called, err := root.ExecuteContextC(context.Background())
 	if err == nil {
 		return 0
 	}
@@ -50,7 +53,7 @@ func run(args []string, in io.Reader, out, errs io.Writer) int {
 		return how.code
 	}
 	if _, ok := errors.AsType[usageError](err); ok {
-		fmt.Fprintln(errs, "See 'sallyport --help'.")
+		fmt.Fprintf(errs, "See '%s --help'.\n", called.CommandPath())
 		return exitUsage
 	}
 	return exitFailed
@@ -63,8 +66,8 @@ func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "sallyport",
 		Short: "A proxy server for the edge of a network",
-		Long: "Sallyport is a proxy server for the edge of a network: SOCKS 4 and 4a as their\n" +
-			"authors describe them, with rules that say who may go where.\n\n" +
+		Long: "Sallyport is a proxy server for the edge of a network: SOCKS 4, 4a and 5, HTTP and\n" +
+			"SSH on one port, with rules that say who may go where.\n\n" +
 			"Without a command it serves, as 'sallyport serve' does.",
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -83,12 +86,33 @@ func newRoot() *cobra.Command {
 	return root
 }
 
-// args makes what cobra says of the arguments a usage error.
+// args makes a usage error of arguments that check does not take.
 func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, given []string) error {
-		if err := check(cmd, given); err != nil {
-			return usageError{err}
+		if check(cmd, given) == nil {
+			return nil
 		}
-		return nil
+		return usageError{misused(cmd, given)}
 	}
+}
+
+// misused says what is wrong with the arguments.
+func misused(cmd *cobra.Command, given []string) error {
+	cmd.SuggestionsMinimumDistance = 2 // letters
+	switch {
+	case cmd.Flags().Lookup("config") != nil && len(given) == 1 && isSettingsName(given[0]):
+		return fmt.Errorf("the settings are named with --config: %s --config %s", cmd.CommandPath(), given[0])
+	case !cmd.HasSubCommands() || len(given) == 0:
+		return fmt.Errorf("the arguments are not those of the command; usage: %s", strings.TrimSuffix(cmd.UseLine(), " [flags]"))
+	}
+	text := fmt.Sprintf("unknown command %q for %q", given[0], cmd.CommandPath())
+	if near := cmd.SuggestionsFor(given[0]); len(near) > 0 {
+		text += fmt.Sprintf("; did you mean %q?", near[0])
+	}
+	return errors.New(text)
+}
+
+// isSettingsName reports whether somebody may mean a settings file by the word.
+func isSettingsName(word string) bool {
+	return slices.Contains([]string{".yaml", ".yml"}, filepath.Ext(word))
 }

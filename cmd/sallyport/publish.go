@@ -64,7 +64,7 @@ func newPublish() *cobra.Command {
 	flags.StringArrayVarP(&f.identities, "identity", "i", nil, "sign in with the private key in this `FILE`; may be repeated")
 	flags.StringVar(&f.passwordFile, "password-file", "", "sign in with the password in this `FILE`, one line")
 	flags.StringVar(&f.knownHosts, "known-hosts", "", "the `FILE` with the keys of known servers; default: ~/.ssh/known_hosts")
-	flags.StringVar(&f.fingerprint, "fingerprint", "", "the server's key has this fingerprint: SHA256:...")
+	flags.StringVar(&f.fingerprint, "fingerprint", "", "the server's key has this `FINGERPRINT`: SHA256:...")
 	return cmd
 }
 
