@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	quickly "testing/quick"
 	"time"
 
 	"github.com/sallyport/sallyport/socks"
@@ -80,6 +81,20 @@ func TestRestKeepsAll(t *testing.T) {
 		w.record.Address = netip.AddrPort{}
 		w.grant.Addrs = []netip.Addr{netip.MustParseAddr("192.0.2.3"), netip.MustParseAddr("192.0.2.4")}
 	})
+}
+
+// TestRestKeepsEveryMark: a mark is any number, and its bytes may look like a character of several.
+func TestRestKeepsEveryMark(t *testing.T) {
+	kept := func(mark uint64, before, behind string) bool {
+		w := full()
+		w.record.Identity = Identity{Name: before, Proof: Password, Mark: mark}
+		w.grant.Identity = Identity{Name: behind, Proof: Password, Mark: ^mark}
+		got := comesBack(w)
+		return got.record.Identity == w.record.Identity && got.grant.Identity == w.grant.Identity
+	}
+	if err := quickly.Check(kept, &quickly.Config{MaxCount: 10_000}); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestRestIsSmall: nothing rare has a place where there is nothing of it.

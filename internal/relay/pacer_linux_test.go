@@ -57,11 +57,11 @@ func TestForEver(t *testing.T) {
 		hear(t, r.client, "still here")
 		_ = r.target.CloseWrite()
 		hearEOF(t, r.client)
-		wantMeter(t, &r.meter, 1, 10)
 		enough := errors.New("enough")
 		r.cancel(enough)
 		if err := r.end(t); !errors.Is(err, enough) {
 			t.Errorf("%d: the relay ended with %v", best, err)
 		}
+		wantMeter(t, &r.meter, 1, 10) // before the end a byte may have been heard that is yet to be counted
 	}
 }
