@@ -55,13 +55,13 @@ type association struct {
 	mu       sync.Mutex // guards what follows
 	known    destinations
 	exits    map[outlet]*exit // all others
-	ended    bool           // no exit may be opened any more, and no alarm set
-	deciding int            // deciders that run
-	waiting  []*destination // for a decider
-	granted  bool           // a destination was
-	alarm    *alarm         // at the end of the first grant that ends; nil: none does
-	until    time.Time      // when it ends while no destination is granted; zero: not by itself
-	refusal  error          // of the first destination that was not
+	ended    bool             // no exit may be opened any more, and no alarm set
+	deciding int              // deciders that run
+	waiting  []*destination   // for a decider
+	granted  bool             // a destination was
+	alarm    *alarm           // at the end of the first grant that ends; nil: none does
+	until    time.Time        // when it ends while no destination is granted; zero: not by itself
+	refusal  error            // of the first destination that was not
 }
 
 // run relays until the client's TCP connection or ctx ends, nothing was relayed
