@@ -14,7 +14,7 @@ import (
 // connect serves a CONNECT request (the paper, section 1), to the end of its
 // relay.
 func (x *exchange) connect(ctx context.Context) error {
-	r, err := x.open(ctx, x.judge)
+	r, err := x.open(ctx, x.approach())
 	if err != nil {
 		return err
 	}
@@ -25,8 +25,8 @@ func (x *exchange) connect(ctx context.Context) error {
 // connectAlone is connect for a connection that carries nothing else. The relay
 // goes on by itself, so that this goroutine ends; whoever is called at the relay's
 // end sees to what is left to do.
-func (x *exchange) connectAlone(ctx, sessions context.Context, judge verdict) {
-	r, err := x.open(ctx, judge)
+func (x *exchange) connectAlone(ctx, sessions context.Context, how approach) {
+	r, err := x.open(ctx, how)
 	if err != nil {
 		x.end(sessions, err)
 		return
@@ -87,10 +87,33 @@ func (p *parted) end(reason error) {
 // about it: exchange.judge does.
 type verdict func(context.Context) (passage, error)
 
+// approach reaches the target of a session, or says why that cannot be. The caller closes
+// the connection.
+type approach func(context.Context) (net.Conn, error)
+
+// approach is that of what the client has asked for, of which nothing is known yet.
+func (x *exchange) approach() approach {
+	if m := x.listener.Mapping; m != nil && !m.isPlain() {
+		return func(ctx context.Context) (net.Conn, error) { return x.reachMapped(ctx, x.newRound(m), nil) }
+	}
+	return x.by(x.judge)
+}
+
+// by is the approach of a verdict.
+func (x *exchange) by(judge verdict) approach {
+	return func(ctx context.Context) (net.Conn, error) {
+		to, err := judge(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return x.dial(ctx, to)
+	}
+}
+
 // open answers a CONNECT request: the reply is sent when the connection to the
 // target stands, never before. The caller closes what is returned.
-func (x *exchange) open(ctx context.Context, judge verdict) (*route, error) {
-	target, err := x.reach(ctx, judge)
+func (x *exchange) open(ctx context.Context, how approach) (*route, error) {
+	target, err := x.reach(ctx, how)
 	if err != nil {
 		return nil, x.deny(err, netip.AddrPort{})
 	}
@@ -149,19 +172,12 @@ func (r *route) forget() {
 	}
 }
 
-// reach decides and dials within the connect limit. A client that resets its
+// reach reaches the target within the connect limit. A client that resets its
 // connection meanwhile ends it.
-func (x *exchange) reach(ctx context.Context, judge verdict) (net.Conn, error) {
+func (x *exchange) reach(ctx context.Context, how approach) (net.Conn, error) {
 	ctx, end := x.await(ctx, x.server.timeouts().Connect, false)
 	defer end()
-	if m := x.listener.Mapping; m != nil && !m.isPlain() {
-		return x.reachMapped(ctx, m)
-	}
-	to, err := judge(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return x.dial(ctx, to)
+	return how(ctx)
 }
 
 // judge decides, and returns where may be dialled.

@@ -61,11 +61,13 @@ func (s *Server) serveConn(handshakes, sessions context.Context, c net.Conn, sv 
 // the handshake came to nothing.
 func (x *exchange) serve(handshakes, sessions context.Context, reason error) {
 	if reason == nil && x.stream != nil {
-		reason = x.stream(handshakes, sessions, x)
+		if reason = x.stream(handshakes, sessions, x); errors.Is(reason, errHandedOn) {
+			return
+		}
 	} else if reason == nil {
 		ctx := x.opened(sessions)
 		if x.request.Command == socks.Connect {
-			x.connectAlone(ctx, sessions, x.judge)
+			x.connectAlone(ctx, sessions, x.approach())
 			return
 		}
 		reason = x.answer(ctx)

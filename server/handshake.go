@@ -38,8 +38,13 @@ type step struct {
 // other. It is given the exchange with what was read ahead in its head, records
 // a session for each request, and returns when the connection has nothing more
 // to give. The first context ends it while it waits for a request, the second
-// later. It does not close the connection.
+// later. It does not close the connection. The error is why the session ended that
+// was the last, if it was not recorded yet, or errHandedOn.
 type streamer func(handshakes, sessions context.Context, x *exchange) error
+
+// errHandedOn says that somebody else sees to the end of the connection, who may have
+// done so already.
+var errHandedOn = errors.New("the connection was handed on")
 
 func (s step) over() bool { return s.request != nil || s.refusal != nil || s.stream != nil }
 

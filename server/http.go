@@ -67,16 +67,26 @@ type httpConn struct {
 	until   time.Time  // when the last request's grant ends; zero: not by itself
 	source  netip.Addr // of the client
 	served  bool       // a request of this client was granted
+	alone   bool       // the connection is not one of many within another: a relay may take it over
+}
+
+// newHTTPConn goes on with a connection by what was read ahead.
+func newHTTPConn(x *exchange) *httpConn {
+	h := &httpConn{exchange: x, in: inflow{conn: x.conn, buf: x.head}, source: x.session.Client.Addr(), alone: true}
+	x.head = nil
+	return h
 }
 
 // serveHTTP is the streamer of HTTP/1.1. Each request is a session.
 func serveHTTP(handshakes, sessions context.Context, x *exchange) error {
-	h := &httpConn{exchange: x, in: inflow{conn: x.conn, buf: x.head}, source: x.session.Client.Addr()}
-	x.head = nil
+	h := newHTTPConn(x)
 	defer func() { h.kept.close() }()
 	for more := true; more; {
 		var reason error
 		more, reason = h.serve(handshakes, sessions)
+		if errors.Is(reason, errHandedOn) {
+			return reason
+		}
 		h.until = h.session.grantEnds()
 		h.closed(reason)
 		more = more && h.nextRequest(handshakes)
@@ -126,7 +136,7 @@ func (h *httpConn) serve(handshakes, sessions context.Context) (more bool, reaso
 		return h.refuse(err, nil)
 	}
 	h.replier.bodiless = r.method == "HEAD"
-	h.ask(&Request{Protocol: HTTP, Command: socks.Connect, Target: r.target, Replier: h.replier})
+	h.ask(r.asks(h.replier))
 	id, login, err := h.identify(handshakes, r)
 	if err != nil {
 		return h.refuse(err, r)
@@ -135,7 +145,7 @@ func (h *httpConn) serve(handshakes, sessions context.Context) (more bool, reaso
 		h.request.Identity, h.session.Identity = id, id
 	}
 	h.replier.login = login != LoginNone && id == Identity{}
-	sessions = h.opened(sessions)
+	ctx := h.opened(sessions)
 	switch {
 	case r.passedBy(h.server.state.pseudonym.String()):
 		return h.refuse(fmt.Errorf("%w: the request's Via names this proxy", Loop), r)
@@ -144,12 +154,21 @@ func (h *httpConn) serve(handshakes, sessions context.Context) (more bool, reaso
 		h.kept = nil
 		h.head = h.in.buf
 		h.in.set(nil)
-		return false, h.connect(sessions)
+		if h.alone {
+			h.connectAlone(ctx, sessions, h.approach())
+			return false, errHandedOn
+		}
+		return false, h.connect(ctx)
 	}
 	if r.hops() == 0 {
 		return h.answerItself(r)
 	}
-	return h.forward(handshakes, sessions, r)
+	return h.forward(handshakes, ctx, r)
+}
+
+// asks is the request that a head makes of the server.
+func (r *httpRequest) asks(replier *replierHTTP) *Request {
+	return &Request{Protocol: HTTP, Command: socks.Connect, Target: r.target, Replier: replier}
 }
 
 // answerItself answers a request that is to go no further than here.

@@ -77,21 +77,35 @@ func (in *inflow) begun(empty *bool) bool {
 // that no head has, or more than fits.
 func (in *inflow) head() ([]byte, error) {
 	for seen := 0; ; {
-		if bytes.ContainsFunc(in.buf[seen:], notOfHead) && headEnd(in.buf, 0) == 0 {
-			return nil, errHeadBytes
+		n, err := wholeHead(in.buf, seen)
+		if err != nil {
+			return nil, err
 		}
-		if n := headEnd(in.buf, seen); n > 0 {
+		if n > 0 {
 			head := in.buf[:n]
 			in.take(n)
 			return head, nil
 		}
-		if seen = len(in.buf); seen > maxHead {
-			return nil, errHeadSize
-		}
+		seen = len(in.buf)
 		if err := in.fill(headRead); err != nil {
 			return nil, err
 		}
 	}
+}
+
+// wholeHead returns how many bytes the head has that b begins with, or 0 while it
+// has not come whole. The first seen bytes are known to be of it, and not its end.
+func wholeHead(b []byte, seen int) (int, error) {
+	n := headEnd(b, seen)
+	switch {
+	case n > 0:
+		return n, nil
+	case bytes.ContainsFunc(b[seen:], notOfHead):
+		return 0, errHeadBytes
+	case len(b) > maxHead:
+		return 0, errHeadSize
+	}
+	return 0, nil
 }
 
 var errHeadBytes = errors.New("a head with control characters")

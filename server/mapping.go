@@ -115,59 +115,110 @@ func (d *driver) mapped() step {
 	return step{request: d.listener.Mapping.request()}
 }
 
-// reachMapped connects to the first target of a mapping that is granted and
-// answers. Where none does, the first one's error is returned.
-func (x *exchange) reachMapped(ctx context.Context, m *Mapping) (net.Conn, error) {
-	order := m.order(x.session.Client.Addr())
-	var first error
-	for n, i := range order {
-		c, err := x.reachOne(ctx, m, i, len(order)-n)
+// round is one session's way through the targets of a mapping.
+type round struct {
+	mapping *Mapping
+	left    []int     // those that may yet be tried, in their order; the first is at hand
+	until   time.Time // when the time for all of them is over
+	first   error     // of the first that failed
+}
+
+func (x *exchange) newRound(m *Mapping) *round {
+	return &round{mapping: m, left: m.order(x.session.Client.Addr()), until: time.Now().Add(x.server.timeouts().Connect)}
+}
+
+// target is the one at hand.
+func (r *round) target() *MapTarget { return &r.mapping.Targets[r.left[0]] }
+
+// share is how much time the target at hand has, if there are others behind it.
+func (r *round) share() time.Duration {
+	return min(mapShare, time.Until(r.until)/time.Duration(len(r.left)))
+}
+
+// reached notes that a session begins with the target at hand, and returns what is to
+// be called at its end.
+func (r *round) reached() (release func()) {
+	m, i := r.mapping, r.left[0]
+	m.tried(i, nil)
+	return func() { m.ended(i) }
+}
+
+// failed goes on to the next target. The error is what came of the one at hand, which
+// is told of it where it is to blame.
+func (r *round) failed(err error, blamed bool) {
+	if blamed {
+		r.mapping.tried(r.left[0], err)
+	}
+	r.first = cmp.Or(r.first, err)
+	r.left = r.left[1:]
+}
+
+// aim makes the target at hand what the session asks for.
+func (x *exchange) aim(r *round) {
+	t := r.target()
+	x.session.note(func(rec *Record) { // who reviews the session reads the request, too
+		x.request.Target = t.asked()
+		rec.Target, rec.Socket = x.request.Target, t.Socket
+	})
+}
+
+// reachMapped connects to the first target that is left of a round, is granted and
+// answers. Where none does, the first one's error is returned. judge is the verdict on the
+// target at hand; nil: there is none yet.
+func (x *exchange) reachMapped(ctx context.Context, r *round, judge verdict) (net.Conn, error) {
+	ctx, cancel := context.WithDeadlineCause(ctx, r.until, TimedOut)
+	defer cancel()
+	for len(r.left) > 0 {
+		x.aim(r)
+		if judge == nil {
+			judge = x.judgeMapped(r)
+		}
+		c, blamed, err := x.reachOne(ctx, r, judge)
 		if err == nil {
-			x.release = func() { m.ended(i) }
+			x.release = r.reached()
 			return c, nil
 		}
-		first = cmp.Or(first, err)
+		r.failed(err, blamed && ctx.Err() == nil)
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
+		judge = nil
 	}
-	return nil, first
+	return nil, r.first
 }
 
 // mapShare is the most that one target of several may take of the time to connect.
 const mapShare = 10 * time.Second
 
-// reachOne decides on one target of a mapping and connects to it. left is how many
-// there are to be tried, this one included.
-func (x *exchange) reachOne(ctx context.Context, m *Mapping, i, left int) (net.Conn, error) {
-	life := ctx
-	if until, ok := ctx.Deadline(); ok && left > 1 {
+// reachOne connects to the target at hand, by a verdict. blamed says that the error
+// tells something of the target.
+func (x *exchange) reachOne(ctx context.Context, r *round, judge verdict) (c net.Conn, blamed bool, err error) {
+	if len(r.left) > 1 { // else it may take all the time there is
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, min(mapShare, time.Until(until)/time.Duration(left)), TimedOut)
+		ctx, cancel = context.WithTimeoutCause(ctx, r.share(), TimedOut)
 		defer cancel()
 	}
-	t := &m.Targets[i]
-	x.session.note(func(r *Record) { // who reviews the session reads the request, too
-		x.request.Target = t.asked()
-		r.Target, r.Socket = x.request.Target, t.Socket
-	})
-	grant, err := x.decide(ctx)
-	switch {
-	case err == nil:
-	case ReasonOf(err) == NoName && life.Err() == nil:
-		m.tried(i, err)
-		return nil, err
-	default:
-		return nil, err // it says nothing of the target
+	to, err := judge(ctx)
+	if err != nil {
+		return nil, ReasonOf(err) == NoName, err // else it is the rules'
 	}
-	c, err := x.dialMapped(ctx, t, grant)
+	t := r.target()
+	c, err = x.dialMapped(ctx, t, to)
 	if err == nil {
-		c, err = x.introduce(ctx, m, t, c)
+		c, err = x.introduce(ctx, r.mapping, t, c)
 	}
-	if err == nil || life.Err() == nil && blamesTarget(err) {
-		m.tried(i, err)
+	return c, err != nil && blamesTarget(err), err
+}
+
+// judgeMapped is judge for the target at hand.
+func (x *exchange) judgeMapped(r *round) verdict {
+	if r.target().Socket == "" {
+		return x.judge
 	}
-	return c, err
+	return func(ctx context.Context) (passage, error) { // which has no address
+		grant, err := x.decide(ctx)
+		return passage{way: grant.Way}, err
+	}
 }
 
 // blamesTarget reports whether an error says something of the target, and not of
@@ -180,15 +231,11 @@ func blamesTarget(err error) bool {
 	return false
 }
 
-func (x *exchange) dialMapped(ctx context.Context, t *MapTarget, grant Grant) (net.Conn, error) {
+func (x *exchange) dialMapped(ctx context.Context, t *MapTarget, to passage) (net.Conn, error) {
 	if t.Socket == "" {
-		to, err := x.passage(grant)
-		if err != nil {
-			return nil, err
-		}
 		return x.dial(ctx, to)
 	}
-	if grant.Way.upstream() != nil {
+	if to.way.upstream() != nil {
 		return nil, fmt.Errorf("%w: no upstream leads to a unix socket", Unreachable)
 	}
 	c, err := (&net.Dialer{}).DialContext(ctx, "unix", t.Socket)

@@ -17,12 +17,12 @@ import (
 // reaches, by one address.
 func (q *quick) connect(to passage) {
 	if len(to.addrs) != 1 || to.addrs[0].Addr().Zone() != "" || to.way != nil && (to.way.Upstream != nil || to.way.Outbound != nil) {
-		q.connectElsewhere(to.found)
+		q.connectElsewhere(q.by(to.found))
 		return
 	}
 	fd, err := socketTo(to.addrs[0])
 	if err != nil {
-		q.connectElsewhere(to.found) // where the same will show, and be said
+		q.connectElsewhere(q.by(to.found)) // where the same will show, and be said
 		return
 	}
 	q.dialled = to.addrs[0]
@@ -31,7 +31,7 @@ func (q *quick) connect(to passage) {
 	case err == nil, errors.Is(err, unix.EALREADY):
 	case errors.Is(err, unix.EADDRNOTAVAIL), errors.Is(err, unix.EAGAIN): // it may pass: Go's Dialer tries again
 		_ = unix.Close(fd)
-		q.connectElsewhere(to.found)
+		q.connectElsewhere(q.by(to.found))
 		return
 	default:
 		_ = unix.Close(fd)
@@ -118,7 +118,7 @@ func (q *quick) connected() {
 	if local == q.dialled { // it has met itself; Go's Dialer knows what to do about it
 		to := passage{addrs: []netip.AddrPort{q.dialled}}
 		q.loop.Close(q.target)
-		q.connectElsewhere(to.found)
+		q.connectElsewhere(q.by(to.found))
 		return
 	}
 	q.session.reached(q.dialled)

@@ -33,11 +33,11 @@ func (q *quick) shakeElsewhere(next step) {
 // refuse has a goroutine tell the client that its request came to nothing.
 func (q *quick) refuse(reason error) {
 	q.loop.Close(q.target)
-	q.connectElsewhere(func(context.Context) (passage, error) { return passage{}, reason })
+	q.connectElsewhere(func(context.Context) (net.Conn, error) { return nil, reason })
 }
 
-// connectElsewhere has a goroutine answer the request, by a verdict.
-func (q *quick) connectElsewhere(judge verdict) {
+// connectElsewhere has a goroutine answer the request.
+func (q *quick) connectElsewhere(how approach) {
 	if !q.depart() {
 		return
 	}
@@ -46,7 +46,7 @@ func (q *quick) connectElsewhere(judge verdict) {
 		defer x.contain()
 		ctx, end := context.WithCancelCause(sessions)
 		x.session.pass(endFunc(end))
-		x.connectAlone(ctx, sessions, judge)
+		x.connectAlone(ctx, sessions, how)
 	})
 }
 

@@ -221,7 +221,7 @@ func (q *quick) asked(last step) {
 	to, known, err := q.judgeNow()
 	switch {
 	case !known:
-		q.connectElsewhere(q.judge)
+		q.connectElsewhere(q.approach())
 	case err != nil:
 		q.refuse(err)
 	default:
