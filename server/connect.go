@@ -157,18 +157,19 @@ type route struct {
 }
 
 func (r *route) close() {
-	r.forget()
 	r.target.Close()
-	if r.release != nil {
-		r.release()
-	}
+	r.end()
 }
 
-// forget makes the route known no more.
-func (r *route) forget() {
+// end makes the route known no more.
+func (r *route) end() {
 	if r.primaries != nil {
 		r.primaries.remove(r.key)
 		r.primaries = nil
+	}
+	if r.release != nil {
+		r.release()
+		r.release = nil
 	}
 }
 

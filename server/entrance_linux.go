@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -111,8 +112,10 @@ func newEntrance(s *Server, sv *serving) *entrance {
 
 // takesQuick reports whether clients of the listener may be served on a loop.
 func (l *Listener) takesQuick() bool {
-	speaksSOCKS := l.speaks(SOCKS4) || l.speaks(SOCKS4a) || l.speaks(SOCKS5)
-	return speaksSOCKS && !l.TLSOnly && l.Mapping == nil && !l.speaks(SSH) // whose clients may wait to be greeted
+	if l.Mapping != nil {
+		return l.TLS == nil && slices.ContainsFunc(l.Mapping.Targets, isPrompt)
+	}
+	return !l.TLSOnly && !l.speaks(SSH) // whose clients may wait to be greeted
 }
 
 // begin puts the socket on the loop.

@@ -178,14 +178,23 @@ func (x *exchange) reachMapped(ctx context.Context, r *round, judge verdict) (ne
 			x.release = r.reached()
 			return c, nil
 		}
+		if until, _ := ctx.Deadline(); !time.Now().Before(until) {
+			<-ctx.Done() // a Dialer, which goes by the deadline, may be the first to notice
+		}
 		r.failed(err, blamed && ctx.Err() == nil)
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
 		judge = nil
 	}
-	return nil, r.first
+	return nil, r.outcome()
 }
+
+// outcome is what came of a round in which no target was reached.
+func (r *round) outcome() error { return cmp.Or(r.first, errNoTarget) }
+
+// errNoTarget is what a client meets whom a balance gives no target at all.
+var errNoTarget = fmt.Errorf("%w: the port mapping's balance names no target", Unreachable)
 
 // mapShare is the most that one target of several may take of the time to connect.
 const mapShare = 10 * time.Second

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -17,12 +18,12 @@ import (
 // reaches, by one address.
 func (q *quick) connect(to passage) {
 	if len(to.addrs) != 1 || to.addrs[0].Addr().Zone() != "" || to.way != nil && (to.way.Upstream != nil || to.way.Outbound != nil) {
-		q.connectElsewhere(q.by(to.found))
+		q.dialElsewhere(to)
 		return
 	}
 	fd, err := socketTo(to.addrs[0])
 	if err != nil {
-		q.connectElsewhere(q.by(to.found)) // where the same will show, and be said
+		q.dialElsewhere(to) // where the same will show, and be said
 		return
 	}
 	q.dialled = to.addrs[0]
@@ -31,17 +32,17 @@ func (q *quick) connect(to passage) {
 	case err == nil, errors.Is(err, unix.EALREADY):
 	case errors.Is(err, unix.EADDRNOTAVAIL), errors.Is(err, unix.EAGAIN): // it may pass: Go's Dialer tries again
 		_ = unix.Close(fd)
-		q.connectElsewhere(q.by(to.found))
+		q.dialElsewhere(to)
 		return
 	default:
 		_ = unix.Close(fd)
-		q.refuse(dialError(q.dialled, err))
+		q.failed(dialError(q.dialled, err))
 		return
 	}
 	target, fault := q.loop.Add(fd, q)
 	if fault != nil {
 		_ = unix.Close(fd)
-		q.refuse(fault)
+		q.failed(fault)
 		return
 	}
 	q.target = target
@@ -50,8 +51,46 @@ func (q *quick) connect(to passage) {
 		return
 	}
 	q.stage = toConnect
-	q.loop.Set(&q.timer, q, q.loop.Now()+q.server.timeouts().Connect)
+	q.loop.Set(&q.timer, q, q.loop.Now()+q.patience())
 	q.clientFailed() // right behind its request
+}
+
+// patience is how long the target may take.
+func (q *quick) patience() time.Duration {
+	if q.round != nil {
+		return q.round.patience()
+	}
+	return q.server.timeouts().Connect
+}
+
+// dialElsewhere has a goroutine go on with what was granted.
+func (q *quick) dialElsewhere(to passage) {
+	if q.round != nil {
+		q.roundElsewhere(to.found)
+		return
+	}
+	q.connectElsewhere(q.by(to.found))
+}
+
+// failed goes on where the target at hand was not reached, if there is another.
+func (q *quick) failed(reason error) {
+	if q.round == nil {
+		q.refuse(reason)
+		return
+	}
+	q.loop.Close(q.target)
+	q.targetCame = 0
+	q.round.failed(reason, blamesTarget(reason))
+	q.tryTargets()
+}
+
+// connectSlow ends the waiting for the target at hand.
+func (q *quick) connectSlow() {
+	if q.round != nil && len(q.round.left) > 1 && time.Now().Before(q.round.until) {
+		q.failed(TimedOut)
+		return
+	}
+	q.refuse(TimedOut)
 }
 
 // found is a verdict that is known.
@@ -90,7 +129,7 @@ func (q *quick) connectEnded(came engine.Events) {
 		err = unix.Errno(failed)
 	}
 	if err != nil {
-		q.refuse(dialError(q.dialled, err))
+		q.failed(dialError(q.dialled, err))
 		return
 	}
 	if _, err := unix.Getpeername(q.loop.Descriptor(q.target)); err != nil {
@@ -118,8 +157,15 @@ func (q *quick) connected() {
 	if local == q.dialled { // it has met itself; Go's Dialer knows what to do about it
 		to := passage{addrs: []netip.AddrPort{q.dialled}}
 		q.loop.Close(q.target)
-		q.connectElsewhere(q.by(to.found))
+		q.dialElsewhere(to)
 		return
+	}
+	if q.round != nil {
+		if err := q.introduceNow(); err != nil {
+			q.failed(err)
+			return
+		}
+		q.path.release = q.round.reached()
 	}
 	q.session.reached(q.dialled)
 	if why := q.session.ending(); why != nil {

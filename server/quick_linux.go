@@ -12,10 +12,10 @@ import (
 	"github.com/sallyport/sallyport/socks"
 )
 
-// quick is a client connection that is served on a loop: by SOCKS, and to a target
-// that can be decided on and connected to without asking anybody. It takes the
-// steps of an exchange, which it is. As soon as another one is wanted, the exchange
-// goes on in a goroutine from where it is (quick_leave_linux.go).
+// quick is a client connection that is served on a loop: by SOCKS, a CONNECT of HTTP or a
+// port mapping, and to a target that can be decided on and connected to without asking
+// anybody. It takes the steps of an exchange, which it is. As soon as another one is
+// wanted, the exchange goes on in a goroutine from where it is (quick_leave_linux.go).
 //
 // All of it belongs to the loop's goroutine, until it has left.
 type quick struct {
@@ -30,6 +30,7 @@ type quick struct {
 	stage    stage
 	dialled  netip.AddrPort
 	path     route
+	round    *round // of a mapping with a choice; nil: it is none
 	out      []byte // what of the answer the client has not taken yet
 
 	// What was told of either and not acted upon, which is told only once.
@@ -67,13 +68,18 @@ func (q *quick) begin(fd int) {
 		q.end(err)
 		return
 	}
+	next := q.driver.first()
+	if next.over() && q.listener.takesQuick() { // a mapping's, which there is nothing to wait for
+		q.asked(next)
+		return
+	}
 	q.server.state.handshakes.enter(&q.waiter, q.session.Client.Addr(), q.told)
 	if why := q.entrance.refuse(); why != nil { // since the queue was cleared, maybe
 		q.end(why)
 		return
 	}
 	if !q.listener.takesQuick() { // any more
-		q.shakeElsewhere(q.driver.first())
+		q.shakeElsewhere(next)
 		return
 	}
 	q.loop.Set(&q.timer, q, q.loop.Now()+q.server.timeouts().Handshake)
@@ -91,7 +97,7 @@ func (q *quick) told(reason error) {
 func (q *quick) stop(reason error) {
 	switch q.stage {
 	case toShake:
-		q.end(reason)
+		q.unasked(reason)
 	case toConnect:
 		q.refuse(reason)
 	case toAnswer:
@@ -122,9 +128,11 @@ func (q *quick) Ready(h engine.Handle, came engine.Events) {
 func (q *quick) Expired() {
 	switch q.stage {
 	case toShake:
-		q.end(HandshakeSlow)
+		if q.server.state.handshakes.leave(&q.waiter) { // else stop will be called
+			q.unasked(HandshakeSlow)
+		}
 	case toConnect:
-		q.refuse(TimedOut)
+		q.connectSlow()
 	case toAnswer:
 		q.end(q.unanswered(os.ErrDeadlineExceeded))
 	}
@@ -168,7 +176,7 @@ func (q *quick) shake() {
 
 // read reads into the loop's memory, behind what was not taken yet.
 func (q *quick) read() (room, n int, err error) {
-	buf := q.loop.Scratch()[:handshakeBuffer]
+	buf := q.loop.Scratch()[:headRead]
 	had := copy(buf, q.driver.buf)
 	n, err = engine.Read(q.loop.Descriptor(q.client), buf[had:])
 	q.driver.buf = buf[:had+max(0, n)]
@@ -184,7 +192,12 @@ func (q *quick) advance() {
 			q.end(handshakeEnd(err))
 			return
 		case next.request != nil && next.request.Command == socks.Connect:
-			q.asked(next)
+			if q.server.state.handshakes.leave(&q.waiter) { // else it had to make room: stop will be called
+				q.asked(next)
+			}
+			return
+		case next.stream != nil:
+			q.converse(next)
 			return
 		case next.over(), next.secure, next.credentials != nil:
 			q.shakeElsewhere(next)
@@ -205,11 +218,8 @@ func (q *quick) write(p []byte) (n int, err error) {
 	return max(0, n), err
 }
 
-// asked decides the request that the handshake has come to.
+// asked decides the request that the handshake, which it has left, has come to.
 func (q *quick) asked(last step) {
-	if !q.server.state.handshakes.leave(&q.waiter) {
-		return // it had to make room: stop will be called
-	}
 	q.loop.Stop(&q.timer)
 	q.stage = toDecide
 	_ = q.requested(last, slices.Clone(q.driver.buf)) // it is no refusal
@@ -217,6 +227,11 @@ func (q *quick) asked(last step) {
 	q.openedFor(q.told)
 	if why := q.entrance.cut(); why != nil { // since the sessions were ended, maybe
 		q.session.End(why)
+	}
+	if m := q.listener.Mapping; m != nil && !m.isPlain() {
+		q.round = q.newRound(m)
+		q.tryTargets()
+		return
 	}
 	to, known, err := q.judgeNow()
 	switch {
@@ -270,7 +285,7 @@ func (q *quick) drop() {
 		return
 	}
 	q.gone = nil
-	q.path.forget()
+	q.path.end()
 	q.loop.Close(q.target)
 	q.loop.Close(q.client)
 	q.loop.Detach()

@@ -27,10 +27,11 @@ type conversation struct {
 	cuts    []int  // where that is sent in pieces
 	fin     bool   // it says FIN behind that
 	behind  bool   // it comes through a load balancer
+	mapping int    // it comes to this one of the mappings; 0: to a proxy
 }
 
 func (c conversation) String() string {
-	return fmt.Sprintf("%.60q (%d bytes), cut at %v, FIN %v, behind a load balancer %v", c.opening, len(c.opening), c.cuts, c.fin, c.behind)
+	return fmt.Sprintf("%.600q (%d bytes), cut at %v, FIN %v, behind a load balancer %v, mapping %d", c.opening, len(c.opening), c.cuts, c.fin, c.behind, c.mapping)
 }
 
 // bothWays is a server that is asked twice: on loops, and in goroutines.
@@ -38,7 +39,8 @@ type bothWays struct {
 	*testing.T
 	*rand.Rand
 	rigs   [2]*rig
-	behind [2]*rig // a load balancer
+	behind [2]*rig   // a load balancer
+	mapped [][2]*rig // port mappings
 	echo   netip.AddrPort
 	closed netip.AddrPort // refuses
 	resets netip.AddrPort // resets whoever connects, once it has said something
@@ -77,6 +79,7 @@ func newBothWays(t *testing.T, random *rand.Rand) *bothWays {
 		b.behind[i] = onLoopback(t, &Server{Policy: p, Authenticator: door{login: LoginOptional}, Timeouts: Timeouts{Handshake: time.Second}}, l)
 	}
 	resets := listenTCP(t, "127.0.0.1:0")
+
 	b.resets = addrPort(resets.Addr())
 	go func() {
 		for {
@@ -91,13 +94,14 @@ func newBothWays(t *testing.T, random *rand.Rand) *bothWays {
 			}()
 		}
 	}()
+	b.startMappings()
 	return b
 }
 
 // opening makes what a client of some protocol says.
 func (b *bothWays) opening(to netip.AddrPort, command socks.Command) (said []byte) {
 	user := []string{"", "bob", "slow", strings.Repeat("u", 30)}[b.IntN(4)]
-	switch b.IntN(8) {
+	switch b.IntN(12) {
 	case 0, 1:
 		said = proxytest.Connect4(to, user)
 		said[1] = byte(command)
@@ -111,11 +115,15 @@ func (b *bothWays) opening(to netip.AddrPort, command socks.Command) (said []byt
 		said = append(append(proxytest.Greeting5(socks.Password), proxytest.Login5("fred", password)...), proxytest.Ask5(command, to)...)
 	case 6:
 		said = append(proxytest.Greeting5(socks.NoAuth), proxytest.AskName5(command, "host.example", to.Port())...)
-	case 7:
-		return []byte(fmt.Sprintf("CONNECT %s HTTP/1.1\r\nHost: %[1]s\r\n\r\n", to))
+	default:
+		return b.openingHTTP(to)
 	}
 	if b.IntN(10) == 0 {
-		said[[]int{0, 2, 3, 6}[b.IntN(4)]] ^= byte(1 << b.IntN(8)) // garbage, mostly; but no other command
+		at := []int{0, 2, 3, 6}[b.IntN(4)]
+		if said[0] == socks.Version4 { // no other port, which could be that of a server of this test
+			at = []int{0, 6}[b.IntN(2)]
+		}
+		said[at] ^= byte(1 << b.IntN(8)) // garbage, mostly; but no other command
 	}
 	return said
 }
@@ -124,16 +132,22 @@ func (b *bothWays) opening(to netip.AddrPort, command socks.Command) (said []byt
 func (b *bothWays) next() conversation {
 	targets := []netip.AddrPort{b.echo, b.echo, b.echo, b.closed, netip.MustParseAddrPort("127.0.0.1:7"), b.resets, netip.AddrPortFrom(b.echo.Addr(), 0)}
 	c := conversation{opening: b.opening(targets[b.IntN(len(targets))], socks.Connect), fin: true}
+	if b.IntN(4) == 0 {
+		c.opening, c.mapping = []byte{}, 1+b.IntN(len(b.mapped))
+	}
 	switch b.IntN(10) {
 	case 0:
-		c.opening = c.opening[:b.IntN(len(c.opening))]
+		c.opening = c.opening[:b.IntN(len(c.opening)+1)]
 	case 1:
+		if c.mapping > 0 {
+			break
+		}
 		c = conversation{opening: b.opening(b.echo, socks.Command(9))}
-		c.fin = c.opening[0] == 'C' // else it is refused
+		c.fin = beginsMethod(c.opening[0]) // else it is refused
 	default:
 		c.opening = append(c.opening, bytes.Repeat([]byte("x"), []int{1, 10, 2000, 100_000}[b.IntN(4)])...)
 	}
-	if c.behind = b.IntN(4) == 0; c.behind {
+	if c.behind = b.IntN(4) == 0 && c.mapping == 0; c.behind {
 		header := "PROXY TCP4 192.0.2.1 198.51.100.7 40122 1080\r\n"
 		c.opening = append([]byte(header[b.IntN(20)/19:]), c.opening...) // once in a while it is none
 	}
@@ -164,15 +178,25 @@ func (b *bothWays) hold(r *rig, c conversation) string {
 	if errors.Is(how, syscall.ECONNRESET) {
 		how = syscall.ECONNRESET
 	}
-	e := r.nextEnd(c)
-	reason := ReasonOf(e.err)
-	said := fmt.Sprintf("heard %d bytes, %.30q, then %v\n", len(heard), heard, how)
-	switch reason {
+	conn.Close()
+	ends := r.allEnds(c)
+	said := fmt.Sprintf("heard %d bytes, %.600q, then %v\n", len(heard), heard, how)
+	switch ReasonOf(ends[len(ends)-1].err) {
 	case Garbage: // whose end is a reset where some of it came late
 		said = fmt.Sprintf("heard %q\n", heard)
 	case TargetReset: // how much arrived before depends on who was faster
 		said = ""
 	}
+	for _, e := range ends {
+		said += recorded(e)
+	}
+	return said
+}
+
+// recorded is what a recorder is told of a session, without what differs from one to the
+// next.
+func recorded(e end) string {
+	reason := ReasonOf(e.err)
 	record := e.Record
 	record.ID, record.Started, record.Bound = 0, time.Time{}, netip.AddrPort{}
 	record.Client, record.Through = withoutOurPort(record.Client), withoutOurPort(record.Through)
@@ -184,7 +208,7 @@ func (b *bothWays) hold(r *rig, c conversation) string {
 	if reason == Refused {
 		why = e.err.Error()
 	}
-	return fmt.Sprintf("%s%+v\n%s, reason %q %s", said, record, moved, reason, why)
+	return fmt.Sprintf("%+v\n%s, reason %q %s\n", record, moved, reason, why)
 }
 
 // withoutOurPort leaves the port out that the system has chosen.
@@ -206,27 +230,46 @@ func (r *rig) nextEnd(of any) end {
 	}
 }
 
+// allEnds are those of the sessions of the one connection that there was.
+func (r *rig) allEnds(of any) []end {
+	all := []end{r.nextEnd(of)}
+	proxytest.Eventually(r, "the connection is over", func() bool { return r.server.state.open.Load() == 0 })
+	for {
+		select {
+		case e := <-r.ends:
+			all = append(all, e)
+		default:
+			return all
+		}
+	}
+}
+
 // TestBothWays: whether a session is served on a loop or in a goroutine, its client
 // and the recorder see the same.
 func TestBothWays(t *testing.T) {
 	seed := rand.Uint64()
 	b := newBothWays(t, rand.New(rand.NewPCG(seed, 0)))
 	seen := map[Reason]int{}
-	for range 400 {
+	for range 600 {
 		c := b.next()
 		rigs := b.rigs
-		if c.behind {
+		switch {
+		case c.behind:
 			rigs = b.behind
+		case c.mapping > 0:
+			rigs = b.mapped[c.mapping-1]
 		}
 		loop, goroutine := b.hold(rigs[0], c), b.hold(rigs[1], c)
 		if loop != goroutine {
 			t.Fatalf("%v\non a loop: %s\nin a goroutine: %s\n(seed %d)", c, loop, goroutine, seed)
 		}
-		_, reason, _ := strings.Cut(loop, "reason \"")
-		reason, _, _ = strings.Cut(reason, "\"")
-		seen[Reason(reason)]++
+		for part := range strings.SplitSeq(loop, "reason \"") {
+			word, _, _ := strings.Cut(part, "\"")
+			seen[Reason(word)]++
+		}
 	}
-	for _, reason := range []Reason{Closed, Denied, Refused, TargetReset, BadRequest, ClientGone} {
+	b.balances()
+	for _, reason := range []Reason{Closed, Denied, Refused, TargetReset, BadRequest, BadLogin, ClientGone} {
 		if seen[reason] == 0 {
 			t.Errorf("none of the conversations ended with %q: %v (seed %d)", reason, seen, seed)
 		}
