@@ -128,8 +128,8 @@ func interleave(addrs []netip.AddrPort) []netip.AddrPort {
 // host's address, and this proxy's own listeners: a request through them would
 // go round for ever.
 func (s *Server) targets(addrs []netip.Addr, port uint16) ([]netip.AddrPort, error) {
-	var hosts []netip.AddrPort
-	var reason error = fmt.Errorf("%w: no address was granted", Denied)
+	hosts := make([]netip.AddrPort, 0, len(addrs))
+	reason := errNoAddress
 	for _, a := range addrs {
 		to := netip.AddrPortFrom(a.Unmap(), port)
 		switch {
@@ -146,6 +146,8 @@ func (s *Server) targets(addrs []netip.Addr, port uint16) ([]netip.AddrPort, err
 	}
 	return hosts, nil
 }
+
+var errNoAddress = fmt.Errorf("%w: no address was granted", Denied)
 
 var (
 	thisNetwork = netip.MustParsePrefix("0.0.0.0/8")

@@ -83,9 +83,9 @@ type Policy interface {
 // a goroutine.
 type PromptPolicy interface {
 	Policy
-	// DecideNow returns what Decide would; or known is false where that takes a
-	// name to be resolved or identd to be asked, and nothing was asked. It must not
-	// block, and is called from many goroutines at once.
+	// DecideNow returns what Decide would; or known is false where somebody would
+	// have to be asked for it, and nobody was. It must not block, and is called from
+	// many goroutines at once.
 	DecideNow(r *Request) (g Grant, known bool, err error)
 }
 

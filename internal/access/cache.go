@@ -85,6 +85,18 @@ func (c *Cache) LookupNetIP(ctx context.Context, network, host string) ([]netip.
 	}
 }
 
+// Recall returns what is remembered; known is false where LookupNetIP would ask or
+// wait. The slice is the caller's own.
+func (c *Cache) Recall(network, host string) (addrs []netip.Addr, known bool, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	a := c.recall(question{network, host})
+	if a == nil {
+		return nil, false, nil
+	}
+	return slices.Clone(a.addrs), true, a.err
+}
+
 // join returns what is remembered, or else the look-up to wait for.
 func (c *Cache) join(ctx context.Context, q question) (*answer, *lookup) {
 	c.mu.Lock()

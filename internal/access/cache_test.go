@@ -270,3 +270,32 @@ func TestCacheLimit(t *testing.T) {
 		}
 	})
 }
+
+// TestPromptDecisionsRecall: a decision that must not wait goes by what the cache
+// remembers, answers as one that may wait, and asks nobody.
+func TestPromptDecisionsRecall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		names := &slowNames{takes: time.Second, answer: func(host string) ([]netip.Addr, error) {
+			if host == "host.example" {
+				return []netip.Addr{netip.MustParseAddr("::ffff:192.0.2.7"), netip.MustParseAddr("2001:db8::7")}, nil
+			}
+			return nil, &net.DNSError{IsNotFound: true, Name: host}
+		}}
+		p := newPolicy(NewCache(names, 30*time.Second), Rule{Name: "some", To: to("192.0.2.0/24")})
+		for _, host := range []string{"host.example", "none.example"} {
+			r := newRequest(t, host+":80", "")
+			if _, known, _ := p.DecideNow(r); known || names.times(host) > 0 {
+				t.Errorf("%s: known %v, asked %d times before anybody has waited for it", host, known, names.times(host))
+			}
+			grant, err := p.Decide(t.Context(), r)
+			now, known, errNow := p.DecideNow(r)
+			if !known || fmt.Sprint(now, errNow) != fmt.Sprint(grant, err) || names.times(host) != 1 {
+				t.Errorf("%s: known %v, %v, %v, asked %d times; want %v, %v", host, known, now, errNow, names.times(host), grant, err)
+			}
+			time.Sleep(time.Minute)
+			if _, known, _ := p.DecideNow(r); known {
+				t.Errorf("%s is remembered for too long", host)
+			}
+		}
+	})
+}

@@ -260,15 +260,24 @@ func (d *decision) resolve(ctx context.Context) error {
 	if d.resolved || d.silent || d.virtual {
 		return nil
 	}
-	if d.prompt && !isLocalhost(d.request.Target.Name) {
-		d.waits = true
-		return errWaits
-	}
-	addrs, err := d.policy.lookup(ctx, d.request.Target.Name)
+	addrs, err := d.addresses(ctx)
 	if err == nil {
 		d.setTargets(addrs...)
 	}
 	return err
+}
+
+// addresses are those of the host name. A prompt decision goes by what is known.
+func (d *decision) addresses(ctx context.Context) ([]netip.Addr, error) {
+	if !d.prompt {
+		return d.policy.lookup(ctx, d.request.Target.Name)
+	}
+	addrs, known, err := d.policy.recall(d.request.Target.Name)
+	if !known {
+		d.waits = true
+		return nil, errWaits
+	}
+	return addrs, err
 }
 
 // couldMatch reports whether a rule would allow the request at another hour, as

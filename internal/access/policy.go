@@ -25,7 +25,8 @@ func (p *Policy) Decide(ctx context.Context, r *server.Request) (server.Grant, e
 }
 
 // DecideNow implements [server.PromptPolicy]: it decides as Decide does, and stops
-// where a name would have to be resolved or identd to be asked.
+// where a name would have to be resolved, which the Resolver does not remember, or identd
+// to be asked.
 func (p *Policy) DecideNow(r *server.Request) (g server.Grant, known bool, err error) {
 	d := p.begin(r)
 	defer p.end(d)
