@@ -16,7 +16,7 @@ import (
 func (b *bothWays) openingHTTP(to netip.AddrPort) (said []byte) {
 	authority := to.String()
 	if b.IntN(5) == 0 {
-		authority = fmt.Sprintf("host.example:%d", to.Port())
+		authority = fmt.Sprintf("%s:%d", b.host(), to.Port())
 	}
 	line := fmt.Sprintf("CONNECT %s HTTP/1.%d\r\n", authority, 1-b.IntN(8)/7)
 	switch b.IntN(30) {
@@ -77,12 +77,16 @@ func (b *bothWays) ofMapping(socket string) []*Mapping {
 	}
 	named := to(b.closed, b.echo)
 	named.Targets[1].Addr = socks.Addr{Name: "host.example", Port: b.echo.Port()}
+	several := to(b.closed, b.closed)
+	several.Targets[0].Addr = socks.Addr{Name: "none.example", Port: b.echo.Port()}
+	several.Targets[1].Addr = socks.Addr{Name: "many.example", Port: b.echo.Port()}
+	several.Balance = &chosen{order: []int{0, 1}}
 	local := to(b.closed, b.echo)
 	local.Targets[1] = MapTarget{Socket: socket}
 	return []*Mapping{
 		to(b.echo), to(b.closed), to(forbidden), to(b.resets),
 		to(b.closed, forbidden, b.echo), to(forbidden, b.closed), balanced(to(b.closed, b.closed), 1, 0),
-		balanced(to(b.echo, forbidden, b.closed), 2, 1, 0), balanced(to(b.resets), 0), balanced(to(b.echo)), named, local,
+		balanced(to(b.echo, forbidden, b.closed), 2, 1, 0), balanced(to(b.resets), 0), balanced(to(b.echo)), named, several, local,
 	}
 }
 

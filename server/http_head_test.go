@@ -328,6 +328,34 @@ func FuzzChunks(f *testing.F) {
 	})
 }
 
+// FuzzWholeHead: in whatever pieces a head comes, it ends at the same place, or is
+// refused.
+func FuzzWholeHead(f *testing.F) {
+	for _, stream := range []string{
+		"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n\x16\x03\x01", "CONNECT a:1 HTTP/1.1\n\nx", "CONNECT a:1 HTTP/1.1\r\nX: \x01\r\n\r\n",
+		"GET /\x00", getHead + "\r\n" + getHead, "\r\n\r\n",
+	} {
+		f.Add([]byte(stream), uint16(9))
+	}
+	f.Fuzz(func(t *testing.T, stream []byte, cut uint16) {
+		seen := min(int(cut), len(stream))
+		first, failed := wholeHead(stream[:seen], 0)
+		whole, err := wholeHead(stream, 0)
+		switch {
+		case failed != nil:
+			if _, bad := parseRequest(stream[:whole]); bad == nil {
+				t.Fatalf("%q: refused at once (%v), and taken whole", stream, failed)
+			}
+			return
+		case first == 0:
+			first, failed = wholeHead(stream, seen)
+		}
+		if first != whole || (failed == nil) != (err == nil) {
+			t.Fatalf("%q: %d, %v in two pieces (%d); %d, %v in one", stream, first, failed, seen, whole, err)
+		}
+	})
+}
+
 // FuzzParseRequest: what is taken for a request is forwarded as a head that
 // every strict reader reads as the same request.
 func FuzzParseRequest(f *testing.F) {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,34 +16,52 @@ import (
 )
 
 // connect begins to connect to the target, if it is one that the system itself
-// reaches, by one address.
+// reaches. Its addresses are tried one after the other, as by dialFirst, as long as
+// each answers soon.
 func (q *quick) connect(to passage) {
-	if len(to.addrs) != 1 || to.addrs[0].Addr().Zone() != "" || to.way != nil && (to.way.Upstream != nil || to.way.Outbound != nil) {
-		q.dialElsewhere(to)
+	if len(to.addrs) > 1 {
+		to.addrs = interleave(to.addrs)
+		to.addrs = to.addrs[:min(len(to.addrs), maxAttempts)]
+	}
+	q.to, q.fault = to, nil
+	q.until = q.loop.Now() + q.patience()
+	if len(to.addrs) == 0 || to.way != nil && (to.way.Upstream != nil || to.way.Outbound != nil) {
+		q.dialElsewhere()
 		return
 	}
-	fd, err := socketTo(to.addrs[0])
+	q.dial()
+}
+
+// dialled is the address at hand.
+func (q *quick) dialled() netip.AddrPort { return q.to.addrs[0] }
+
+// dial begins to connect to the address at hand.
+func (q *quick) dial() {
+	if q.dialled().Addr().Zone() != "" {
+		q.dialElsewhere()
+		return
+	}
+	fd, err := socketTo(q.dialled())
 	if err != nil {
-		q.dialElsewhere(to) // where the same will show, and be said
+		q.dialElsewhere() // where the same will show, and be said
 		return
 	}
-	q.dialled = to.addrs[0]
-	err = engine.Connect(fd, q.dialled)
+	err = engine.Connect(fd, q.dialled())
 	switch {
 	case err == nil, errors.Is(err, unix.EALREADY):
 	case errors.Is(err, unix.EADDRNOTAVAIL), errors.Is(err, unix.EAGAIN): // it may pass: Go's Dialer tries again
 		_ = unix.Close(fd)
-		q.dialElsewhere(to)
+		q.dialElsewhere()
 		return
 	default:
 		_ = unix.Close(fd)
-		q.failed(dialError(q.dialled, err))
+		q.missed(dialError(q.dialled(), err))
 		return
 	}
 	target, fault := q.loop.Add(fd, q)
 	if fault != nil {
 		_ = unix.Close(fd)
-		q.failed(fault)
+		q.missed(fault)
 		return
 	}
 	q.target = target
@@ -51,7 +70,11 @@ func (q *quick) connect(to passage) {
 		return
 	}
 	q.stage = toConnect
-	q.loop.Set(&q.timer, q, q.loop.Now()+q.patience())
+	at := q.until
+	if len(q.to.addrs) > 1 {
+		at = min(at, q.loop.Now()+attemptDelay)
+	}
+	q.loop.Set(&q.timer, q, at)
 	q.clientFailed() // right behind its request
 }
 
@@ -63,16 +86,20 @@ func (q *quick) patience() time.Duration {
 	return q.server.timeouts().Connect
 }
 
-// dialElsewhere has a goroutine go on with what was granted.
-func (q *quick) dialElsewhere(to passage) {
-	if q.round != nil {
-		q.roundElsewhere(to.found)
+// missed goes on where the address at hand was not reached, if there is another.
+func (q *quick) missed(reason error) {
+	q.loop.Close(q.target)
+	q.targetCame = 0
+	q.fault = cmp.Or(q.fault, reason)
+	if len(q.to.addrs) == 1 {
+		q.failed(q.fault)
 		return
 	}
-	q.connectElsewhere(q.by(to.found))
+	q.to.addrs = q.to.addrs[1:]
+	q.dial()
 }
 
-// failed goes on where the target at hand was not reached, if there is another.
+// failed goes on where a target was not reached, if there is another.
 func (q *quick) failed(reason error) {
 	if q.round == nil {
 		q.refuse(reason)
@@ -84,13 +111,27 @@ func (q *quick) failed(reason error) {
 	q.tryTargets()
 }
 
-// connectSlow ends the waiting for the target at hand.
+// connectSlow ends the waiting for the address at hand.
 func (q *quick) connectSlow() {
-	if q.round != nil && len(q.round.left) > 1 && time.Now().Before(q.round.until) {
+	switch {
+	case len(q.to.addrs) > 1 && q.loop.Now() < q.until: // from here on several are tried beside each other
+		q.to.addrs = append(q.to.addrs[1:len(q.to.addrs):len(q.to.addrs)], q.dialled())
+		q.dialElsewhere()
+	case q.round != nil && len(q.round.left) > 1 && time.Now().Before(q.round.until):
 		q.failed(TimedOut)
+	default:
+		q.refuse(TimedOut)
+	}
+}
+
+// dialElsewhere has a goroutine go on with what was granted.
+func (q *quick) dialElsewhere() {
+	q.loop.Close(q.target)
+	if q.round != nil {
+		q.roundElsewhere(q.to.found)
 		return
 	}
-	q.refuse(TimedOut)
+	q.connectElsewhere(q.by(q.to.found))
 }
 
 // found is a verdict that is known.
@@ -129,7 +170,7 @@ func (q *quick) connectEnded(came engine.Events) {
 		err = unix.Errno(failed)
 	}
 	if err != nil {
-		q.failed(dialError(q.dialled, err))
+		q.missed(dialError(q.dialled(), err))
 		return
 	}
 	if _, err := unix.Getpeername(q.loop.Descriptor(q.target)); err != nil {
@@ -154,10 +195,8 @@ func (q *quick) clientFailed() {
 func (q *quick) connected() {
 	q.loop.Stop(&q.timer)
 	local := engine.Local(q.loop.Descriptor(q.target))
-	if local == q.dialled { // it has met itself; Go's Dialer knows what to do about it
-		to := passage{addrs: []netip.AddrPort{q.dialled}}
-		q.loop.Close(q.target)
-		q.dialElsewhere(to)
+	if local == q.dialled() { // it has met itself; Go's Dialer knows what to do about it
+		q.dialElsewhere()
 		return
 	}
 	if q.round != nil {
@@ -167,7 +206,7 @@ func (q *quick) connected() {
 		}
 		q.path.release = q.round.reached()
 	}
-	q.session.reached(q.dialled)
+	q.session.reached(q.dialled())
 	if why := q.session.ending(); why != nil {
 		q.refuse(why)
 		return

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -28,7 +29,9 @@ type quick struct {
 	target   engine.Handle
 	timer    engine.Timer
 	stage    stage
-	dialled  netip.AddrPort
+	to       passage       // where it is to come to; the first of its addresses is at hand
+	until    time.Duration // when the time for them is over, by the loop's clock
+	fault    error         // of the first of them that failed
 	path     route
 	round    *round // of a mapping with a choice; nil: it is none
 	out      []byte // what of the answer the client has not taken yet

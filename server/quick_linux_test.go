@@ -46,13 +46,17 @@ type bothWays struct {
 	resets netip.AddrPort // resets whoever connects, once it has said something
 }
 
-// policy grants what is on this machine but for port 7, and knows it at once but for names
-// and for the user "slow".
+// policy grants what is on this machine but for port 7, and knows it at once but for the
+// name host.example and the user "slow".
 func (b *bothWays) policy() deciding {
 	return func(ctx context.Context, r *Request) (Grant, error) {
 		switch {
 		case r.Target.Port == 7, r.Target.IP.IsValid() && !r.Target.IP.IsLoopback():
 			return Grant{Rule: "port 7"}, Denied
+		case r.Target.Name == "none.example":
+			return Grant{Rule: "names"}, NoName
+		case r.Target.Name == "many.example": // of which only the last answers
+			return Grant{Rule: "names", Addrs: addrs("127.0.0.77", "::1", "127.0.0.1")}, nil
 		case r.Target.Name != "":
 			return Grant{Rule: "names", Addrs: addrs("127.0.0.1")}, nil
 		}
@@ -60,11 +64,11 @@ func (b *bothWays) policy() deciding {
 	}
 }
 
-// unhurried knows at once what needs no name.
+// unhurried knows some things at once.
 type unhurried struct{ Policy }
 
 func (u unhurried) DecideNow(r *Request) (Grant, bool, error) {
-	if r.Target.Name != "" || r.Identity.Name == "slow" {
+	if r.Target.Name == "host.example" || r.Identity.Name == "slow" {
 		return Grant{}, false, nil
 	}
 	return prompt(u).DecideNow(r)
@@ -98,6 +102,11 @@ func newBothWays(t *testing.T, random *rand.Rand) *bothWays {
 	return b
 }
 
+// host is a name of this machine, or of none.
+func (b *bothWays) host() string {
+	return []string{"host.example", "many.example", "once.example", "none.example"}[b.IntN(4)]
+}
+
 // opening makes what a client of some protocol says.
 func (b *bothWays) opening(to netip.AddrPort, command socks.Command) (said []byte) {
 	user := []string{"", "bob", "slow", strings.Repeat("u", 30)}[b.IntN(4)]
@@ -106,7 +115,7 @@ func (b *bothWays) opening(to netip.AddrPort, command socks.Command) (said []byt
 		said = proxytest.Connect4(to, user)
 		said[1] = byte(command)
 	case 2:
-		said = proxytest.Connect4a("host.example", to.Port(), user)
+		said = proxytest.Connect4a(b.host(), to.Port(), user)
 		said[1] = byte(command)
 	case 3, 4:
 		said = append(proxytest.Greeting5(socks.NoAuth), proxytest.Ask5(command, to)...)
@@ -114,7 +123,7 @@ func (b *bothWays) opening(to netip.AddrPort, command socks.Command) (said []byt
 		password := []string{"secret", "hunter"}[b.IntN(2)]
 		said = append(append(proxytest.Greeting5(socks.Password), proxytest.Login5("fred", password)...), proxytest.Ask5(command, to)...)
 	case 6:
-		said = append(proxytest.Greeting5(socks.NoAuth), proxytest.AskName5(command, "host.example", to.Port())...)
+		said = append(proxytest.Greeting5(socks.NoAuth), proxytest.AskName5(command, b.host(), to.Port())...)
 	default:
 		return b.openingHTTP(to)
 	}
@@ -269,7 +278,7 @@ func TestBothWays(t *testing.T) {
 		}
 	}
 	b.balances()
-	for _, reason := range []Reason{Closed, Denied, Refused, TargetReset, BadRequest, BadLogin, ClientGone} {
+	for _, reason := range []Reason{Closed, Denied, Refused, TargetReset, BadRequest, BadLogin, NoName, ClientGone} {
 		if seen[reason] == 0 {
 			t.Errorf("none of the conversations ended with %q: %v (seed %d)", reason, seen, seed)
 		}
@@ -357,16 +366,45 @@ func TestListenerClosed(t *testing.T) {
 	s.Close()
 }
 
-// stuckTarget is an address that never answers: its queue is full.
+// stuckTarget is an address that never answers.
 func stuckTarget(t *testing.T) netip.AddrPort {
 	t.Helper()
 	fd, address := bareListener(t)
+	_ = unix.Close(fd)
+	stuckAt(t, address)
+	return address
+}
+
+// stuckAt sees to it that an address never answers: its queue is full.
+func stuckAt(t *testing.T, address netip.AddrPort) {
+	t.Helper()
+	fd := bareSocket(t)
 	t.Cleanup(func() { _ = unix.Close(fd) })
-	if err := unix.Listen(fd, 0); err != nil { // a queue of one
+	err := unix.Bind(fd, &unix.SockaddrInet4{Port: int(address.Port()), Addr: address.Addr().As4()})
+	if err = errors.Join(err, unix.Listen(fd, 0)); err != nil { // a queue of one
 		t.Fatal(err)
 	}
 	proxytest.Dial(t, address.String())
-	return address
+}
+
+// TestSlowAddress: where one of several addresses does not answer soon, the others are
+// tried as well.
+func TestSlowAddress(t *testing.T) {
+	echo := proxytest.Echo(t, "127.0.0.1")
+	slow := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"), echo.Port())
+	stuckAt(t, slow)
+	policy := deciding(func(context.Context, *Request) (Grant, error) {
+		return Grant{Addrs: []netip.Addr{slow.Addr(), echo.Addr()}}, nil
+	})
+	r := onLoopback(t, &Server{Policy: policy}, Listener{})
+	c := proxytest.Dial(t, r.address)
+	proxytest.Say(t, c, proxytest.Connect4a("host.example", echo.Port(), ""))
+	proxytest.Granted4(t, c)
+	talk(t, c)
+	c.Close()
+	if e := r.next(Closed); e.Address != echo {
+		t.Errorf("it came to %v, want %v", e.Address, echo)
+	}
 }
 
 // TestQuickWaits for a target that does not answer: until the limit, or the session

@@ -10,9 +10,8 @@ import (
 	"github.com/sallyport/sallyport/internal/engine"
 )
 
-// isPrompt reports whether a loop can connect to a target: it is spoken to as it comes,
-// and nobody has to be asked where it is.
-func isPrompt(t MapTarget) bool { return t.Socket == "" && t.TLS == nil && t.Addr.Name == "" }
+// isPrompt reports whether a loop can connect to a target: it is spoken to as it comes, by TCP.
+func isPrompt(t MapTarget) bool { return t.Socket == "" && t.TLS == nil }
 
 // tryTargets goes on with the targets of the round that are left, as reachMapped does.
 func (q *quick) tryTargets() {
@@ -35,7 +34,7 @@ func (q *quick) tryTargets() {
 			q.refuse(why)
 			return
 		}
-		q.round.failed(err, false) // it says nothing of the target
+		q.round.failed(err, ReasonOf(err) == NoName) // else it is the rules'
 	}
 	q.refuse(q.round.outcome())
 }
