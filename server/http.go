@@ -166,9 +166,12 @@ func (h *httpConn) serve(handshakes, sessions context.Context) (more bool, reaso
 	return h.forward(handshakes, ctx, r)
 }
 
-// asks is the request that a head makes of the server.
+// asks is the request that a head makes of the server. It holds nothing of the head, which
+// may be large.
 func (r *httpRequest) asks(replier *replierHTTP) *Request {
-	return &Request{Protocol: HTTP, Command: socks.Connect, Target: r.target, Replier: replier}
+	target := r.target
+	target.Name = strings.Clone(target.Name)
+	return &Request{Protocol: HTTP, Command: socks.Connect, Target: target, Replier: replier}
 }
 
 // answerItself answers a request that is to go no further than here.

@@ -450,7 +450,7 @@ func TestQuickAllocates(t *testing.T) {
 	at := net.TCPAddrFromAddrPort(netip.MustParseAddrPort(r.address))
 	ask := proxytest.Connect4(address, "")
 	session := func() {
-		client, far := bareSession(t, at, fd, ask)
+		client, far := bareSession(t, at, fd, ask, granted4)
 		_ = unix.Close(client)
 		_ = unix.Close(far)
 	}
