@@ -22,7 +22,7 @@ import (
 type entrance struct {
 	serving *serving
 	policy  PromptPolicy
-	socket  *net.TCPListener // its owner may close it at any time
+	socket  net.Listener // its owner may close it at any time
 	raw     syscall.RawConn
 	ended   chan error // gets why nobody is accepted any more, once
 
@@ -90,13 +90,12 @@ func ended(ctx context.Context) error {
 // newEntrance returns nil where nobody could be served on a loop.
 func newEntrance(s *Server, sv *serving) *entrance {
 	policy, prompt := s.Policy.(PromptPolicy)
-	socket, ofTCP := sv.socket.(*net.TCPListener)
 	l := sv.listener.Load()
-	if !prompt || !ofTCP || s.Outbound != nil || !l.takesQuick() {
+	if !prompt || s.Outbound != nil || !l.takesQuick() {
 		return nil
 	}
-	raw, err := socket.SyscallConn()
-	if err != nil {
+	raw := rawListener(sv.socket)
+	if raw == nil {
 		return nil
 	}
 	// What is set here Linux hands down to what is accepted. Go would set it on each.
@@ -107,7 +106,22 @@ func newEntrance(s *Server, sv *serving) *entrance {
 			keepAlive(fd) // else its owner has said how
 		}
 	})
-	return &entrance{serving: sv, policy: policy, socket: socket, raw: raw, ended: make(chan error, 1)}
+	return &entrance{serving: sv, policy: policy, socket: sv.socket, raw: raw, ended: make(chan error, 1)}
+}
+
+// rawListener returns access to a listening socket of TCP; nil: it is none, or cannot
+// be told to be.
+func rawListener(socket net.Listener) syscall.RawConn {
+	switch socket.(type) {
+	case *net.TCPListener, *aside:
+	default:
+		return nil
+	}
+	raw, err := socket.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return nil
+	}
+	return raw
 }
 
 // takesQuick reports whether clients of the listener may be served on a loop.
@@ -120,6 +134,9 @@ func (l *Listener) takesQuick() bool {
 
 // begin puts the socket on the loop.
 func (e *entrance) begin() {
+	if a, ok := e.socket.(*aside); ok {
+		a.take()
+	}
 	var failed error
 	lookout := -1
 	err := e.raw.Control(func(fd uintptr) { lookout, failed = engine.Lookout(int(fd)) })

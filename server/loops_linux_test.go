@@ -91,6 +91,23 @@ func wantsReset(t *testing.T, c net.Conn) {
 	}
 }
 
+// TestSessionsOfManyLoops: sessions that another loop takes over than that which has
+// accepted them are sessions like any other.
+func TestSessionsOfManyLoops(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4))
+	r := newRig(t, &Server{Policy: deciding(anything)})
+	socket := listenTCP(t, "127.0.0.1:0")
+	r.serve(socket, Listener{})
+	clients, targets := connected(t, socket.Addr().String(), 40)
+	for i := range clients {
+		proxytest.Say(t, clients[i], []byte("ping"))
+		proxytest.Hear(t, targets[i], "ping")
+		clients[i].Close()
+		targets[i].Close()
+		r.next(Closed)
+	}
+}
+
 // servingGoroutines returns how many goroutines serve a connection or relay.
 func servingGoroutines() int {
 	stacks := make([]byte, 1<<20)

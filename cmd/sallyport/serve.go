@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"os/signal"
+	"runtime"
 	"slices"
 	"sync"
 	"syscall"
@@ -54,6 +55,9 @@ func serve(ctx context.Context, src daemon.Source, out, log io.Writer) error {
 	// a line lost, and no reason to end.
 	signal.Ignore(syscall.SIGPIPE)
 	defer signal.Reset(syscall.SIGPIPE)
+	if runtime.GOMAXPROCS(0) < 2 { // an event loop that waits has the one, and all else would have to wait with it
+		runtime.GOMAXPROCS(2)
+	}
 	d, err := daemon.Open(ctx, src, log)
 	if err != nil {
 		return err

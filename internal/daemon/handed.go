@@ -11,6 +11,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/config"
 	"github.com/sallyport/sallyport/internal/handover"
+	"github.com/sallyport/sallyport/server"
 )
 
 // own begins the name of a unix socket that is this server's own to remove from the
@@ -37,7 +38,7 @@ func (d *door) open(ctx context.Context, in *handover.Inherited) (err error) {
 		return nil
 	}
 	d.removes = isOwn(taken.Name)
-	d.socket = taken.Listener
+	d.socket = server.Aside(taken.Listener)
 	if _, tcp := taken.Listener.(*net.TCPListener); tcp {
 		if err := keepSocketAlive(taken.Listener); err != nil {
 			taken.Close()

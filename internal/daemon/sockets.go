@@ -47,7 +47,11 @@ func openSocket(ctx context.Context, listen string) (socket, error) {
 		return packets{c}, nil
 	}
 	lc := listenConfig(device)
-	return lc.Listen(ctx, "tcp"+networkOf(at), at)
+	l, err := lc.Listen(ctx, "tcp"+networkOf(at), at)
+	if err != nil {
+		return nil, err
+	}
+	return server.Aside(l), nil
 }
 
 // isInterface reports whether an interface of this machine has the name. It is

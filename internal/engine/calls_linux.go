@@ -49,11 +49,6 @@ func Shut(fd int) error {
 // closeNow closes a descriptor. Nobody hears of what that could say.
 func closeNow(fd int) { _, _, _ = syscall.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
 
-// pollNow takes the events that have come for an epoll descriptor.
-func pollNow(fd int, events []unix.EpollEvent) (int, error) {
-	return call(unix.SYS_EPOLL_PWAIT, fd, unsafe.Pointer(unsafe.SliceData(events)), uintptr(len(events)), 0)
-}
-
 // rawAddress is the address of a socket of TCP as the system has it: a sockaddr_in, or the larger sockaddr_in6.
 type rawAddress struct {
 	unix.RawSockaddrInet6

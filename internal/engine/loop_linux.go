@@ -1,12 +1,10 @@
 package engine
 
 import (
-	"errors"
 	"os"
 	"runtime"
 	"runtime/debug"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -43,9 +41,7 @@ type Record interface {
 type Loop struct {
 	users int // loops.mu guards it
 
-	file *os.File // of epoll
-	raw  syscall.RawConn
-	fd   int // file's
+	fd int // of epoll
 
 	table   table
 	queue   []requeued // who waits for the rest of a turn, the first one next
@@ -53,17 +49,15 @@ type Loop struct {
 	now     time.Duration
 	scratch []byte
 	events  [batch]unix.EpollEvent
-	came    int // how many of events are to be told
-	polls   int // how often epoll was asked in this turn
-	poll    func(fd uintptr) bool
+	came    int           // how many of events are to be told
 	yielded time.Duration // when others last had the processor
 	resting Timer
 	ended   bool
 
-	mu       sync.Mutex
-	tasks    []task
-	parked   bool          // it waits, and must be woken for a task
-	deadline time.Duration // of file: when the waiting ends by itself; the clock is that of now
+	mu    sync.Mutex
+	tasks []task
+	waits bool // it must be woken for a task
+	bell  bell
 }
 
 const (
@@ -76,8 +70,9 @@ const (
 	// turn is for how long those in the queue are served before the loop looks what else has come.
 	turn = 2 * time.Millisecond
 
-	// share is for how long a loop that always has something to do keeps the processor from others.
-	share = time.Millisecond
+	// share is for how long a loop keeps the processor from others. Were it longer than 10 ms, the runtime's monitor would take the
+	// processor away from it, and look after it far more often from then on.
+	share = 8 * time.Millisecond
 
 	never = time.Duration(1<<63 - 1)
 )
@@ -101,22 +96,18 @@ func start() (*Loop, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
 	}
-	if err := unix.SetNonblock(fd, true); err != nil { // else the runtime would not wait for it in its own poller
-		_ = unix.Close(fd)
-		return nil, os.NewSyscallError("fcntl", err)
-	}
-	l := &Loop{file: os.NewFile(uintptr(fd), "epoll"), fd: fd, deadline: never, now: time.Since(epoch)}
-	if l.raw, err = l.file.SyscallConn(); err != nil {
-		_ = l.file.Close()
+	bell, err := newBell(fd)
+	if err != nil {
+		closeNow(fd)
 		return nil, err
 	}
-	l.poll = l.take
+	l := &Loop{fd: fd, bell: bell, now: time.Since(epoch)}
 	go l.run()
 	return l, nil
 }
 
 func (l *Loop) run() {
-	defer l.file.Close()
+	defer l.close()
 	for !l.ended {
 		tasks := l.wait()
 		l.now = time.Since(epoch)
@@ -147,61 +138,35 @@ func (l *Loop) serve() {
 	}
 }
 
-// wait takes what has come, and parks until something does. It returns the tasks that were posted; the events are in l.events.
+// wait takes what has come, and waits until something does. It returns the tasks that were posted; the events are in l.events.
 func (l *Loop) wait() []task {
 	l.mu.Lock()
 	tasks := l.tasks
 	l.tasks = nil
-	l.parked = len(tasks) == 0 && len(l.queue) == 0
-	if l.parked {
-		l.setDeadline(l.timers.next())
-	}
+	waits := len(tasks) == 0 && len(l.queue) == 0
+	l.waits = waits
 	l.mu.Unlock()
-	l.came, l.polls = 0, 0
-	if len(tasks) > 0 || len(l.queue) > 0 {
-		l.take(uintptr(l.fd))
+	if !waits {
+		l.came = pollNow(l.fd, l.events[:])
 	} else {
-		_ = l.raw.Read(l.poll) // ends by the deadline, too
-		if l.polls == 0 {      // and did so before it asked: what comes must not wait until no timer is due
-			l.take(uintptr(l.fd))
-		}
+		l.came = poll(l.fd, l.events[:], l.timers.next())
 		l.mu.Lock()
-		l.parked = false // tasks that came meanwhile are for the next turn
+		l.waits = false // tasks that came meanwhile are for the next turn
 		l.mu.Unlock()
 	}
-	if l.polls != 1 {
-		l.yielded = l.now // it has waited
-	} else if l.now-l.yielded > share {
-		l.yielded = l.now
+	if now := time.Since(epoch); now-l.yielded > share {
+		l.yielded = now
 		runtime.Gosched()
 	}
 	return tasks
 }
 
-// take asks epoll without waiting, and reports whether anything has come.
-func (l *Loop) take(fd uintptr) bool {
-	for {
-		n, err := pollNow(int(fd), l.events[:])
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		l.polls++
-		l.came = max(0, n)
-		return l.came > 0
-	}
-}
-
-// setDeadline makes a wait end at a time of the loop's clock, at the latest. Callers hold mu.
-func (l *Loop) setDeadline(at time.Duration) {
-	if at == l.deadline || l.now < l.deadline && l.deadline < at {
-		return // that it wakes too early once costs less than to change it again and again
-	}
-	l.deadline = at
-	var t time.Time
-	if at != never {
-		t = epoch.Add(at)
-	}
-	_ = l.file.SetReadDeadline(t) // of a file that can be waited for it does not fail
+// close is the end of a loop.
+func (l *Loop) close() {
+	closeNow(l.fd)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.bell.close()
 }
 
 // Post has f run on the loop's goroutine, for r, which is told if it panics. It does not wait for that and may be called from any
@@ -210,9 +175,9 @@ func (l *Loop) Post(r Record, f func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.tasks = append(l.tasks, task{r, f})
-	if l.parked {
-		l.parked = false
-		l.setDeadline(0)
+	if l.waits {
+		l.waits = false
+		l.bell.ring()
 	}
 }
 

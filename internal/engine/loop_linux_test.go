@@ -274,6 +274,24 @@ func TestTimers(t *testing.T) {
 	})
 }
 
+// TestCoarseTimers: where the system cannot wait to the nanosecond timers come all the same, and not before their time.
+func TestCoarseTimers(t *testing.T) {
+	coarse.Store(true)
+	defer coarse.Store(false)
+	l, do := attach(t)
+	var timer Timer
+	came := make(chan time.Duration, 1)
+	var due time.Duration
+	do(func() { // the loop may wait already, and not coarsely
+		due = l.Now() + 1500*time.Microsecond
+		l.Set(&timer, &probe{expired: func() { came <- l.Now() }}, due)
+	})
+	if at := await(t, came, "the timer"); at < due {
+		t.Errorf("it came at %v, want %v", at, due)
+	}
+	do(func() {}) // a task wakes a loop that waits for ever
+}
+
 // TestTasksFromAnywhere: every task is run once, and those of one goroutine in its order, whether the loop sleeps or not.
 func TestTasksFromAnywhere(t *testing.T) {
 	l, do := attach(t)
@@ -349,20 +367,25 @@ func TestAddFails(t *testing.T) {
 	})
 }
 
-// TestLoopsComeAndGo: users are spread over as many loops as there are processors, and nothing is left of them.
+// TestLoopsComeAndGo: users are spread over one loop fewer than there are processors, and nothing is left of them.
 func TestLoopsComeAndGo(t *testing.T) {
+	const most = 3
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(most + 1))
 	waitFor(t, "the loops of other tests end", func() bool { return len(running()) == 0 })
 	files, routines := descriptors(t), runtime.NumGoroutine()
 	var attached []*Loop
-	for range 3 * runtime.GOMAXPROCS(0) {
+	for range 3 * most {
 		l, err := Attach()
 		if err != nil {
 			t.Fatal(err)
 		}
 		attached = append(attached, l)
 	}
-	if got := len(running()); got != runtime.GOMAXPROCS(0) {
-		t.Errorf("%d loops, want %d", got, runtime.GOMAXPROCS(0))
+	if got := len(running()); got != most {
+		t.Errorf("%d loops, want %d", got, most)
+	}
+	if held := descriptors(t) - files; held > Descriptors() {
+		t.Errorf("%d descriptors are held, want %d at most", held, Descriptors())
 	}
 	for _, l := range running() {
 		if l.users != 3 {

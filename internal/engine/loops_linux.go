@@ -17,12 +17,12 @@ var loops struct {
 }
 
 // Attach returns the loop that has the fewest users, and makes the caller one more until it calls Detach. A loop is started where
-// all that there are have users, and there are fewer than processors. It may be called from any goroutine.
+// all that there are have users, and there may be one more. It may be called from any goroutine.
 func Attach() (*Loop, error) {
 	loops.mu.Lock()
 	defer loops.mu.Unlock()
 	best := leastUsed()
-	if best == nil || best.users > 0 && len(loops.all) < runtime.GOMAXPROCS(0) {
+	if best == nil || best.users > 0 && len(loops.all) < mostLoops() {
 		l, err := start()
 		if err != nil && best == nil {
 			return nil, err
@@ -35,6 +35,10 @@ func Attach() (*Loop, error) {
 	best.users++
 	return best, nil
 }
+
+// mostLoops is how many loops there may be: one fewer than processors. With none to spare the runtime would take that of a loop
+// away whenever it waits, which costs a session a tenth of its time.
+func mostLoops() int { return max(1, runtime.GOMAXPROCS(0)-1) }
 
 // leastUsed returns the loop that has the fewest users; nil: there is none. Callers hold loops.mu.
 func leastUsed() *Loop {
@@ -55,7 +59,7 @@ const slack = 8
 func (l *Loop) Share() *Loop {
 	loops.mu.Lock()
 	ahead := l.users - leastUsed().users
-	if len(loops.all) < runtime.GOMAXPROCS(0) {
+	if len(loops.all) < mostLoops() {
 		ahead = l.users // than one that is yet to be started
 	}
 	if ahead <= slack {
@@ -107,5 +111,5 @@ func (r rest) Expired() {
 // Broken is never called, as Expired does not panic.
 func (rest) Broken(fault any, _ []byte) { panic(fault) }
 
-// Descriptors returns how many descriptors the loops may hold besides those of their users: each has one.
-func Descriptors() int { return runtime.GOMAXPROCS(0) }
+// Descriptors returns how many descriptors the loops may hold besides those of their users.
+func Descriptors() int { return 2 * mostLoops() }
