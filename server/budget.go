@@ -51,11 +51,11 @@ func (s *Session) enter(b Budget) (up, down Pacer, err error) {
 	}
 	s.life.mu.Lock()
 	defer s.life.mu.Unlock()
-	stay, err := b.Enter(s.life.stay, s.End)
+	stay, err := b.Enter(s.life.tied().stay, s.End)
 	if err != nil {
 		return nil, nil, err
 	}
-	if s.life.stay = stay; s.life.ended {
+	if s.life.tie().stay = stay; s.life.ended {
 		s.leave() // it is over: nobody else would
 	}
 	up, down = stay.Pace()
@@ -64,8 +64,8 @@ func (s *Session) enter(b Budget) (up, down Pacer, err error) {
 
 // leave counts the session out. Callers hold life.mu.
 func (s *Session) leave() {
-	if stay := s.life.stay; stay != nil {
-		s.life.stay = nil
+	if stay := s.life.tied().stay; stay != nil {
+		s.life.ties.stay = nil
 		stay.Leave()
 	}
 }

@@ -140,7 +140,7 @@ func (x *exchange) opened(sessions context.Context) context.Context {
 // openedFor is opened for who goes by no context: end is told when the session is
 // to end.
 func (x *exchange) openedFor(end func(reason error)) {
-	x.session.open(&x.server.state, x.serving, x.request, end)
+	x.session.open(x.serving, x.request, end)
 	x.server.recorder().Opened(x.session)
 }
 

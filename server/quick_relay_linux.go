@@ -13,18 +13,25 @@ import (
 // end needs.
 type carried struct {
 	parted
-	loop   *engine.Loop
+	loop *engine.Loop
+	bed  *bed // nil: the session rests
+}
+
+// bed is for a session that does not rest yet.
+type bed struct {
+	*carried
 	target engine.Handle
-	timer  engine.Timer // for restAfter
+	timer  engine.Timer
 }
 
 // relay moves the session's bytes, from then on without the quick.
 func (q *quick) relay() {
 	session := q.session
 	limits, head := session.limits(q.server.timeouts()), q.head
-	c := &carried{parted: q.part(&q.path), loop: q.loop, target: q.target}
+	c := &carried{parted: q.part(&q.path), loop: q.loop}
+	c.bed = &bed{carried: c, target: q.target}
 	q.stage = hasLeft
-	c.loop.Set(&c.timer, c, c.loop.Now()+restAfter)
+	c.loop.Set(&c.bed.timer, c.bed, c.loop.Now()+restAfter)
 	going := relay.Join(c.loop,
 		relay.Socket{Handle: q.client, Came: q.came | engine.Writable, Head: head},
 		relay.Socket{Handle: q.target, Came: q.targetCame | engine.Writable},
@@ -38,9 +45,10 @@ func (q *quick) relay() {
 const restAfter = time.Second
 
 // Expired does both.
-func (c *carried) Expired() {
-	keepAlive(c.loop.Descriptor(c.target)) // so that one that is gone is noticed
-	c.session.goToRest()
+func (b *bed) Expired() {
+	keepAlive(b.loop.Descriptor(b.target)) // so that one that is gone is noticed
+	b.session.goToRest()
+	b.bed = nil
 }
 
 // keepAlive has the other end of a connection asked whether it is still there, as Go
@@ -57,14 +65,16 @@ func keepAlive(fd int) {
 }
 
 // Ready is never called: the descriptors are the relay's.
-func (c *carried) Ready(engine.Handle, engine.Events) {}
+func (b *bed) Ready(engine.Handle, engine.Events) {}
 
 // Broken is never called: Expired does not panic.
-func (c *carried) Broken(fault any, _ []byte) { panic(fault) }
+func (b *bed) Broken(fault any, _ []byte) { panic(fault) }
 
 // end is the last of the session. Its sockets are closed.
 func (c *carried) end(reason error) {
-	c.loop.Stop(&c.timer)
+	if c.bed != nil {
+		c.loop.Stop(&c.bed.timer)
+	}
 	c.loop.Detach()
 	c.parted.end(reason)
 }

@@ -97,21 +97,43 @@ func (ss *sessions) all() []*Session {
 
 // life is the part of a session that others than its own goroutine touch.
 type life struct {
-	state   *state   // of its server
-	serving *serving // where it came from
-	links   links    // is guarded by the state's sessions
+	serving *serving // where it came from; nil: it is not open yet
+	links   links    // is guarded by the server's sessions
 
 	mu      sync.Mutex // guards the session's Record while it is open, too
 	end     ender      // is whoever serves the session
 	why     error      // the first reason for which it is to end; nil: it need not
 	whole   *whole     // what is known of it; nil: it rests
+	judge   *Judge     // by whom the grant, with its address, was judged last
+	ties    *ties      // nil: none
 	granted bool
-	judge   *Judge             // by whom the grant, with its address, was judged last
+	ended   bool // nothing is granted any more
+}
+
+// ties are what few sessions have.
+type ties struct {
 	stay    Stay               // what it counts towards, until it ends; nil: nothing
 	alarm   *alarm             // at the grant's end; nil: it has none
 	reviews func(judge *Judge) // of an association, whose grants are its own affair
-	ended   bool               // nothing is granted any more
 }
+
+// tied returns what there is of them. Callers hold mu.
+func (l *life) tied() ties {
+	if l.ties == nil {
+		return ties{}
+	}
+	return *l.ties
+}
+
+// tie returns them to be changed. Callers hold mu.
+func (l *life) tie() *ties {
+	if l.ties == nil {
+		l.ties = &ties{}
+	}
+	return l.ties
+}
+
+func (l *life) state() *state { return &l.serving.server.state }
 
 // ender is told when a session is to end, or, by nil, that it is over. It does not
 // block.
@@ -124,10 +146,10 @@ type endFunc func(reason error)
 func (f endFunc) End(reason error) { f(reason) }
 
 // open makes the session known. end is told when it is to end.
-func (s *Session) open(st *state, from *serving, r *Request, end func(reason error)) {
-	s.life.state, s.life.serving, s.life.end = st, from, endFunc(end)
+func (s *Session) open(from *serving, r *Request, end func(reason error)) {
+	s.life.serving, s.life.end = from, endFunc(end)
 	s.life.whole.request = r
-	st.sessions.add(s)
+	s.life.state().sessions.add(s)
 }
 
 // pass has another told when the session is to end, at once if it is already.
@@ -150,14 +172,14 @@ func (s *Session) ending() error {
 
 // close is the end of open. It may be called of a session that was not opened.
 func (s *Session) close() {
-	if s.life.state == nil {
+	if s.life.serving == nil {
 		return
 	}
-	s.life.state.sessions.remove(s)
+	s.life.state().sessions.remove(s)
 	s.life.mu.Lock()
 	s.wake()
 	s.life.ended = true
-	s.life.alarm.stop()
+	s.life.tied().alarm.stop()
 	s.leave()
 	end := s.life.end
 	s.life.mu.Unlock()
@@ -274,17 +296,17 @@ func (s *Session) hold(g Grant, before *Judge) {
 func (s *Session) grantEnds() time.Time {
 	s.life.mu.Lock()
 	defer s.life.mu.Unlock()
-	if s.life.alarm == nil {
-		return time.Time{}
+	if alarm := s.life.tied().alarm; alarm != nil {
+		return alarm.at
 	}
-	return s.life.alarm.at
+	return time.Time{}
 }
 
 // leaveReviewsTo has f called in the place of the session's own review.
 func (s *Session) leaveReviewsTo(f func(*Judge)) {
 	s.life.mu.Lock()
 	defer s.life.mu.Unlock()
-	s.life.reviews = f
+	s.life.tie().reviews = f
 }
 
 // reached notes the address that the session leads to.
@@ -305,7 +327,7 @@ func (s *Session) bound(at netip.AddrPort) {
 // catchUp puts the session to the last judge, if a review has missed it, or
 // could not know its address.
 func (s *Session) catchUp() {
-	judge := s.life.state.judge.Load()
+	judge := s.life.state().judge.Load()
 	s.life.mu.Lock()
 	judged := s.life.judge == judge
 	s.life.mu.Unlock()
@@ -317,7 +339,7 @@ func (s *Session) catchUp() {
 // review puts what the session holds to judge.
 func (s *Session) review(judge *Judge) {
 	s.life.mu.Lock()
-	reviews, granted, ended := s.life.reviews, s.life.granted, s.life.ended
+	reviews, granted, ended := s.life.tied().reviews, s.life.granted, s.life.ended
 	w := s.known()
 	held := s.life.held(w.request, w.grant, w.record.Address)
 	s.life.mu.Unlock()
@@ -349,17 +371,17 @@ func (l *life) held(r *Request, g Grant, at netip.AddrPort) Held {
 	if r != nil {
 		h.Request = *r
 	}
-	if l.serving != nil {
-		h.Request.Listener = l.serving.listener.Load().Name
-	}
+	h.Request.Listener = l.serving.listener.Load().Name
 	return h
 }
 
 // setAlarm ends the session when its grant ends. Callers hold mu.
 func (s *Session) setAlarm(until time.Time) {
-	s.life.alarm.stop()
-	s.life.alarm = nil
+	if before := s.life.tied().alarm; before != nil {
+		before.stop()
+		s.life.ties.alarm = nil
+	}
 	if !until.IsZero() && !s.life.ended {
-		s.life.alarm = newAlarm(until, func() { s.End(Schedule) })
+		s.life.tie().alarm = newAlarm(until, func() { s.End(Schedule) })
 	}
 }

@@ -52,6 +52,7 @@ type Loop struct {
 	came    int           // how many of events are to be told
 	yielded time.Duration // when others last had the processor
 	resting Timer
+	broom   broom
 	ended   bool
 
 	mu    sync.Mutex
@@ -102,6 +103,7 @@ func start() (*Loop, error) {
 		return nil, err
 	}
 	l := &Loop{fd: fd, bell: bell, now: time.Since(epoch)}
+	l.broom.start(l)
 	go l.run()
 	return l, nil
 }

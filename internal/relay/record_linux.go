@@ -173,8 +173,7 @@ func (r *record) Expired() {
 			f.resume = 0
 		}
 	}
-	if limit, reason := r.limits.patience(r.half); limit > 0 && r.last+limit <= now {
-		r.end(reason)
+	if r.impatient() {
 		return
 	}
 	r.schedule()
@@ -183,11 +182,30 @@ func (r *record) Expired() {
 	}
 }
 
-// schedule sets the timer for what comes first: the end of a pause or of the patience. That the latter is put off by every byte is
-// seen to when it comes.
+// impatient ends a relay that was silent for too long, and reports whether it was.
+func (r *record) impatient() bool {
+	limit, reason := r.limits.patience(r.half)
+	if limit <= 0 || r.last+limit > r.loop.Now() {
+		return false
+	}
+	r.end(reason)
+	return true
+}
+
+// longPatience is how long a patience needs no timer: it takes a little longer, which nobody minds.
+const longPatience = 60 * engine.SweepRound
+
+// Swept ends a relay of long patience that was silent for too long.
+func (r *record) Swept() { _ = r.resting() && r.impatient() }
+
+// resting reports whether no flow makes a pause, which is no silence.
+func (r *record) resting() bool { return r.flows[0].resume == 0 && r.flows[1].resume == 0 }
+
+// schedule sets the timer for what comes first: the end of a pause or of a short patience. That the latter is put off by every byte
+// is seen to when it comes.
 func (r *record) schedule() {
 	at := never
-	if limit, _ := r.limits.patience(r.half); limit > 0 {
+	if limit, _ := r.limits.patience(r.half); limit > 0 && limit < longPatience {
 		at = r.last + limit
 	}
 	for i := range r.flows {

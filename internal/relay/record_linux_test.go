@@ -106,6 +106,32 @@ func TestRecordsEnd(t *testing.T) {
 	}
 }
 
+// TestLongPatience: a relay that may be silent for long sets no timer for it, and ends all the same, but not in a pause.
+func TestLongPatience(t *testing.T) {
+	r, on := startRecord(t, "tcp", Limits{Idle: 2 * longPatience})
+	done := make(chan struct{})
+	on.loop.Post(on, func() {
+		defer close(done)
+		if on.timer != (engine.Timer{}) {
+			t.Error("it has set a timer")
+		}
+		on.Swept()
+		if on.over {
+			t.Error("it has ended too soon")
+		}
+		on.last -= 2 * longPatience
+		on.flows[0].resume = on.loop.Now() + time.Hour
+		on.Swept()
+		if on.over {
+			t.Error("it has ended in a pause")
+		}
+		on.flows[0].resume = 0
+		on.Swept()
+	})
+	<-done
+	r.wantReset(t, ErrIdle, r.client)
+}
+
 // TestSilenceBeginsAnew with every byte, and a half-closed relay has its own patience.
 func TestSilenceBeginsAnew(t *testing.T) {
 	r, _ := startRecord(t, "tcp", Limits{Idle: 300 * time.Millisecond})
