@@ -18,6 +18,7 @@ type Ledger struct {
 	DenyWhenLost bool
 	Flush        time.Duration // from one write to the next
 	Keep         LedgerKeep
+	Hosts        int // how many target hosts of a user are counted apart in a day
 }
 
 // LedgerKeep is for how long use is kept by minute, hour and day. No longer for
@@ -26,6 +27,9 @@ type LedgerKeep struct{ Minutes, Hours, Days time.Duration }
 
 // mostNode is how many bytes the name of a node may have.
 const mostNode = 100
+
+// mostHosts is how many target hosts of a user may be counted apart in a day.
+const mostHosts = 250_000
 
 const day = 24 * time.Hour
 
@@ -40,7 +44,7 @@ func flushBounds() bounds { return bounds{100 * time.Millisecond, time.Minute, "
 func keepBounds() bounds { return bounds{time.Hour, 36500 * day, "from 1h to 36500d"} }
 
 func defaultLedger() Ledger {
-	return Ledger{Flush: time.Second, Keep: LedgerKeep{Minutes: 2 * day, Hours: 60 * day, Days: 3 * 365 * day}}
+	return Ledger{Flush: time.Second, Hosts: 1000, Keep: LedgerKeep{Minutes: 2 * day, Hours: 60 * day, Days: 3 * 365 * day}}
 }
 
 const (
@@ -62,6 +66,11 @@ func (d *decoder) decodeLedger(n *node) {
 			}
 		},
 		"keep": d.ledgerKeep,
+		"hosts": func(v *node) {
+			if most, ok := d.number(v, 1, mostHosts); ok {
+				d.settings.Ledger.Hosts = most
+			}
+		},
 		"node": d.ledgerNode,
 		"when_lost": func(v *node) {
 			word, _ := d.word(v, lostWords())

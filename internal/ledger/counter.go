@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 	"unicode/utf8"
 
 	"github.com/sallyport/sallyport/server"
@@ -42,6 +43,7 @@ type counter struct {
 	open    map[*server.Session]*reading
 	pending map[Key]Counts // counted, and not in a batch yet
 	crowded bool           // a key was turned away
+	hosts   hosts
 }
 
 // reading is what was last read off a session.
@@ -53,8 +55,8 @@ type reading struct {
 // counted reports whether the session is among those that were counted.
 func (r *reading) counted() bool { return r.up != 0 || r.down != 0 }
 
-func newCounter() counter {
-	return counter{open: make(map[*server.Session]*reading), pending: make(map[Key]Counts)}
+func newCounter(mostHosts int) counter {
+	return counter{open: make(map[*server.Session]*reading), pending: make(map[Key]Counts), hosts: hosts{most: mostHosts}}
 }
 
 // Opened implements [server.Recorder].
@@ -113,7 +115,7 @@ func (c *counter) read(r *reading, record *server.Record, up, down int64) {
 		return
 	}
 	if r.key == nil {
-		key := keyOf(record)
+		key := c.hosts.bound(keyOf(record), time.Now())
 		r.key = &key
 	}
 	c.add(*r.key, counts)
