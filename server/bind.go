@@ -142,11 +142,6 @@ func (x *exchange) anyPeer() bool { return x.request.Target.IP.IsUnspecified() }
 // listen opens the socket that the application server is to connect to: on the
 // address of ours that routes to it, or on all where it is not known.
 func (x *exchange) listen(ctx context.Context, g Grant) (net.Listener, error) {
-	return x.listenIn(ctx, g, x.listener.BindPorts)
-}
-
-// listenIn is listen with one of these ports.
-func (x *exchange) listenIn(ctx context.Context, g Grant, ports PortRange) (net.Listener, error) {
 	local := netip.IPv4Unspecified()
 	if !x.anyPeer() {
 		var err error
@@ -154,8 +149,13 @@ func (x *exchange) listenIn(ctx context.Context, g Grant, ports PortRange) (net.
 			return nil, err
 		}
 	}
+	return x.listenIn(ctx, x.server.outboundOf(g.Way), local, x.listener.BindPorts)
+}
+
+// listenIn opens a socket on an address with one of these ports.
+func (x *exchange) listenIn(ctx context.Context, out Outbound, local netip.Addr, ports PortRange) (net.Listener, error) {
 	for port := range ports.inAnyOrder() {
-		ln, err := x.listenOn(ctx, x.server.outboundOf(g.Way), local, port)
+		ln, err := x.listenOn(ctx, out, local, port)
 		switch {
 		case err == nil:
 			return ln, nil

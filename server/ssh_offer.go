@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
+	"strings"
 
 	"golang.org/x/crypto/ssh"
 
@@ -45,10 +45,27 @@ func parseForward(payload []byte) (host string, port uint32, err error) {
 // everyPeer is the target of a BIND for whoever connects.
 var everyPeer = socks.Addr{IP: netip.IPv4Unspecified()}
 
+// ownAddress returns which addresses of this machine a host stands for in a request for
+// a port (RFC 4254, section 7.1): all, or those that only this machine reaches. It is
+// invalid where the host is something else.
+func ownAddress(host string) netip.Addr {
+	switch strings.ToLower(host) {
+	case "", "*", "0.0.0.0":
+		return netip.IPv4Unspecified()
+	case "::":
+		return netip.IPv6Unspecified()
+	case "localhost", "127.0.0.1": // what clients say where nothing was written
+		return hereIP
+	case "::1":
+		return netip.IPv6Loopback()
+	}
+	return netip.Addr{}
+}
+
 // offered returns what a request for a port is about: a name, or, where it names
 // this machine as clients of SSH do, whoever connects.
 func offered(host string, port uint32) (socks.Addr, error) {
-	if slices.Contains([]string{"", "*", "localhost", "0.0.0.0", "::", "127.0.0.1", "::1"}, host) {
+	if ownAddress(host).IsValid() {
 		return everyPeer, nil
 	}
 	target, err := sshAddr(host, port)
@@ -176,7 +193,7 @@ func (o *offer) listen(ctx context.Context, grant Grant) error {
 	if !o.conn.server.state.binds.add(source) {
 		return fmt.Errorf("%w: too many ports wait, in sum or for this source", Busy)
 	}
-	socket, err := x.listenIn(ctx, grant, ports)
+	socket, err := o.listenIn(ctx, grant, ports)
 	if err != nil {
 		o.conn.server.state.binds.remove(source)
 		return err
@@ -186,6 +203,19 @@ func (o *offer) listen(ctx context.Context, grant Grant) error {
 	x.session.note(func(r *Record) { r.Bound = bound })
 	o.port = uint32(bound.Port())
 	return o.register()
+}
+
+// listenIn opens a socket with one of these ports: on the addresses that the client has
+// asked for. What only this machine reaches leaves it by no way.
+func (o *offer) listenIn(ctx context.Context, grant Grant, ports PortRange) (net.Listener, error) {
+	x, at, out := o.exchange, ownAddress(o.host), o.exchange.server.outboundOf(grant.Way)
+	switch {
+	case !at.IsValid():
+		return nil, fmt.Errorf("%w: %q is neither a virtual port nor an address of this machine", Unsupported, o.host)
+	case at.IsLoopback():
+		out = Leaving{}
+	}
+	return x.listenIn(ctx, out, at, ports)
 }
 
 // register makes the offer one that visitors can come to.

@@ -435,6 +435,47 @@ func TestOwnPort(t *testing.T) {
 	}
 }
 
+// TestOwnPortAddresses: a port is opened on the addresses that were asked for (RFC 4254,
+// section 7.1), and where nothing was written in the client, for this machine alone.
+func TestOwnPortAddresses(t *testing.T) {
+	hosts := map[string]string{"": "0.0.0.0", "*": "0.0.0.0", "0.0.0.0": "0.0.0.0", "localhost": "127.0.0.1", "LOCALHOST": "127.0.0.1", "127.0.0.1": "127.0.0.1"}
+	if c, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "[::1]:0"); err == nil {
+		c.Close()
+		hosts["::"], hosts["::1"] = "::", "::1"
+	}
+	away := deciding(func(ctx context.Context, r *Request) (Grant, error) {
+		g, err := offering(ctx, r)
+		g.Way = &Way{Outbound: From(netip.MustParseAddr("127.0.0.3"))} // which is not for this machine's own
+		return g, err
+	})
+	for host, want := range hosts {
+		for name, policy := range map[string]Policy{"": deciding(offering), ", with a way out": away} {
+			if want != "127.0.0.1" && name != "" {
+				continue
+			}
+			t.Run(host+name, func(t *testing.T) {
+				r := onLoopback(t, &Server{Policy: policy, Authenticator: door{login: LoginOptional}}, sshListener(t))
+				client := signIn(t, proxytest.Dial(t, r.address))
+				ok, _, err := client.SendRequest("tcpip-forward", true, ssh.Marshal(sshOffer{host, 0}))
+				if !ok || err != nil {
+					t.Fatalf("%v, %v", ok, err)
+				}
+				bound := r.server.Sessions()[0].Bound
+				if bound.Addr().String() != want {
+					t.Errorf("the port is at %s, want at %s", bound, want)
+				}
+				c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"), bound.Port()).String())
+				if reached := !errors.Is(err, syscall.ECONNREFUSED); reached != (want == "0.0.0.0") {
+					t.Errorf("another address of this machine: %v", err)
+				}
+				if err == nil {
+					c.Close()
+				}
+			})
+		}
+	}
+}
+
 // TestOwnPortIsRefused without a rule that says any_peer.
 func TestOwnPortIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

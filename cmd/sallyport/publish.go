@@ -37,7 +37,8 @@ func newPublish() *cobra.Command {
 		Long: "Offer services that this machine can reach as virtual ports of a server, until TERM\n" +
 			"or INT arrives: what `ssh -N -R NAME:PORT:HOST:PORT` does, but that a connection which\n" +
 			"ends is made again, and a reset arrives as a reset. NAME:PORT in the place of NAME\n" +
-			"offers it under another port than that of the service.\n\n" +
+			"offers it under another port than that of the service, and udp/HOST:PORT is a service\n" +
+			"of datagrams.\n\n" +
 			"The server is ssh://[user@]host[:port], and 1080 the port that is not written. Who\n" +
 			"signs in shows a key of --identity or of the ssh agent, else of ~/.ssh, or the password\n" +
 			"in --password-file. The server is known by --fingerprint (what `sallyport hostkey`\n" +

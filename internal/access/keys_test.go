@@ -213,6 +213,8 @@ func TestVirtualPorts(t *testing.T) {
 		{"everything is", []Rule{{Name: "all", To: to("any")}}, server.HTTP, socks.Connect, server.Identity{}, "intranet", "all"},
 		{"denied by name", []Rule{{Name: "no", Deny: true, To: to("intranet")}, visitors}, server.SOCKS5, socks.Connect, server.Identity{}, "intranet", ""},
 		{"at night", []Rule{{Name: "night", To: to("intranet"), During: night}}, server.SOCKS5, socks.Connect, server.Identity{}, "intranet", ""},
+		{"a visitor with datagrams", []Rule{{Name: "udp", To: to("intranet"), Commands: []socks.Command{socks.Associate}}}, server.Mapped, socks.Associate, server.Identity{}, "intranet", "udp"},
+		{"whom the rule is not for", []Rule{visitors}, server.SOCKS5, socks.Associate, server.Identity{}, "intranet", ""},
 		{"bob offers", []Rule{visitors}, server.SSH, socks.Bind, bob, "intranet", "virtual port intranet"},
 		{"eve does not", []Rule{visitors}, server.SSH, socks.Bind, eve, "intranet", ""},
 		{"not even by a rule", []Rule{{Name: "all", To: to("any")}}, server.SSH, socks.Bind, eve, "intranet", ""},
