@@ -22,7 +22,7 @@ func newUserKey(users *daemon.Users) *cobra.Command {
 			"~/.ssh/id_ed25519.pub (\"-\": standard input). Without a file the keys that the user\n" +
 			"has are printed, by their fingerprints. With --remove the key is taken away; then a\n" +
 			"fingerprint will do in the place of a file. Keys are kept beside the users file, in\n" +
-			"FILE.keys; those of a user who is removed go, too.",
+			"FILE.keys, or in the ledger that has the users; those of a user who is removed go, too.",
 		Args: args(cobra.RangeArgs(1, 2)),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			name := given[0]
@@ -36,13 +36,13 @@ func newUserKey(users *daemon.Users) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return about(name, users, users.RemoveKey(name, fingerprint))
+				return about(name, users, users.RemoveKey(cmd.Context(), name, fingerprint))
 			}
 			key, err := readKeyFile(cmd.InOrStdin(), given[1])
 			if err != nil {
 				return err
 			}
-			return about(name, users, users.AddKey(name, key))
+			return about(name, users, users.AddKey(cmd.Context(), name, key))
 		},
 	}
 	cmd.Flags().BoolVar(&remove, "remove", false, "take the key away")
@@ -58,7 +58,7 @@ func listKeys(ctx context.Context, users *daemon.Users, name string, out io.Writ
 	if err != nil {
 		return about(name, users, err)
 	}
-	keys, err := users.Keys(name)
+	keys, err := users.Keys(ctx, name)
 	if err != nil {
 		return err
 	}

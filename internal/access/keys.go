@@ -265,20 +265,22 @@ func (e UsersEditor) Keys(name string) ([]KeyInfo, error) {
 		if !ok || name != "" && user != name {
 			continue
 		}
-		if key, comment, _, _, err := ssh.ParseAuthorizedKey([]byte(text)); err == nil {
-			all = append(all, KeyInfo{user, key.Type(), ssh.FingerprintSHA256(key), comment})
+		if info, err := DescribeKey(user, text); err == nil {
+			all = append(all, info)
 		}
 	}
 	return all, nil
 }
 
-// Fingerprint returns the fingerprint of a public key as it stands in a file.
-func Fingerprint(key string) (string, error) {
+// DescribeKey says what a public key of a user is, as it stands in a file. It fails for
+// one that nobody may sign in with.
+func DescribeKey(user, key string) (KeyInfo, error) {
 	parsed, err := parseKey(strings.TrimSpace(key))
 	if err != nil {
-		return "", err
+		return KeyInfo{}, err
 	}
-	return ssh.FingerprintSHA256(parsed), nil
+	_, comment, _, _, err := ssh.ParseAuthorizedKey([]byte(key))
+	return KeyInfo{user, parsed.Type(), ssh.FingerprintSHA256(parsed), comment}, err
 }
 
 // keys edits the file of keys, whose lines have the form of those of users.

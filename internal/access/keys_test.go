@@ -117,10 +117,11 @@ func TestKeysEditor(t *testing.T) {
 	if info, err := os.Stat(e.Path + keysSuffix); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info, err)
 	}
-	fingerprint, err := Fingerprint(line)
-	if err != nil || fingerprint != keys[0].Fingerprint {
-		t.Errorf("%q, %v", fingerprint, err)
+	info, err := DescribeKey("bob", line+" at home\n")
+	if err != nil || info != keys[0] {
+		t.Errorf("%+v, %v", info, err)
 	}
+	fingerprint := info.Fingerprint
 	if err := e.RemoveKey("bob", fingerprint); err != nil {
 		t.Error(err)
 	}

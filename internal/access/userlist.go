@@ -27,9 +27,10 @@ func NewUserList(log *slog.Logger) *UserList {
 }
 
 // Set puts other users in the place of those before: for each name the hashed
-// password, as a users file would have it. A user whose name or hash is no good
-// cannot sign in, and all others can. One call at a time.
-func (l *UserList) Set(texts map[string]string) {
+// password, as a users file would have it, and the public keys, as they stand in a file
+// such as id_ed25519.pub. A user whose name or hash is no good cannot sign in, nor with
+// a key that is none, and all others can. One call at a time.
+func (l *UserList) Set(texts map[string]string, keysOf map[string][]string) {
 	before := l.now.Load().accounts
 	hashes, marks := make(map[string]hash, len(texts)), make(map[string]uint64, len(texts))
 	for name, text := range texts {
@@ -47,7 +48,24 @@ func (l *UserList) Set(texts map[string]string) {
 		}
 		hashes[name], marks[name] = h, mark
 	}
-	l.now.Store(&users{newAccounts(hashes, marks), newVerified(), &keys{}})
+	l.now.Store(&users{newAccounts(hashes, marks), newVerified(), l.readKeys(keysOf)})
+}
+
+// readKeys leaves out those that are no good.
+func (l *UserList) readKeys(of map[string][]string) *keys {
+	k := &keys{byName: make(map[string]map[string]uint64, len(of))}
+	for name, texts := range of {
+		k.byName[name] = make(map[string]uint64, len(texts))
+		for _, text := range texts {
+			key, err := parseKey(text)
+			if err != nil {
+				l.log.Error("a user cannot sign in with a key: what the ledger has is no good", "user", Escape(name), "error", Escape(err.Error()))
+				continue
+			}
+			k.byName[name][string(key.Marshal())] = markOf(text)
+		}
+	}
+	return k
 }
 
 func (l *UserList) current() *users { return l.now.Load() }

@@ -48,7 +48,7 @@ func openPeople(ctx context.Context, s *config.Settings, before *inForce, log *s
 	p := &people{place, place.People(log), access.NewUserList(log)}
 	defer p.kept.Close() // who watches opens it again
 	_, err := p.kept.Look(ctx)
-	p.list.Set(p.kept.Hashes())
+	p.list.Set(p.kept.Hashes(), p.kept.Keys())
 	return p, err
 }
 
@@ -80,7 +80,7 @@ func (p *people) watch(ctx context.Context, d *Daemon) {
 	p.kept.Watch(ctx, func(found ledger.Changed) {
 		if found.Users {
 			hashes := p.kept.Hashes()
-			p.list.Set(hashes)
+			p.list.Set(hashes, p.kept.Keys())
 			d.log.Info("the users in the ledger were read again", "users", len(hashes))
 		}
 		if found.Groups {

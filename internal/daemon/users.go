@@ -37,6 +37,9 @@ type userStore interface {
 	SetPassword(ctx context.Context, name, password string) error
 	Enable(ctx context.Context, name string, on bool) error
 	Remove(ctx context.Context, name string) error
+	AddKey(ctx context.Context, name, key string) error
+	RemoveKey(ctx context.Context, name, fingerprint string) error
+	Keys(ctx context.Context, name string) ([]UserKey, error)
 }
 
 // Where says where the users are, without a password.
@@ -225,6 +228,8 @@ func inAccess(err error) error {
 		return ErrUserExists
 	case errors.Is(err, ledger.ErrNoUser):
 		return ErrNoUser
+	case errors.Is(err, ledger.ErrNoKey):
+		return ErrNoKey
 	}
 	return err
 }

@@ -17,6 +17,12 @@ const peopleTables = `CREATE TABLE users (name TEXT PRIMARY KEY, hash TEXT NOT N
 	CREATE INDEX users_version ON users (version);
 	CREATE INDEX members_version ON members (version);`
 
+// keyTables is another.
+const keyTables = `CREATE TABLE user_keys (
+		name TEXT NOT NULL, fingerprint TEXT NOT NULL, key TEXT NOT NULL, version {int} NOT NULL, -- no key: removed
+		PRIMARY KEY (name, fingerprint));
+	CREATE INDEX user_keys_version ON user_keys (version);`
+
 // People are the users and groups that a ledger holds, as this process knows them.
 // What has changed is read, and nothing else: each change has a number, and the
 // transaction that makes it keeps others from making one. Make one with
@@ -32,12 +38,13 @@ type People struct {
 	mu      sync.Mutex
 	seen    int64                      // the last change that is known
 	hashes  map[string]string          // by user
+	keys    userKeys
 	members map[string]map[string]bool // by group and user
 }
 
 // People returns the people that the ledger at the place holds: nobody yet.
 func (p Place) People(log *slog.Logger) *People {
-	return &People{place: p, log: log, hashes: map[string]string{}, members: map[string]map[string]bool{}}
+	return &People{place: p, log: log, hashes: map[string]string{}, keys: userKeys{}, members: map[string]map[string]bool{}}
 }
 
 // Hashes returns the hashed password of each user.
@@ -47,6 +54,13 @@ func (p *People) Hashes() map[string]string {
 	return maps.Clone(p.hashes)
 }
 
+// Keys returns the public keys of each user who has any, in no order.
+func (p *People) Keys() map[string][]string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.keys.all()
+}
+
 // Members returns the names of those in a group, sorted.
 func (p *People) Members(group string) []string {
 	p.mu.Lock()
@@ -54,7 +68,7 @@ func (p *People) Members(group string) []string {
 	return slices.Sorted(maps.Keys(p.members[group]))
 }
 
-// Changed is what a look has found.
+// Changed is what a look has found. Users are also those with other keys.
 type Changed struct{ Users, Groups bool }
 
 // Look reads what has changed since the last look. It blocks while the ledger is
@@ -101,6 +115,7 @@ func (p *People) forsake() {
 type news struct {
 	version int64
 	users   map[string]string // no hash: removed
+	keys    []userKey
 	members []membership
 }
 
@@ -144,6 +159,9 @@ func (n *news) read(ctx context.Context, tx *sql.Tx, seen int64) error {
 	if err != nil {
 		return err
 	}
+	if n.keys, err = readKeys(ctx, tx, seen, n.version); err != nil {
+		return err
+	}
 	return query(ctx, tx, func(rows *sql.Rows) error {
 		var m membership
 		err := rows.Scan(&m.group, &m.name, &m.present)
@@ -182,6 +200,7 @@ func (p *People) take(n news, anew bool) Changed {
 	defer p.mu.Unlock()
 	if anew {
 		clear(p.hashes)
+		clear(p.keys)
 		clear(p.members)
 	}
 	p.seen = n.version
@@ -191,6 +210,9 @@ func (p *People) take(n news, anew bool) Changed {
 		} else {
 			p.hashes[name] = hash
 		}
+	}
+	for _, k := range n.keys {
+		p.keys.take(k)
 	}
 	for _, m := range n.members {
 		if p.members[m.group] == nil {
@@ -202,7 +224,7 @@ func (p *People) take(n news, anew bool) Changed {
 			delete(p.members[m.group], m.name)
 		}
 	}
-	return Changed{Users: anew || len(n.users) > 0, Groups: anew || len(n.members) > 0}
+	return Changed{Users: anew || len(n.users)+len(n.keys) > 0, Groups: anew || len(n.members) > 0}
 }
 
 // Watch looks whenever somebody has changed people, on whichever node, until ctx ends,

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -54,6 +55,18 @@ func peopleChange(t *testing.T, place Place) {
 		{func() error { return e.Remove(ctx, "alice") }, nil, Changed{Users: true, Groups: true}, "bob=h3", ""},
 		{func() error { return e.Remove(ctx, "alice") }, ErrNoUser, Changed{}, "bob=h3", ""},
 		{func() error { return e.Add(ctx, "alice", "h5") }, nil, users, "alice=h5 bob=h3", ""},
+		{func() error { return e.AddKey(ctx, "alice", "f1", "k1") }, nil, users, "alice=h5+k1 bob=h3", ""},
+		{func() error { return e.AddKey(ctx, "alice", "f1", "k1 again") }, nil, Changed{}, "alice=h5+k1 bob=h3", ""},
+		{func() error { return e.AddKey(ctx, "alice", "f2", "k2") }, nil, users, "alice=h5+k1+k2 bob=h3", ""},
+		{func() error { return e.AddKey(ctx, "carol", "f1", "k1") }, ErrNoUser, Changed{}, "alice=h5+k1+k2 bob=h3", ""},
+		{func() error { return e.RemoveKey(ctx, "bob", "f1") }, ErrNoKey, Changed{}, "alice=h5+k1+k2 bob=h3", ""},
+		{func() error { return e.RemoveKey(ctx, "alice", "f1") }, nil, users, "alice=h5+k2 bob=h3", ""},
+		{func() error { return e.RemoveKey(ctx, "alice", "f1") }, ErrNoKey, Changed{}, "alice=h5+k2 bob=h3", ""},
+		{func() error { return e.AddKey(ctx, "alice", "f1", "k3") }, nil, users, "alice=h5+k2+k3 bob=h3", ""},
+		{func() error { return e.SetHash(ctx, "alice", "h6") }, nil, users, "alice=h6+k2+k3 bob=h3", ""},
+		{func() error { return e.Remove(ctx, "alice") }, nil, users, "bob=h3", ""},
+		{func() error { return e.Add(ctx, "alice", "h5") }, nil, users, "alice=h5 bob=h3", ""},
+		{func() error { return e.AddKey(ctx, "alice", "f1", "k4") }, nil, users, "alice=h5+k4 bob=h3", ""},
 	} {
 		if err := step.do(); !errors.Is(err, step.want) {
 			t.Fatalf("step %d: %v, want %v", i, err, step.want)
@@ -65,10 +78,13 @@ func peopleChange(t *testing.T, place Place) {
 		looks(t, fresh)
 		fresh.Close()
 		for who, p := range map[string]*People{"who looked": always, "who did not": fresh} {
-			if got := fmt.Sprint(pairs(p.Hashes()), p.Members("staff")); got != fmt.Sprintf("[%s] [%s]", step.hashes, step.staff) {
+			if got := fmt.Sprint(pairs(withKeys(p)), p.Members("staff")); got != fmt.Sprintf("[%s] [%s]", step.hashes, step.staff) {
 				t.Errorf("step %d: %s knows %s", i, who, got)
 			}
 		}
+	}
+	if keys, err := e.Keys(ctx, "alice"); err != nil || !slices.Equal(keys, []string{"k4"}) {
+		t.Errorf("%v, %v", keys, err)
 	}
 	names, err := e.Names(ctx)
 	if err != nil || !slices.Equal(names, []string{"alice", "bob"}) {
@@ -80,6 +96,42 @@ func peopleChange(t *testing.T, place Place) {
 	}
 	if all, err := e.Groups(ctx); err != nil || len(all) != 0 {
 		t.Errorf("%v, %v", all, err)
+	}
+}
+
+// withKeys returns the hash of each user and the keys behind it.
+func withKeys(p *People) map[string]string {
+	all := p.Hashes()
+	for name, keys := range p.Keys() {
+		all[name] += "+" + strings.Join(slices.Sorted(slices.Values(keys)), "+")
+	}
+	return all
+}
+
+// TestKeysOfAnOlderVersion: it takes a user out and leaves the keys, which whoever is
+// called so next does not get.
+func TestKeysOfAnOlderVersion(t *testing.T) { everywhere(t, keysOfAnOlderVersion) }
+
+func keysOfAnOlderVersion(t *testing.T, place Place) {
+	e, ctx := PeopleEditor{place}, t.Context()
+	if err := errors.Join(e.Add(ctx, "alice", "h1"), e.AddKey(ctx, "alice", "f1", "k1")); err != nil {
+		t.Fatal(err)
+	}
+	p := place.People(slog.New(slog.DiscardHandler))
+	defer p.Close()
+	looks(t, p)
+	s := opens(t, place)
+	for _, statement := range []string{`UPDATE versions SET version = version + 1`, `UPDATE users SET hash = '', version = (SELECT version FROM versions)`} {
+		if _, err := s.db.ExecContext(ctx, statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	looks(t, p)
+	if err := e.Add(ctx, "alice", "h2"); err != nil {
+		t.Fatal(err)
+	}
+	if looks(t, p); len(p.Keys()) > 0 || len(p.Hashes()) != 1 {
+		t.Errorf("%v, %v", p.Hashes(), p.Keys())
 	}
 }
 
@@ -131,7 +183,8 @@ func peopleAreWatched(t *testing.T, place Place) {
 	for editor := range editors {
 		editing.Go(func() {
 			for i := range each {
-				if err := (PeopleEditor{place}).Add(ctx, fmt.Sprint(editor, " ", i), "h"); err != nil {
+				e, name := PeopleEditor{place}, fmt.Sprint(editor, " ", i)
+				if err := errors.Join(e.Add(ctx, name, "h"), e.AddKey(ctx, name, "f", "k")); err != nil {
 					t.Error(err)
 				}
 			}
@@ -139,7 +192,7 @@ func peopleAreWatched(t *testing.T, place Place) {
 	}
 	editing.Wait()
 	for _, p := range all {
-		proxytest.Eventually(t, "all users are known", func() bool { return len(p.Hashes()) == editors*each })
+		proxytest.Eventually(t, "all users are known", func() bool { return len(p.Hashes()) == editors*each && len(p.Keys()) == editors*each })
 	}
 	cancel()
 	watching.Wait()

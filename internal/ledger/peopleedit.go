@@ -12,6 +12,7 @@ var (
 	ErrUserExists = errors.New("the user is there already")
 	ErrNoUser     = errors.New("there is no such user")
 	ErrNoMember   = errors.New("the user is not in the group")
+	ErrNoKey      = errors.New("the user has no such key")
 )
 
 // PeopleEditor changes the people that the ledger at the place holds, whether servers
@@ -72,7 +73,8 @@ func (e PeopleEditor) SetHash(ctx context.Context, name, hash string) error {
 	return e.setHash(ctx, name, hash, mustBe)
 }
 
-// Remove takes a user out, also of all groups, or fails with [ErrNoUser].
+// Remove takes a user out, with all keys and also of all groups, or fails with
+// [ErrNoUser].
 func (e PeopleEditor) Remove(ctx context.Context, name string) error {
 	return e.setHash(ctx, name, "", mustBe)
 }
@@ -95,6 +97,9 @@ func (e PeopleEditor) setHash(ctx context.Context, name, hash string, may func(o
 		}
 		_, err = tx.ExecContext(ctx, `INSERT INTO users (name, hash, version) VALUES ($1, $2, $3)
 			ON CONFLICT (name) DO UPDATE SET hash = excluded.hash, version = excluded.version`, name, hash, version)
+		if err == nil && (old == "" || hash == "") { // an older version takes users out and leaves their keys
+			err = dropKeys(ctx, tx, version, name)
+		}
 		if err != nil || hash != "" {
 			return err
 		}

@@ -26,6 +26,7 @@ var migrations = []string{
 	peopleTables,
 	leaseTables,
 	rateTables,
+	keyTables,
 }
 
 func table(name string) string {
