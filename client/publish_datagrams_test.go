@@ -17,7 +17,7 @@ import (
 )
 
 // newHostKey is one of a server.
-func newHostKey(t *testing.T) ssh.Signer {
+func newHostKey(t testing.TB) ssh.Signer {
 	t.Helper()
 	_, private, err := ed25519.GenerateKey(nil)
 	if err != nil {
