@@ -16,6 +16,7 @@ import (
 	"github.com/sallyport/sallyport/internal/limits"
 	"github.com/sallyport/sallyport/internal/proxytest"
 	"github.com/sallyport/sallyport/server"
+	"github.com/sallyport/sallyport/socks"
 )
 
 var (
@@ -39,13 +40,18 @@ type rig struct {
 
 func newRig(t *testing.T, all map[string]limits.Limit) *rig {
 	t.Helper()
+	return newRigOf(t, all, server.Listener{Name: "door"})
+}
+
+func newRigOf(t *testing.T, all map[string]limits.Limit, l server.Listener) *rig {
+	t.Helper()
 	r := &rig{T: t, network: proxytest.NewNetwork(proxyAt.Addr(), 64<<10), ends: make(chan server.Reason, 100)}
 	r.table.Set(all)
 	r.in, r.target = r.network.MustListen(proxyAt.String()), r.network.MustListen(targetAt.String())
 	r.server = &server.Server{Policy: r, Recorder: r, Outbound: r.network}
 	served := make(chan error, 1)
 	go func() {
-		served <- r.server.Serve(context.WithoutCancel(t.Context()), r.in, server.Listener{Name: "door"})
+		served <- r.server.Serve(context.WithoutCancel(t.Context()), r.in, l)
 	}()
 	t.Cleanup(func() {
 		r.server.Close()
@@ -60,6 +66,12 @@ func newRig(t *testing.T, all map[string]limits.Limit) *rig {
 
 func (r *rig) Decide(_ context.Context, q *server.Request) (server.Grant, error) {
 	budget := r.table.Of("rule", []string{"few", "calm", "rate", "quota"}, nil).Budget(q, q.Identity)
+	if q.Target.Name == "intranet" {
+		if q.Command == socks.Bind {
+			budget = nil // what is counted is who visits
+		}
+		return server.Grant{Rule: "rule", Virtual: true, Budget: budget}, nil
+	}
 	return server.Grant{Rule: "rule", Addrs: []netip.Addr{q.Target.IP}, Budget: budget}, nil
 }
 
