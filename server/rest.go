@@ -30,6 +30,7 @@ type terms struct {
 	protocol                   Protocol
 	command                    socks.Command
 	tls, http2, relayed        bool
+	offered                    bool
 	byRequest, byGrant, proven Proof
 	rule                       string
 	way                        *Way
@@ -56,7 +57,7 @@ func (w *whole) pack() rest {
 	return rest{
 		terms: unique.Make(terms{
 			listener: r.Listener, asked: w.request.Listener, protocol: r.Protocol, command: r.Command,
-			tls: r.TLS, http2: r.HTTP2, relayed: w.request.Relayed,
+			tls: r.TLS, http2: r.HTTP2, relayed: w.request.Relayed, offered: r.Offered,
 			byRequest: w.request.Identity.Proof, byGrant: g.Identity.Proof, proven: r.Identity.Proof,
 			rule: r.Rule, way: g.Way, bind: g.Bind, byName: g.ByName, virtual: g.Virtual,
 		}),
@@ -84,7 +85,7 @@ func (s *rest) unpack() *whole {
 	t := s.terms.Value()
 	w := &whole{
 		record: Record{
-			Listener: t.listener, Protocol: t.protocol, Command: t.command, TLS: t.tls, HTTP2: t.http2,
+			Listener: t.listener, Protocol: t.protocol, Command: t.command, TLS: t.tls, HTTP2: t.http2, Offered: t.offered,
 			Identity: Identity{Proof: t.proven}, Rule: t.rule, Via: t.way.via(),
 		},
 		grant: Grant{

@@ -18,7 +18,7 @@ func full() *whole {
 		Through: netip.MustParseAddrPort("192.0.2.2:5000"), TLS: true, HTTP2: true, Protocol: SOCKS5, Command: socks.Connect,
 		Identity: Identity{Name: "alice", Proof: Ident, Mark: 1<<63 + 5}, Target: socks.Addr{Name: "host.example", Port: 443}, Socket: "/run/socket",
 		Address: netip.MustParseAddrPort("[2001:db8::1]:443"), Bound: netip.MustParseAddrPort("[fe80::1%eth0]:60000"),
-		Rule: "web", Via: "hq", Proxy: "socks5://gw1:1080", To: socks.Addr{IP: netip.MustParseAddr("192.0.2.3"), Port: 53}, Primary: "held",
+		Rule: "web", Via: "hq", Proxy: "socks5://gw1:1080", To: socks.Addr{IP: netip.MustParseAddr("192.0.2.3"), Port: 53}, Primary: "held", Offered: true,
 	}
 	return &whole{
 		record: record,

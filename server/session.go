@@ -54,6 +54,7 @@ type Record struct {
 	Socket   string         // of a mapping, the unix socket that it leads to; empty: none
 	Address  netip.AddrPort // what was dialled, the peer that BIND accepted, or the first that datagrams went to; zero: none
 	Bound    netip.AddrPort // the address of ours that was told to the client; zero: none
+	Offered  bool           // a port that was asked for over SSH is, or was, open: for that there is no Address
 	Rule     string         // the rule that decided; empty: none matched, or none was asked
 	Via      string         // the granted Way's; empty: none
 	Proxy    string         // of that way, which proxy it went through; empty: none

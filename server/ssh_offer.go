@@ -173,8 +173,10 @@ func (o *offer) open(ctx context.Context) error {
 	}
 	if err != nil {
 		o.unregister()
+		return err
 	}
-	return err
+	o.exchange.session.note(func(r *Record) { r.Offered = true })
+	return nil
 }
 
 // listen opens a port of this machine: one of those that BIND may use.

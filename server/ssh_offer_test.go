@@ -193,7 +193,7 @@ func TestVirtualPort(t *testing.T) {
 			t.Errorf("the record says %+v", e.Record)
 		}
 		client.Close()
-		if e := r.next(Closed); e.Protocol != SSH || e.Command != socks.Bind || e.Identity.Name != "fred" || e.Target.String() != "intranet:80" {
+		if e := r.next(Closed); e.Protocol != SSH || e.Command != socks.Bind || e.Identity.Name != "fred" || e.Target.String() != "intranet:80" || !e.Offered {
 			t.Errorf("the record of the offer says %+v", e.Record)
 		}
 	})

@@ -221,7 +221,7 @@ func targetText(s *server.Session) string {
 
 // squidResult returns Squid's words for how a session ended.
 func squidResult(s *server.Session, reason server.Reason) (result string, status int) {
-	relayed := s.Address.IsValid() || s.Up() > 0 || s.Down() > 0
+	relayed := s.Address.IsValid() || s.Offered || s.Up() > 0 || s.Down() > 0
 	switch {
 	case relayed:
 		return "TCP_TUNNEL", 200

@@ -76,7 +76,7 @@ func (c *counter) Closed(s *server.Session, _ error) {
 	if r == nil {
 		r = &reading{}
 	}
-	if !r.counted() && up == 0 && down == 0 && !s.Address.IsValid() && s.Proxy == "" {
+	if !r.counted() && up == 0 && down == 0 && !s.Address.IsValid() && !s.Offered && s.Proxy == "" {
 		c.add(keyOfNothing(s.Record), Counts{Refused: 1})
 		return
 	}

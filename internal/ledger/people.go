@@ -36,8 +36,8 @@ type People struct {
 	opened  bool       // it was open once. Guarded by looking
 
 	mu      sync.Mutex
-	seen    int64                      // the last change that is known
-	hashes  map[string]string          // by user
+	seen    int64             // the last change that is known
+	hashes  map[string]string // by user
 	keys    userKeys
 	members map[string]map[string]bool // by group and user
 }

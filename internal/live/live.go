@@ -179,7 +179,7 @@ func (v *View) Closed(s *server.Session, err error) {
 	}
 	v.decided(r, s.Record)
 	v.count(r, up, down)
-	if up > 0 || down > 0 || s.Address.IsValid() {
+	if up > 0 || down > 0 || s.Address.IsValid() || s.Offered {
 		v.totals.Ended[reason]++
 		r.door.Ended[reason]++
 		return
