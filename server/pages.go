@@ -16,6 +16,7 @@ type PageRequest struct {
 	Host     string         // as the client calls this server: a host with or without a port. Empty: it does not say
 	Client   netip.AddrPort // who asks
 	Local    netip.AddrPort // what the client has connected to
+	Relayed  bool           // that was at a load balancer
 	Listener string
 	TLS      bool // it came over TLS
 }
@@ -74,7 +75,7 @@ func (h *httpConn) page(head []byte, refusal error) (r *httpRequest, p Page, ok 
 	}
 	h.ask(&Request{Protocol: HTTP, Replier: h.replier}) // which finds out where it has come from
 	p, ok = h.server.Pages(PageRequest{
-		Path: r.path, Host: r.authority, Client: h.request.Client, Local: h.request.Local, Listener: h.request.Listener, TLS: h.session.TLS,
+		Path: r.path, Host: r.authority, Client: h.request.Client, Local: h.request.Local, Relayed: h.request.Relayed, Listener: h.request.Listener, TLS: h.session.TLS,
 	})
 	return r, p, ok
 }

@@ -40,29 +40,56 @@ func TestChromium(t *testing.T) {
 		t.Run(test.scheme, func(t *testing.T) {
 			certificate := writeFile(t, "proxy.pem", newCertificate(t))
 			o := newOffice(t, fmt.Sprintf("listeners: {listen: %s, tls: {certificate: %q, key: %q}}\n", officeProxy, certificate, certificate)+officeRules)
-			pages := http.NewServeMux()
-			pages.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
-				w.Header().Set("Content-Type", "text/html")
-				_, _ = w.Write([]byte(chromiumPage)) // the browser tells
-			})
-			pages.HandleFunc("/more", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("fetched")) })
-			server := &http.Server{ReadHeaderTimeout: paperPatience, Handler: pages}
-			ln := o.outside.listen(t, officeOutside+":80")
-			go server.Serve(ln)
-			t.Cleanup(func() { server.Close() })
-
-			dom := o.run(t, nil, []string{"HOME=" + t.TempDir()}, "chromium",
-				"--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-				"--disable-background-networking", "--disable-component-update", "--disable-sync",
-				"--ignore-certificate-errors", "--user-data-dir="+t.TempDir(),
-				"--proxy-server="+test.scheme+"://"+officeProxy, "--virtual-time-budget=10000", "--dump-dom",
-				"http://"+test.host+"/")
+			serveChromiumPage(t, o.outside, officeOutside)
+			dom := o.browse(t, "--proxy-server="+test.scheme+"://"+officeProxy, "http://"+test.host+"/")
 			if !bytes.Contains(dom, []byte("rendered: FETCHED")) {
 				t.Errorf("the page became: %s", paperCut(dom))
 			}
 			o.session(t, paperSession{Command: "connect", Protocol: test.protocol, Target: test.host + ":80", HTTP: test.http, Reason: "closed"})
 		})
 	}
+}
+
+// TestChromiumPAC: the browser goes where the file sends it that the proxy made of its
+// settings, by the proxy or directly.
+func TestChromiumPAC(t *testing.T) {
+	paperSlow(t)
+	o := newOffice(t, "listeners: {listen: "+officeProxy+"}\npac: {direct: 10.1.0.2/32}\n"+officeRules)
+	serveChromiumPage(t, o.outside, officeOutside)
+	serveChromiumPage(t, o.inside, officeInside)
+	for host, from := range map[string]string{officeName: officeWallOut, officeInside: officeInside} {
+		dom := o.browse(t, "--proxy-pac-url=http://"+officeProxy+"/proxy.pac", "http://"+host+"/")
+		if !bytes.Contains(dom, []byte("rendered: FETCHED BY "+from)) {
+			t.Errorf("of %s the page became: %s", host, paperCut(dom))
+		}
+	}
+	o.session(t, paperSession{Command: "connect", Protocol: "http", Target: officeName + ":80", Reason: "closed"})
+}
+
+// serveChromiumPage serves the page at port 80 of an address, until the test ends.
+func serveChromiumPage(t *testing.T, n *paperNet, at string) {
+	t.Helper()
+	pages := http.NewServeMux()
+	pages.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		_, _ = w.Write([]byte(chromiumPage)) // the browser tells
+	})
+	pages.HandleFunc("/more", func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte("fetched by " + r.RemoteAddr)) })
+	server := &http.Server{ReadHeaderTimeout: paperPatience, Handler: pages}
+	ln := n.listen(t, at+":80")
+	go server.Serve(ln)
+	t.Cleanup(func() { server.Close() })
+}
+
+// browse has Chromium inside show a page, by the proxy that the flag names, and returns
+// what it has become.
+func (o *office) browse(t *testing.T, proxy, page string) []byte {
+	t.Helper()
+	return o.run(t, nil, []string{"HOME=" + t.TempDir()}, "chromium",
+		"--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+		"--disable-background-networking", "--disable-component-update", "--disable-sync",
+		"--ignore-certificate-errors", "--user-data-dir="+t.TempDir(),
+		proxy, "--virtual-time-budget=10000", "--dump-dom", page)
 }
 
 // newCertificate returns a certificate for the proxy, signed by itself, and its key.

@@ -24,6 +24,7 @@ var (
 	ofUser      = []narrowing{{MissUsers, (*decision).narrowToUser}}
 	ofTarget    = []narrowing{{MissTo, (*decision).narrowToTarget}}
 	ofLogin     = slices.Concat(ofListener, ofClient)
+	ofReach     = slices.Concat(ofListener, ofCommand, ofClient)
 	ofAssociate = slices.Concat(ofListener, ofCommand, ofClient, ofUser)
 	ofRequest   = slices.Concat(ofListener, ofCommand, ofPort, ofClient, ofUser, ofTarget)
 )

@@ -25,7 +25,7 @@ func examples(t *testing.T, page string) []string {
 		found = append(found, string(m[1]))
 	}
 	text = fence.ReplaceAll(text, nil)
-	begins := regexp.MustCompile(`^(#.*\n)*(listeners|virtual_ports|ssh|users|upstreams|groups|sets|schedules|limits|rules|resolver|timeouts|log|ledger|include):`)
+	begins := regexp.MustCompile(`^(#.*\n)*(listeners|virtual_ports|ssh|users|upstreams|groups|sets|schedules|limits|rules|resolver|timeouts|log|pac|ledger|include):`)
 	for _, block := range regexp.MustCompile(`(?m)(^    .*\n)+`).FindAllString(string(text), -1) {
 		block = regexp.MustCompile(`(?m)^    `).ReplaceAllString(block, "")
 		if begins.MatchString(block) {
@@ -64,7 +64,7 @@ func loadHere(t *testing.T, text string) *Settings {
 
 // TestExamplesInPages: every example is a file that can be used.
 func TestExamplesInPages(t *testing.T) {
-	for page, least := range map[string]int{"docs/rules.md": 5, "docs/settings.md": 12, "docs/virtual-ports.md": 1, "README.md": 1} {
+	for page, least := range map[string]int{"docs/rules.md": 5, "docs/settings.md": 12, "docs/virtual-ports.md": 1, "docs/browsers.md": 1, "README.md": 1} {
 		found := examples(t, page)
 		if len(found) < least {
 			t.Errorf("%d examples in %s: the test looks at the wrong place", len(found), page)

@@ -111,7 +111,7 @@ var includeMistakes = []struct {
 		`f.yaml:2:7 unknown key "levl" | did you mean "level"?`,
 		"a:1:6 this { is never closed | close the mapping with }",
 		`b:1:8 expected keys with values, found "x" | the keys here are allow, bind, commands, deny, during, from, limits, listeners, mark, outgoing, ports, proof, protocols, to, users, via`,
-		`b:2:1 unknown key "foo" | the keys here are admin, groups, hide_address, include, ledger, limits, listeners, log, open_to_the_world, resolver, rules, schedules, sets, ssh, timeouts, upstreams, users, virtual_ports`,
+		`b:2:1 unknown key "foo" | the keys here are admin, groups, hide_address, include, ledger, limits, listeners, log, open_to_the_world, pac, resolver, rules, schedules, sets, ssh, timeouts, upstreams, users, virtual_ports`,
 	}},
 	{"a list in an included file", "include: a", memoryDisk{"a": "- x"}, []string{`a:1:1 expected keys with values, found a list | an included file has sections, as the settings file has`}},
 	{"the same in two files", "include: a\nrules: {allow: x}\ngroups: {g: u}\nlog: {level: info}\nadmin: off\nlisteners: {name: l, listen: 127.0.0.1:1}\n", memoryDisk{

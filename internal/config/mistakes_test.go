@@ -16,7 +16,7 @@ var mistakes = []struct {
 }{
 	// The top level.
 	{"unknown section", "listner: x", []string{`1:1 unknown key "listner" | did you mean "listeners"?`}},
-	{"unknown section, nothing near", "colour: red", []string{`1:1 unknown key "colour" | the keys here are admin, groups, hide_address, include, ledger, limits, listeners, log, open_to_the_world, resolver, rules, schedules, sets, ssh, timeouts, upstreams, users, virtual_ports`}},
+	{"unknown section, nothing near", "colour: red", []string{`1:1 unknown key "colour" | the keys here are admin, groups, hide_address, include, ledger, limits, listeners, log, open_to_the_world, pac, resolver, rules, schedules, sets, ssh, timeouts, upstreams, users, virtual_ports`}},
 	{"virtual port without a name", "virtual_ports: {}", []string{
 		"1:16 the virtual port has no name | write `name: intranet`",
 		"1:16 nobody may offer the virtual port | write `users: bob`: who may offer it, over ssh",
@@ -71,8 +71,8 @@ var mistakes = []struct {
 	{"section twice", "log: {level: info}\nadmin: off\nlog: {level: warn}", []string{`3:1 the key "log" stands here twice | keep one of them`}},
 	{"section without a value", "rules:\nlog: {level: info}", []string{`1:1 "rules" has no value | give it a value, or leave the key out`}},
 	{"null", "timeouts: ~", []string{`1:1 "timeouts" has no value | give it a value, or leave the key out`}},
-	{"a list at the top", "- log", []string{`1:1 expected keys with values, found a list | the keys here are admin, groups, hide_address, include, ledger, limits, listeners, log, open_to_the_world, resolver, rules, schedules, sets, ssh, timeouts, upstreams, users, virtual_ports`}},
-	{"text at the top", "hello", []string{`1:1 expected keys with values, found "hello" | the keys here are admin, groups, hide_address, include, ledger, limits, listeners, log, open_to_the_world, resolver, rules, schedules, sets, ssh, timeouts, upstreams, users, virtual_ports`}},
+	{"a list at the top", "- log", []string{`1:1 expected keys with values, found a list | the keys here are admin, groups, hide_address, include, ledger, limits, listeners, log, open_to_the_world, pac, resolver, rules, schedules, sets, ssh, timeouts, upstreams, users, virtual_ports`}},
+	{"text at the top", "hello", []string{`1:1 expected keys with values, found "hello" | the keys here are admin, groups, hide_address, include, ledger, limits, listeners, log, open_to_the_world, pac, resolver, rules, schedules, sets, ssh, timeouts, upstreams, users, virtual_ports`}},
 	{"admin page for everybody", "admin: {listen: 0.0.0.0:1088}", []string{`1:17 "0.0.0.0:1088" can be reached by others, and passwords would come to it in the clear | write ` + "`tls: {certificate: FILE, key: FILE}`" + ` beside it, or an address of this machine such as 127.0.0.1:1088`}},
 	{"admin page without a port", "admin: {listen: 127.0.0.1}", []string{`1:17 "127.0.0.1" is not an address with a port | write 127.0.0.1:1080`}},
 	{"admin page that asks for certificates", "admin: {tls: {certificate: c, key: k, tls_only: true}}", []string{`1:39 unknown key "tls_only" | the keys here are certificate, key`}},
@@ -86,6 +86,16 @@ var mistakes = []struct {
 		`2:23 something is called "default" already | it is the usual one, 127.0.0.1:1080, which is there where no ` + "`listeners` are written",
 	}},
 	{"admin on", "admin: on", []string{"1:8 expected off or keys with values, found \"on\" | write `admin: off` or `admin: {listen: 127.0.0.1:1088}`"}},
+	{"pac on", "pac: on", []string{"1:6 expected off or keys with values, found \"on\" | write `pac: off` or `pac: {direct: [private, \"*.corp.example\"]}`"}},
+	{"pac of nothing", "pac: {}", []string{"1:6 `direct` is missing | write `pac: {direct: private}`, or leave `pac` out"}},
+	{"pac, bad places", "pac: {direct: [any, loopback, '@ads', a_b!, 'x.example:80']}", []string{
+		`1:16 "any" would leave the proxy nothing to do | what can stand here are host names, *.suffixes, networks and the word private; ` + "`pac: off`" + ` has no file at all`,
+		"1:21 a browser always reaches its own machine directly | leave loopback out",
+		"1:31 a set cannot stand here: browsers would have to read all of it | what can stand here are host names, *.suffixes, networks and the word private",
+		`1:39 "a_b!" is not a host name | write a name such as www.example.com`,
+		`1:45 "x.example:80" holds a port | write "x.example" here, and the port in ` + "`ports`",
+	}},
+	{"pac with too many places", "pac: {direct: [" + strings.Repeat("a.example, ", 1001) + "]}", []string{"1:15 over 1000 entries, which browsers read for each page | a suffix such as *.example.com or a network stands for many"}},
 	{"admin without a socket", "admin: {socket: }", []string{`1:9 "socket" has no value | give it a value, or leave the key out`}},
 	{"a socket's name that does not fit", "admin: {socket: /" + strings.Repeat("x", 100) + "}", []string{"1:17 the name of a socket has more than 100 bytes, or a NUL among them | write a shorter one"}},
 	{"bool as yes", "hide_address: yes", []string{`1:15 expected true or false, found "yes" | write true, without quotes`}},
@@ -680,7 +690,7 @@ func TestSyntax(t *testing.T) {
 		{"carriage return alone", "admin: off\rlog: {}\n", "1:11 a control character stands in the text | between double quotes it may be written as an escape, such as \"\\x01\""},
 		{"Latin 1", "admin: off\nrules: {allow: caf\xe9}\n", "2:19 this is not UTF-8 text | save the file as UTF-8"},
 		{"UTF-16", "\xff\xfea\x00", "1:1 this is not UTF-8 text | save the file as UTF-8"},
-		{"lone brace", "}", "1:1 expected keys with values, found \"}\" | the keys here are admin, groups, hide_address, include, ledger, limits, listeners, log, open_to_the_world, resolver, rules, schedules, sets, ssh, timeouts, upstreams, users, virtual_ports"},
+		{"lone brace", "}", "1:1 expected keys with values, found \"}\" | the keys here are admin, groups, hide_address, include, ledger, limits, listeners, log, open_to_the_world, pac, resolver, rules, schedules, sets, ssh, timeouts, upstreams, users, virtual_ports"},
 		{"lone colon", ":", "1:1 this cannot be a key | write `key: value`"},
 		{"list as a key", "[a]: b", "1:4 a key is missing before the colon | put a value that holds a colon and a space in quotes"},
 	} {

@@ -89,6 +89,7 @@ func (d *decoder) document(root *node) {
 		"users":             d.decodeUsers,
 		"log":               d.decodeLog,
 		"admin":             d.decodeAdmin,
+		"pac":               d.decodePAC,
 		"hide_address":      func(v *node) { d.hideAddress = d.bool(v) },
 		"open_to_the_world": func(v *node) { d.openToTheWorld = d.bool(v) },
 		"include":           func(*node) {}, // followed before all else

@@ -38,6 +38,7 @@ func settingsSchema() *jsonschema.Schema {
 		"timeouts":          timeoutsSchema(),
 		"log":               logSchema(),
 		"admin":             adminSchema(),
+		"pac":               pacSchema(),
 		"ledger":            ledgerSchema(),
 		"include":           oneOrMany("more settings files: a file, a folder, or a pattern such as conf.d/*.yaml", text("")),
 		"hide_address":      truth("replies to CONNECT carry zeros instead of the outgoing address; for all listeners that do not say"),
@@ -226,6 +227,18 @@ func adminSchema() *jsonschema.Schema {
 				"metrics":       described("who may read /metrics: token, those who can sign in (the default); open, everybody", oneOf(metricsReaders().known)),
 				"metrics_users": number("how many users have counts of their own in /metrics; default: 0", 0, mostMetricsUsers),
 			}),
+			{Enum: []any{"off", false}},
+		},
+	}
+}
+
+func pacSchema() *jsonschema.Schema {
+	return &jsonschema.Schema{
+		Description: "the proxy auto-configuration file of browsers, /proxy.pac and /wpad.dat of listeners that speak HTTP",
+		AnyOf: []*jsonschema.Schema{
+			object("", properties{
+				"direct": oneOrNone("what browsers reach directly: host names, *.suffixes, networks, and private for all that is local; default: what is local, but for what rules name", text("")),
+			}, "direct"),
 			{Enum: []any{"off", false}},
 		},
 	}

@@ -97,6 +97,7 @@ func TestSchemaKeys(t *testing.T) {
 		{"admin: {tls: {?: 1}}", func(s *jsonschema.Schema) *jsonschema.Schema {
 			return s.Properties["admin"].AnyOf[0].Properties["tls"]
 		}},
+		{"pac: {?: 1}", func(s *jsonschema.Schema) *jsonschema.Schema { return s.Properties["pac"].AnyOf[0] }},
 		{"limits: {a: {?: 1}}", func(s *jsonschema.Schema) *jsonschema.Schema { return s.Properties["limits"].AdditionalProperties }},
 		{"rules: {?: 1}", func(s *jsonschema.Schema) *jsonschema.Schema { return s.Properties["rules"].AnyOf[0] }},
 		{"rules: {bind: {?: 1}}", func(s *jsonschema.Schema) *jsonschema.Schema {

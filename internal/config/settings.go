@@ -48,6 +48,7 @@ type Settings struct {
 	Timeouts     Timeouts
 	Log          Log
 	Admin        Admin
+	PAC          PAC
 	Ledger       Ledger
 }
 
@@ -303,4 +304,12 @@ func defaults() *Settings {
 		Log:      Log{Level: "info", Format: "text", AccessFormat: AccessJSON},
 		Ledger:   defaultLedger(),
 	}
+}
+
+// PAC says what the proxy auto-configuration file is made of besides the rules.
+type PAC struct {
+	Off     bool     // there is none
+	Written bool     // the fields below hold; else what is local is reached directly, but for what rules name
+	Direct  []Target // names and networks that browsers reach directly; no sets, no words
+	Private bool     // so is what else is local, but for the names and networks that rules name
 }

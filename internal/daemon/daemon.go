@@ -97,6 +97,7 @@ func (d *Daemon) open(ctx context.Context, s *config.Settings, in *handover.Inhe
 		Recorder:      recorders{d.live, &d.access, sessionLog{d.log}},
 		Log:           d.log,
 		Timeouts:      buildTimeouts(s.Timeouts),
+		Pages:         d.pages,
 	}
 	key, err := hostKeyOf(s)
 	if err != nil {
