@@ -139,7 +139,7 @@ func (p *packing) number(n *uint64) {
 		return
 	}
 	*n = 0
-	for i := range len(p.left) {
+	for i := range len(p.left) { // by bytes: some look like characters of several
 		*n |= uint64(p.left[i]&0x7f) << (7 * i)
 		if p.left[i] < 0x80 {
 			p.left = p.left[i+1:]

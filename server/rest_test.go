@@ -72,6 +72,9 @@ func TestRestKeepsAll(t *testing.T) {
 		w.request.Target, w.request.Identity, w.grant.Identity, w.record.Identity = w.record.Target, Identity{}, Identity{}, Identity{}
 	})
 	test("one identity", func(w *whole) { w.request.Identity, w.grant.Identity = w.record.Identity, w.record.Identity })
+	for bit := range 64 { // some of which look like characters of several bytes
+		test("a mark", func(w *whole) { w.record.Identity.Mark = 0xa8a3c2b5d3a1c3b2 >> bit })
+	}
 	test("nothing rare", func(w *whole) {
 		r, g := &w.record, &w.grant
 		r.Through, r.To, r.Socket, r.Proxy, r.Primary = netip.AddrPort{}, socks.Addr{}, "", "", ""
