@@ -34,6 +34,7 @@ func handleAPI(mux *http.ServeMux, p *Panel) {
 	operation(api, http.MethodPost, "users", "Add a user", a.addUser, http.StatusConflict)
 	operation(api, http.MethodPut, "users/{name}/password", "Set a user's password", a.setPassword, http.StatusNotFound)
 	operation(api, http.MethodPut, "users/{name}/enabled", "Let a user sign in, or not any more", a.enableUser, http.StatusNotFound)
+	operation(api, http.MethodPut, "users/{name}/groups", "Set which of the ledger's groups a user is in", a.setGroups, http.StatusNotFound)
 	operation(api, http.MethodDelete, "users/{name}", "Remove a user", a.removeUser, http.StatusNotFound)
 	operation(api, http.MethodGet, "rules", "The rules, and what each has decided", a.rules)
 	operation(api, http.MethodGet, "limits", "The limits", a.limits)
@@ -149,6 +150,16 @@ func (a apiOf) removeUser(ctx context.Context, in *struct {
 	return nil, asProblem(a.Users.RemoveUser(ctx, in.Name))
 }
 
+func (a apiOf) setGroups(ctx context.Context, in *struct {
+	Name string `path:"name"`
+	Body struct {
+		Groups []string `json:"groups" doc:"All of them; an empty list: none" maxItems:"1000"`
+	}
+},
+) (*none, error) {
+	return nil, asProblem(a.Users.SetGroups(ctx, in.Name, in.Body.Groups))
+}
+
 func (a apiOf) rules(context.Context, *none) (*body[[]Rule], error) {
 	return &body[[]Rule]{a.Rules.Rules()}, nil
 }
@@ -213,7 +224,7 @@ func asProblem(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, ErrNoSession), errors.Is(err, ErrNoUser), errors.Is(err, ErrNoLedger):
+	case errors.Is(err, ErrNoSession), errors.Is(err, ErrNoUser), errors.Is(err, ErrNoLedger), errors.Is(err, ErrNoGroup):
 		return huma.Error404NotFound(err.Error())
 	case errors.Is(err, ErrUserExists), errors.Is(err, ErrNoUsers):
 		return huma.Error409Conflict(err.Error())

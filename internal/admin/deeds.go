@@ -20,6 +20,7 @@ const (
 	doneDisabled = "The user cannot sign in any more."
 	doneEnabled  = "The user can sign in again."
 	doneRemoved  = "The user was removed."
+	doneGroups   = "The groups were changed."
 	doneGranted  = "More was allowed."
 	doneRate     = "The rate was changed, until the settings are read anew."
 	doneReloaded = "The settings were read anew and are in force."
@@ -27,7 +28,7 @@ const (
 
 // deeds are all of them: nothing else is shown as done, whatever a link says.
 func deeds() []string {
-	return []string{doneEnded, doneSlowed, doneAdded, donePassword, doneDisabled, doneEnabled, doneRemoved, doneGranted, doneRate, doneReloaded}
+	return []string{doneEnded, doneSlowed, doneAdded, donePassword, doneDisabled, doneEnabled, doneRemoved, doneGroups, doneGranted, doneRate, doneReloaded}
 }
 
 var errNotConfirmed = errors.New("tick the box to confirm it")
@@ -64,6 +65,10 @@ func (d *desk) handleDeeds(mux *http.ServeMux) {
 			return errNotConfirmed
 		}
 		return d.Users.RemoveUser(ctx, r.PostFormValue("name"))
+	})
+	d.handleDeed(mux, "POST /users/groups", "users", doneGroups, func(ctx context.Context, r *http.Request) error {
+		name := r.PostFormValue("name") // which has the form read
+		return d.Users.SetGroups(ctx, name, r.PostForm["group"])
 	})
 	for _, page := range []string{"users", "limits"} {
 		d.handleDeed(mux, "POST /"+page+"/grant", page, doneGranted, func(_ context.Context, r *http.Request) error {

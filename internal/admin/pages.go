@@ -76,6 +76,9 @@ func (s *sight) Protocols() []string {
 // Commands are likewise.
 func (s *sight) Commands() []string { return []string{"connect", "bind", "udp"} }
 
+// Has reports whether one is in a list.
+func (s *sight) Has(list []string, one string) bool { return slices.Contains(list, one) }
+
 // Place is the number of an entry, from 1.
 func (s *sight) Place(index int) int { return index + 1 }
 

@@ -27,13 +27,13 @@ func TestNothingGetsIn(t *testing.T) {
 		Refusals: []Refusal{{At: time.Now(), User: evil, Client: evil, Target: evil, Rule: evil, Reason: evil, Detail: evil}},
 		Samples:  []Sample{{Up: 1, Down: 2}, {Up: 3, Down: 4, Refused: 1}},
 	}
-	s.show.users.Users = []User{{Name: evil, Groups: []string{evil}, Disabled: true}}
+	s.show.users = UserList{Kept: true, Users: []User{{Name: evil, Groups: []string{evil}, Disabled: true}}, Groups: []string{evil}}
 	s.usage = UsageReport{Lines: []UsageLine{{Name: evil}}}
 	s.status.Version = evil
 	s.status.Listeners = []Listener{{Name: evil, Address: evil, Protocols: []string{evil}}}
 	e := url.QueryEscape(evil)
 	for _, path := range []string{
-		"/", "/sessions", "/sessions?filter=" + e + "&sort=" + e + "&offset=" + e, "/users", "/users?done=" + e, "/rules",
+		"/", "/sessions", "/sessions?filter=" + e + "&sort=" + e + "&offset=" + e, "/users", "/users?done=" + e, "/users?user=" + e, "/rules",
 		"/rules?from=" + e + "&to=" + e + "&user=" + e + "&proof=" + e + "&at=" + e, "/rules?from=x", "/limits",
 		"/history?by=" + e + "&since=" + e + "&user=" + e, "/history?by=user", "/health",
 	} {
@@ -83,6 +83,9 @@ func TestDeeds(t *testing.T) {
 		{"/users/remove", url.Values{"name": {"alice"}}, 503, "tick the box"},
 		{"/users/remove", url.Values{"name": {"alice"}, "sure": {"yes"}}, 303, "done="},
 		{"/users/remove", url.Values{"name": {"eve"}, "sure": {"yes"}}, 404, "there is no such user"},
+		{"/users/groups", url.Values{"name": {"eve"}}, 404, "there is no such user"},
+		{"/users/groups", url.Values{"name": {"alice"}, "group": {"none"}}, 404, "no such group"},
+		{"/users/groups", url.Values{"name": {"alice"}, "group": {"staff", "guests"}}, 303, "/users?done=The+groups"},
 		{"/users/grant", url.Values{"key": {"alice"}, "amount": {"2 GiB"}}, 303, "/users?done="},
 		{"/limits/grant", url.Values{"key": {"alice"}, "limit": {"daily"}, "amount": {"2 GiB"}}, 303, "/limits?done="},
 		{"/limits/rate", url.Values{"limit": {"fair"}, "rate": {"1 Mbit/s"}}, 303, "/limits?done="},
@@ -94,8 +97,8 @@ func TestDeeds(t *testing.T) {
 			t.Errorf("%s %v: %d %s; want %d %s", test.path, test.form, answer.Code, got, test.code, test.within)
 		}
 	}
-	if !reflect.DeepEqual(s.ended, []uint64{7, 8}) {
-		t.Errorf("ended: %v", s.ended)
+	if !reflect.DeepEqual(s.ended, []uint64{7, 8}) || !reflect.DeepEqual(s.groups, []string{"staff", "guests"}) {
+		t.Errorf("ended: %v; groups: %v", s.ended, s.groups)
 	}
 	s.err = &Faults{"s.yaml:1:1: no"}
 	for _, path := range []string{"/users/grant", "/limits/grant", "/limits/rate"} {
@@ -142,6 +145,9 @@ func TestOperations(t *testing.T) {
 		{"POST", "users", `{"name":"alice","password":"x"}`, 409, "already"},
 		{"PUT", "users/alice/password", `{"password":"x"}`, 204, ""},
 		{"PUT", "users/alice/enabled", `{"enabled":false}`, 204, ""},
+		{"PUT", "users/alice/groups", `{"groups":[]}`, 204, ""},
+		{"PUT", "users/eve/groups", `{"groups":["staff"]}`, 404, "no such user"},
+		{"PUT", "users/alice/groups", `{}`, 422, "groups"},
 		{"DELETE", "users/eve", "", 404, "no such user"},
 		{"GET", "rules", "", 200, `"hits":3`},
 		{"GET", "limits", "", 200, `"20 Mbit/s"`},

@@ -31,6 +31,7 @@ type show struct {
 	gone     bool // the administrator is nobody any more
 	role     Role
 	usage    UsageReport
+	groups   []string // that were set last
 	fault    error
 }
 
@@ -95,6 +96,17 @@ func (s *show) AddUser(_ context.Context, name, _ string) error {
 
 func (s *show) SetPassword(context.Context, string, string) error { return s.fault }
 func (s *show) EnableUser(context.Context, string, bool) error    { return s.fault }
+func (s *show) SetGroups(_ context.Context, name string, groups []string) error {
+	switch {
+	case name != "alice":
+		return ErrNoUser
+	case len(groups) > 0 && groups[0] == "none":
+		return ErrNoGroup
+	}
+	s.groups = groups
+	return nil
+}
+
 func (s *show) RemoveUser(_ context.Context, name string) error {
 	if name != "alice" {
 		return ErrNoUser

@@ -43,6 +43,7 @@ func russianTables() map[string]string {
 		"Add a user":                            "Добавить", "Groups": "Группы", "Today": "Сегодня", "This month": "За месяц", "disabled": "отключён",
 		"Change": "Изменить", "New password": "Новый пароль", "Set": "Задать", "Let sign in again": "Снова разрешить вход", "Disable": "Отключить",
 		"I am sure": "Подтверждаю", "Remove": "Удалить", "Days and months are those of UTC.": "Дни и месяцы — по UTC.",
+		"Usage": "Использование", "Usage of": "Использование:", "all users": "все пользователи", "The last 30 days": "Последние 30 дней", "The last 12 months": "Последние 12 месяцев", "Groups of": "Группы:",
 		"Try a request": "Проверить запрос", "From (IP address)": "Откуда (IP-адрес)", "To (host:port)": "Куда (узел:порт)", "Proof": "Подтверждение",
 		"as usual": "как обычно", "Protocol": "Протокол", "Command": "Команда", "Listener": "Точка входа", "At what time": "В какое время",
 		"now": "сейчас", "Try": "Проверить", "The answer": "Ответ", "Allowed": "Разрешено", "by the rule": "по правилу",
@@ -88,12 +89,13 @@ func russianAnswers() map[string]string {
 	return map[string]string{
 		doneEnded: "Сеанс завершён.", doneSlowed: "Скорость сеанса ограничена по-новому.", doneAdded: "Пользователь добавлен.", donePassword: "Пароль изменён.",
 		doneDisabled: "Пользователь больше не может войти.", doneEnabled: "Пользователь снова может войти.",
-		doneRemoved: "Пользователь удалён.", doneGranted: "Добавлено.", doneRate: "Скорость изменена до следующего чтения настроек.", doneReloaded: "Настройки прочитаны заново и действуют.",
+		doneRemoved: "Пользователь удалён.", doneGroups: "Группы изменены.", doneGranted: "Добавлено.", doneRate: "Скорость изменена до следующего чтения настроек.", doneReloaded: "Настройки прочитаны заново и действуют.",
 		errNotConfirmed.Error(): "Отметьте, что подтверждаете.",
 		ErrWrongLogin.Error():   "Нет такого имени, или пароль другой.",
 		ErrNoSession.Error():    "Такого открытого сеанса нет.",
 		ErrUserExists.Error():   "Такой пользователь уже есть.",
 		ErrNoUser.Error():       "Такого пользователя нет.",
 		ErrNoLedger.Error():     "Учёт не ведётся.",
+		ErrNoGroup.Error():      "Такой группы в учёте нет; остальные меняются в настройках.",
 	}
 }

@@ -17,6 +17,8 @@ import (
 type usersData struct {
 	UserList
 	Quotas []Limit // those that count by user
+	Asked  string  // whose use is shown; empty: that of all
+	Use    []usePeriods
 }
 
 func (d *desk) showUsers(r *http.Request, v *sight) error {
@@ -26,6 +28,10 @@ func (d *desk) showUsers(r *http.Request, v *sight) error {
 		if l.Kind == "quota" && l.Per == "user" {
 			data.Quotas = append(data.Quotas, l)
 		}
+	}
+	data.Asked = r.URL.Query().Get("user")
+	if data.Kept && err == nil {
+		data.Use, err = d.useOf(r.Context(), data.Asked)
 	}
 	v.Data = data
 	return err

@@ -21,6 +21,9 @@ type Users interface {
 	EnableUser(ctx context.Context, name string, on bool) error
 	// RemoveUser fails with ErrNoUser.
 	RemoveUser(ctx context.Context, name string) error
+	// SetGroups has the user be in these of the groups that the ledger has, and in no
+	// others of them. It fails with ErrNoUser, or ErrNoGroup.
+	SetGroups(ctx context.Context, name string, groups []string) error
 }
 
 // What is asked of Users and cannot be.
@@ -29,19 +32,21 @@ var (
 	ErrUserExists = errors.New("the user is there already")
 	ErrNoUser     = errors.New("there is no such user")
 	ErrBadUser    = errors.New("no such user can be")
+	ErrNoGroup    = errors.New("the ledger has no such group; others are changed in the settings")
 )
 
 // UserList are the users.
 type UserList struct {
-	Kept  bool   `json:"kept" doc:"Whether the settings name a place for users; without one there are none"`
-	Users []User `json:"users"`
+	Kept   bool     `json:"kept" doc:"Whether the settings name a place for users; without one there are none"`
+	Users  []User   `json:"users"`
+	Groups []string `json:"groups,omitempty" doc:"Those whose members the ledger has, which can be changed; all others are of the settings"`
 }
 
 // User is one who may sign in.
 type User struct {
 	Name     string   `json:"name"`
 	Disabled bool     `json:"disabled"`
-	Groups   []string `json:"groups,omitempty" doc:"As the settings have them"`
+	Groups   []string `json:"groups,omitempty" doc:"Of the settings and of the ledger"`
 	Sessions int      `json:"sessions" doc:"That are open"`
 	Today    Use      `json:"today" doc:"Of the day, in UTC"`
 	Month    Use      `json:"month" doc:"Of the month, in UTC"`

@@ -37,7 +37,7 @@ func (m manager) current() *inForce {
 func (m manager) Users(ctx context.Context) (admin.UserList, error) {
 	now := m.current()
 	hashes, kept, err := m.hashes(now)
-	list := admin.UserList{Kept: kept, Users: []admin.User{}}
+	list := admin.UserList{Kept: kept, Users: []admin.User{}, Groups: now.settings.LedgerGroups}
 	if err != nil || !kept {
 		return list, err
 	}
@@ -96,7 +96,7 @@ func (m manager) useSince(ctx context.Context, since time.Time) map[string]admin
 }
 
 // change does something to where the users are kept, and has it hold at once.
-func (m manager) change(do func(userStore) error) error {
+func (m manager) change(ctx context.Context, do func(userStore) error) error {
 	now := m.current()
 	var store userStore
 	switch s := now.settings.Users; {
@@ -119,8 +119,9 @@ func (m manager) change(do func(userStore) error) error {
 	if now.rules.file != nil {
 		now.rules.file.Look()
 		m.review()
+		return nil
 	}
-	return nil
+	return now.rules.people.look(ctx, m.Daemon)
 }
 
 // AddUser implements [admin.Users].
@@ -128,7 +129,7 @@ func (m manager) AddUser(ctx context.Context, name, password string) error {
 	if err := cmp.Or(access.CheckUserName(name), access.CheckPassword(password)); err != nil {
 		return fmt.Errorf("%w: %w", admin.ErrBadUser, err)
 	}
-	return m.change(func(s userStore) error { return s.Add(ctx, name, password) })
+	return m.change(ctx, func(s userStore) error { return s.Add(ctx, name, password) })
 }
 
 // SetPassword implements [admin.Users].
@@ -136,17 +137,51 @@ func (m manager) SetPassword(ctx context.Context, name, password string) error {
 	if err := access.CheckPassword(password); err != nil {
 		return fmt.Errorf("%w: %w", admin.ErrBadUser, err)
 	}
-	return m.change(func(s userStore) error { return s.SetPassword(ctx, name, password) })
+	return m.change(ctx, func(s userStore) error { return s.SetPassword(ctx, name, password) })
 }
 
 // EnableUser implements [admin.Users].
 func (m manager) EnableUser(ctx context.Context, name string, on bool) error {
-	return m.change(func(s userStore) error { return s.Enable(ctx, name, on) })
+	return m.change(ctx, func(s userStore) error { return s.Enable(ctx, name, on) })
 }
 
 // RemoveUser implements [admin.Users].
 func (m manager) RemoveUser(ctx context.Context, name string) error {
-	return m.change(func(s userStore) error { return s.Remove(ctx, name) })
+	return m.change(ctx, func(s userStore) error { return s.Remove(ctx, name) })
+}
+
+// SetGroups implements [admin.Users].
+func (m manager) SetGroups(ctx context.Context, name string, wanted []string) error {
+	now := m.current()
+	hashes, _, err := m.hashes(now)
+	if err != nil {
+		return err
+	}
+	if hashes[name] == "" {
+		return admin.ErrNoUser
+	}
+	kept := now.settings.LedgerGroups
+	if slices.ContainsFunc(wanted, func(group string) bool { return !slices.Contains(kept, group) }) {
+		return admin.ErrNoGroup
+	}
+	people := now.rules.people
+	if people == nil {
+		return nil // there are no groups to be in
+	}
+	for _, group := range kept {
+		isIn, toBe := slices.Contains(people.kept.Members(group), name), slices.Contains(wanted, group)
+		edit := ledger.PeopleEditor{Place: people.place}
+		switch {
+		case isIn && !toBe:
+			err = edit.Leave(ctx, name, group)
+		case !isIn && toBe:
+			err = edit.Join(ctx, name, group)
+		}
+		if err != nil && !errors.Is(err, ledger.ErrNoMember) { // somebody else was quicker
+			return err
+		}
+	}
+	return people.look(ctx, m.Daemon)
 }
 
 // Rules implements [admin.Rules].

@@ -77,17 +77,29 @@ func (p *people) fill(s *config.Settings) *config.Settings {
 
 // watch follows the changes that are made on any node.
 func (p *people) watch(ctx context.Context, d *Daemon) {
-	p.kept.Watch(ctx, func(found ledger.Changed) {
-		if found.Users {
-			hashes := p.kept.Hashes()
-			p.list.Set(hashes, p.kept.Keys())
-			d.log.Info("the users in the ledger were read again", "users", len(hashes))
-		}
-		if found.Groups {
-			d.regroup()
-		}
-		d.review()
-	})
+	p.kept.Watch(ctx, func(found ledger.Changed) { p.follow(found, d) })
+}
+
+// look has a change that was made just now hold at once.
+func (p *people) look(ctx context.Context, d *Daemon) error {
+	found, err := p.kept.Look(ctx)
+	if found != (ledger.Changed{}) {
+		p.follow(found, d)
+	}
+	return err
+}
+
+// follow puts what has changed in force.
+func (p *people) follow(found ledger.Changed, d *Daemon) {
+	if found.Users {
+		hashes := p.kept.Hashes()
+		p.list.Set(hashes, p.kept.Keys())
+		d.log.Info("the users in the ledger were read again", "users", len(hashes))
+	}
+	if found.Groups {
+		d.regroup()
+	}
+	d.review()
 }
 
 // regroup makes the rules in force anew, now that others are in the groups.

@@ -6,9 +6,11 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/sallyport/sallyport/internal/admin"
 	"github.com/sallyport/sallyport/internal/proxytest"
 	"github.com/sallyport/sallyport/server"
 	"github.com/sallyport/sallyport/socks"
@@ -116,5 +118,43 @@ func TestUsersOfSettings(t *testing.T) {
 	}
 	if err := u.SetPassword(ctx, "eve", "x"); !errors.Is(err, ErrNoUser) {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestPeopleByDashboard: what is changed there of people in the ledger holds at once.
+func TestPeopleByDashboard(t *testing.T) {
+	s := serveIn(t, ledgerUsersSettings)
+	m, ctx := manager{s.Daemon}, t.Context()
+	target := proxytest.Echo(t, "127.0.0.1")
+	if err := errors.Join(m.AddUser(ctx, "alice", "wonderland"), m.SetGroups(ctx, "alice", []string{"staff"})); err != nil {
+		t.Fatal(err)
+	}
+	alice := s.signsIn(s.at("lan"), "alice", "wonderland", target)
+	lives(t, "alice", alice)
+	list, err := m.Users(ctx)
+	if err != nil || len(list.Users) != 1 || !slices.Equal(list.Users[0].Groups, []string{"staff"}) || !slices.Equal(list.Groups, []string{"staff"}) {
+		t.Errorf("%+v, %v", list, err)
+	}
+	if err := m.SetGroups(ctx, "alice", []string{"staff"}); err != nil {
+		t.Errorf("where nothing changes: %v", err)
+	}
+	lives(t, "alice", alice)
+	for _, test := range []struct {
+		name, group string
+		want        error
+	}{{"bob", "staff", admin.ErrNoUser}, {"alice", "admins", admin.ErrNoGroup}} {
+		if err := m.SetGroups(ctx, test.name, []string{test.group}); !errors.Is(err, test.want) {
+			t.Errorf("%s into %s: %v, want %v", test.name, test.group, err, test.want)
+		}
+	}
+	if err := m.SetGroups(ctx, "alice", nil); err != nil {
+		t.Fatal(err)
+	}
+	cut(t, "alice, who is in no group any more", alice)
+	if err := m.RemoveUser(ctx, "alice"); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := m.Users(ctx); err != nil || len(list.Users) != 0 {
+		t.Errorf("%+v, %v", list, err)
 	}
 }
