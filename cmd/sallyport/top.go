@@ -76,6 +76,7 @@ func (f topFlags) run(cmd *cobra.Command) error {
 	}
 	m := newTopModel(topServer{
 		now:      func() (daemon.LiveNow, error) { return watch.Now(cmd.Context()) },
+		limits:   func() (daemon.LiveLimits, error) { return watch.Limits(cmd.Context()) },
 		sessions: func(q daemon.LiveQuery) (daemon.LiveSessions, error) { return watch.Sessions(cmd.Context(), q) },
 		end:      func(id uint64) error { return watch.EndSession(cmd.Context(), id) },
 		slow:     func(id uint64, rate string) error { return watch.SlowSession(cmd.Context(), id, rate) },

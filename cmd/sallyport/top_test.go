@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -31,7 +32,7 @@ func topServed(t *testing.T) (socket, listens string, session net.Conn) {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	settings := filepath.Join(dir, "s.yaml")
-	if err := os.WriteFile(settings, []byte("listeners: {listen: '127.0.0.1:0'}\nrules: {allow: all, to: any}\nledger: off\nadmin: {socket: s, listen: off}\n"), 0o600); err != nil {
+	if err := os.WriteFile(settings, []byte("listeners: {listen: '127.0.0.1:0'}\nrules: {allow: all, to: any, limits: [fair, daily, few]}\nlimits: {fair: {rate: 20 Mbit/s, per: user}, daily: {quota: 5 GiB, every: day, per: user}, few: {sessions: 99, per: source}}\nledger: off\nadmin: {socket: s, listen: off}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	d, err := daemon.Open(t.Context(), daemon.Source{File: settings}, io.Discard)
@@ -94,7 +95,21 @@ func TestTopOfAServer(t *testing.T) {
 	if err := json.Unmarshal([]byte(top("--json", "--sort", "newest")), &all); err != nil || all.Now.Open != 1 || len(all.Sessions.Sessions) != 1 || all.Sessions.Sessions[0].User != "alice" {
 		t.Errorf("%v, %+v", err, all)
 	}
+	topLimits(t, socket)
 	topDeeds(t, socket, all.Sessions.Sessions[0].ID, c, top)
+}
+
+// topLimits asks for the limits by user, and no others.
+func topLimits(t *testing.T, socket string) {
+	t.Helper()
+	watch, err := daemon.Remote{Socket: socket}.Watch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := watch.Limits(t.Context())
+	if err != nil || !reflect.DeepEqual(got.OfRule, map[string][]string{"all": {"fair", "daily"}}) || got.Text["fair"] != "20 Mbit/s" || len(got.Text) != 2 {
+		t.Errorf("limits: %+v, %v", got, err)
+	}
 }
 
 // topDeeds slows the session and ends it.
@@ -162,10 +177,16 @@ func (s *topShow) server() topServer {
 			page := daemon.LiveSessions{Open: 3, Matched: 3}
 			for i, user := range []string{"alice", "bob", "alice"} {
 				if i >= q.Offset && len(page.Sessions) < 2 { // pages of two, as of a server with many
-					page.Sessions = append(page.Sessions, daemon.LiveSession{ID: uint64(i + 1), User: user, Started: at.Add(-90 * time.Minute), SpeedDown: 1_000_000, Up: 2048})
+					page.Sessions = append(page.Sessions, daemon.LiveSession{ID: uint64(i + 1), User: user, Rule: []string{"web", "web", "mail"}[i], Started: at.Add(-90 * time.Minute), SpeedDown: 1_000_000, Up: 2048})
 				}
 			}
 			return page, nil
+		},
+		limits: func() (daemon.LiveLimits, error) {
+			return daemon.LiveLimits{
+				OfRule: map[string][]string{"web": {"fair", "daily"}, "mail": {"fair"}}, Text: map[string]string{"fair": "20 Mbit/s", "daily": "5 GiB a day"},
+				Quotas: []daemon.QuotaLine{{Limit: "daily", Per: "user", Key: "alice", Used: 1 << 30, Most: 5 << 30}, {Limit: "daily", Per: "user", Key: "carol", Used: 1, Most: 2}},
+			}, s.fault
 		},
 		end: func(id uint64) error { s.deeds = append(s.deeds, fmt.Sprint("end ", id)); return s.fault },
 		slow: func(id uint64, rate string) error {
@@ -242,7 +263,7 @@ func TestTopKeys(t *testing.T) {
 
 	m = presses(start(), "tab")
 	m, _ = m.Update(m.(topModel).fetch()())
-	shows(m, "[2 users]", "alice  2         0 bit/s  16 Mbit/s", "bob    1 ")
+	shows(m, "[2 users]", "alice  2         0 bit/s  16 Mbit/s", "bob    1 ", "fair: 20 Mbit/s; daily: 1.0 GiB of 5.0 GiB\n", "fair: 20 Mbit/s; daily: 5 GiB a day\n")
 	shows(presses(m, "e"), "q leave") // nothing to end here
 	shows(presses(m, "3"), "[3 refusals]", "refused   9\n", "mallory", "by a rule")
 

@@ -17,6 +17,7 @@ import (
 type topServer struct {
 	now      func() (daemon.LiveNow, error)
 	sessions func(daemon.LiveQuery) (daemon.LiveSessions, error)
+	limits   func() (daemon.LiveLimits, error)
 	end      func(id uint64) error
 	slow     func(id uint64, rate string) error
 }
@@ -44,7 +45,8 @@ type topModel struct {
 	view          int
 	now           daemon.LiveNow
 	page          daemon.LiveSessions
-	chosen        uint64 // the session; 0: the first
+	limits        daemon.LiveLimits // of the view of users
+	chosen        uint64            // the session; 0: the first
 	asking        int
 	of            uint64 // the session that is asked about
 	typed         string
@@ -56,9 +58,10 @@ type topModel struct {
 type (
 	topTick   time.Time
 	topAnswer struct {
-		now  daemon.LiveNow
-		page daemon.LiveSessions
-		err  error
+		now    daemon.LiveNow
+		page   daemon.LiveSessions
+		limits daemon.LiveLimits
+		err    error
 	}
 	topDone struct {
 		text string
@@ -100,6 +103,9 @@ func (m topModel) fetch() tea.Cmd {
 			}
 			a.page.Sessions = append(a.page.Sessions, more.Sessions...)
 		}
+		if all {
+			a.limits, a.err = server.limits()
+		}
 		return a
 	}
 }
@@ -115,7 +121,7 @@ func (m topModel) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		if msg.err != nil {
 			m.said = msg.err.Error()
 		} else {
-			m.now, m.page = msg.now, msg.page
+			m.now, m.page, m.limits = msg.now, msg.page, msg.limits
 		}
 		return m, tea.Tick(time.Second, func(t time.Time) tea.Msg { return topTick(t) })
 	case topDone:
@@ -224,7 +230,7 @@ func (m topModel) View() tea.View {
 			selected = 4 + i
 		}
 	case viewUsers:
-		lines = append(lines, aligned(userRows(m.page.Sessions))...)
+		lines = append(lines, aligned(userRows(m.page.Sessions, m.limits))...)
 	case viewRefusals:
 		lines = append(lines, aligned(refusalRows(m.now))...)
 	}
@@ -264,36 +270,6 @@ func (m topModel) bottom() string {
 		return fmt.Sprintf("end session %d? y or n", m.of)
 	}
 	return cmp.Or(m.said, "q leave  tab view  s order  / filter  e end  l slow")
-}
-
-// userRows sums sessions up by user, the fastest first.
-func userRows(sessions []daemon.LiveSession) [][]string {
-	type use struct {
-		name               string
-		sessions           int
-		speedUp, speedDown int64
-		up, down           int64
-	}
-	byName := map[string]*use{}
-	var all []*use
-	for _, s := range sessions {
-		u := byName[s.User]
-		if u == nil {
-			u = &use{name: s.User}
-			byName[s.User] = u
-			all = append(all, u)
-		}
-		u.sessions++
-		u.speedUp, u.speedDown, u.up, u.down = u.speedUp+s.SpeedUp, u.speedDown+s.SpeedDown, u.up+s.Up, u.down+s.Down
-	}
-	slices.SortFunc(all, func(a, b *use) int {
-		return cmp.Or(cmp.Compare(b.speedUp+b.speedDown, a.speedUp+a.speedDown), cmp.Compare(b.up+b.down, a.up+a.down), strings.Compare(a.name, b.name))
-	})
-	rows := [][]string{{"USER", "SESSIONS", "UP/S", "DOWN/S", "UP", "DOWN (of open sessions)"}}
-	for _, u := range all {
-		rows = append(rows, []string{orDash(u.name), fmt.Sprint(u.sessions), speed(u.speedUp), speed(u.speedDown), bytesText(u.up), bytesText(u.down)})
-	}
-	return rows
 }
 
 // refusalRows are the reasons with their counts, then the last refusals.

@@ -57,15 +57,16 @@ func lines(series ...[]float64) template.HTML {
 // leastBars are so many that a few bars do not look like walls.
 const leastBars = 24
 
-// bars draws a bar for each pair: the second stands on the first.
-func bars(pairs [][2]float64) template.HTML {
+// bars draws a bar for each pair, at most as wide as if there were least of them: the
+// second stands on the first.
+func bars(least int, pairs [][2]float64) template.HTML {
 	most := 1.0
 	for _, p := range pairs {
 		most = max(most, p[0]+p[1])
 	}
 	var b strings.Builder
 	b.WriteString(openSVG)
-	wide := chartWidth / float64(max(leastBars, len(pairs)))
+	wide := chartWidth / float64(max(least, len(pairs)))
 	for i, p := range pairs {
 		top := float64(chartHeight)
 		for n, value := range p {

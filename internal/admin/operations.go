@@ -62,6 +62,18 @@ func (c Client) SlowSession(ctx context.Context, id uint64, rate string) error {
 	return c.do(ctx, http.MethodPut, "sessions/"+strconv.FormatUint(id, 10)+"/rate", map[string]string{"rate": rate}, nil)
 }
 
+// Rules asks for the rules, and what each has decided.
+func (c Client) Rules(ctx context.Context) (r []Rule, err error) {
+	err = c.do(ctx, http.MethodGet, "rules", nil, &r)
+	return r, err
+}
+
+// Limits asks for the limits.
+func (c Client) Limits(ctx context.Context) (l []Limit, err error) {
+	err = c.do(ctx, http.MethodGet, "limits", nil, &l)
+	return l, err
+}
+
 // Quotas asks how all stand with the quotas.
 func (c Client) Quotas(ctx context.Context) (q Quotas, err error) {
 	err = c.do(ctx, http.MethodGet, "quotas", nil, &q)

@@ -356,13 +356,13 @@ func TestTongue(t *testing.T) {
 func TestCharts(t *testing.T) {
 	for _, svg := range []string{
 		string(lines()), string(lines(nil, nil)), string(lines([]float64{5})), string(lines([]float64{0, 1e12}, []float64{3, 4})),
-		string(bars(nil)), string(bars([][2]float64{{1, 2}, {0, 0}})),
+		string(bars(leastBars, nil)), string(bars(leastBars, [][2]float64{{1, 2}, {0, 0}})),
 	} {
 		if strings.Contains(svg, "NaN") || strings.Contains(svg, "Inf") || !strings.HasSuffix(svg, "</svg>") {
 			t.Error(svg)
 		}
 	}
-	if got := string(bars([][2]float64{{10, 0}})); !strings.Contains(got, `x="2.5" y="4.0" width="20.0" height="116.0"`) {
+	if got := string(bars(leastBars, [][2]float64{{10, 0}})); !strings.Contains(got, `x="2.5" y="4.0" width="20.0" height="116.0"`) {
 		t.Error(got)
 	}
 }

@@ -118,7 +118,7 @@ func (d *desk) showHistory(r *http.Request, v *sight) error {
 			pairs = append(pairs, [2]float64{float64(l.Down), float64(l.Up)})
 			data.Most = max(data.Most, l.Down+l.Up)
 		}
-		data.Chart = bars(pairs)
+		data.Chart = bars(leastBars, pairs)
 	}
 	v.Data = data
 	return err

@@ -66,6 +66,6 @@ func periods(names []string, lines []UsageLine) usePeriods {
 		p.Most = max(p.Most, u.Down+u.Up)
 		p.Sum.Up, p.Sum.Down = p.Sum.Up+u.Up, p.Sum.Down+u.Down
 	}
-	p.Chart = bars(pairs)
+	p.Chart = bars(len(names), pairs)
 	return p
 }

@@ -48,6 +48,46 @@ func (w Watch) Sessions(ctx context.Context, q LiveQuery) (LiveSessions, error) 
 	return p, whereElse(err)
 }
 
+// LiveLimits are the limits that count by user: those of each rule, what they limit, and
+// how users stand with the quotas among them.
+type LiveLimits struct {
+	OfRule map[string][]string // names of limits by the name of a rule
+	Text   map[string]string   // by the name of a limit, as the settings say it
+	Quotas []QuotaLine
+}
+
+// Limits asks for them.
+func (w Watch) Limits(ctx context.Context) (LiveLimits, error) {
+	all := LiveLimits{OfRule: map[string][]string{}, Text: map[string]string{}}
+	limits, err := w.client.Limits(ctx)
+	if err != nil {
+		return all, whereElse(err)
+	}
+	rules, err := w.client.Rules(ctx)
+	if err != nil {
+		return all, whereElse(err)
+	}
+	quotas, err := w.client.Quotas(ctx)
+	for _, l := range limits {
+		if l.Per == "user" {
+			all.Text[l.Name] = l.Text
+		}
+	}
+	for _, r := range rules {
+		for _, name := range r.Limits {
+			if _, byUser := all.Text[name]; byUser {
+				all.OfRule[r.Name] = append(all.OfRule[r.Name], name)
+			}
+		}
+	}
+	for _, q := range quotas.Quotas {
+		if q.Per == "user" {
+			all.Quotas = append(all.Quotas, q)
+		}
+	}
+	return all, whereElse(err)
+}
+
 // EndSession ends a session.
 func (w Watch) EndSession(ctx context.Context, id uint64) error {
 	return whereElse(w.client.EndSession(ctx, id))
