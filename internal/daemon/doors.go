@@ -30,7 +30,7 @@ func openDoors(ctx context.Context, s *server.Server, wanted []config.Listener, 
 	var faults []error
 	kept := keptDoors(wanted, open)
 	for i, l := range wanted {
-		d, err := kept[i].changed(ctx, s, l, maps[keyOf(l)].Mapping, in, log)
+		d, err := kept[i].changed(ctx, s, l, maps[keyOf(l)].Mapping, open, in, log)
 		switch {
 		case err != nil:
 			faults = append(faults, err)
@@ -66,7 +66,7 @@ func keptDoors(wanted []config.Listener, open []*door) []*door {
 
 // changed returns the door as l wants it, on the same socket; of a nil door on a
 // new one. TLS terms that are the same stay, with the tickets that they gave out.
-func (d *door) changed(ctx context.Context, s *server.Server, l config.Listener, m *server.Mapping, in *handover.Inherited, log *slog.Logger) (*door, error) {
+func (d *door) changed(ctx context.Context, s *server.Server, l config.Listener, m *server.Mapping, open []*door, in *handover.Inherited, log *slog.Logger) (*door, error) {
 	next := &door{settings: l}
 	var err error
 	if next.listener, err = buildListener(l, log); err != nil {
@@ -82,7 +82,7 @@ func (d *door) changed(ctx context.Context, s *server.Server, l config.Listener,
 	}
 	next.index = indexOf(l.Listen)
 	if err = next.open(ctx, in); err != nil {
-		return nil, fmt.Errorf("the listener %q cannot open its address: %w", l.Name, err)
+		return nil, cannotOpen(l, open, err)
 	}
 	next.place, err = serverDoor(s, next.socket, next.listener)
 	return next, err

@@ -25,7 +25,7 @@ func ParseQuestion(w QuestionWords, dash string) (Question, error) {
 		return ask, fmt.Errorf("%sfrom: %q is no IP address", dash, w.From)
 	}
 	if ask.Target, err = socks.ParseAddr(w.To); err != nil {
-		return ask, fmt.Errorf("%sto: expected HOST:PORT: %w", dash, err)
+		return ask, fmt.Errorf("%sto: expected HOST:PORT, such as example.com:443, and not %q", dash, w.To)
 	}
 	if ask.Proof, err = oneOf(dash+"proof", server.Proof(w.Proof), server.Claimed, server.Ident, server.Password, server.Certificate, server.Key); err != nil {
 		return ask, err

@@ -208,11 +208,14 @@ func TestReloadFaults(t *testing.T) {
 	bob := s.connects(s.at("lan"), "bob", echo)
 	proxytest.Granted4(t, bob)
 	taken := proxytest.NewTarget(t, "127.0.0.1").Addr()
+	_, port, _ := net.SplitHostPort(s.at("lan"))
 	twoListeners := "listeners: [{name: other, listen: 127.0.0.1:0}, {name: second, listen: '127.0.0.1:%d'%s}]\nrules: {deny: all}\n"
 	for _, test := range []struct{ settings, fault string }{
 		{good + "rulez: 1\n", "sallyport.yaml:3:1: unknown key \"rulez\""},
 		{good + "users: {file: nobodys}\n", "nobodys"},
 		{fmt.Sprintf(twoListeners, taken.Port(), ""), `the listener "second" cannot open its address`},
+		{fmt.Sprintf(twoListeners, taken.Port(), ""), "another program listens there"},
+		{fmt.Sprintf("listeners: {name: lan, listen: ':%s'}\nrules: {deny: all}\n", port), "this server itself has 127.0.0.1:" + port},
 		{fmt.Sprintf(twoListeners, 0, ", tls: {certificate: users, key: users}"), "TLS certificate"},
 	} {
 		s.refuses(test.settings, test.fault)
