@@ -70,7 +70,7 @@ func (a *administrators) greet(w io.Writer, terminal bool) {
 	switch {
 	case a.first == "":
 	case terminal:
-		fmt.Fprintf(w, "sign in to the dashboard as %s with the password %s\n(it is shown this once; `sallyport user passwd` with the administrators' file sets another)\n", firstAdministrator, a.first)
+		fmt.Fprintf(w, "sign in to the dashboard as %s with the password %s\n(it is shown this once; `sallyport user passwd %s --file %s` sets another)\n", firstAdministrator, a.first, firstAdministrator, a.file)
 	default:
 		file := filepath.Join(filepath.Dir(a.file), "first-password")
 		if err := os.WriteFile(file, []byte(a.first+"\n"), 0o600); err != nil {

@@ -110,7 +110,7 @@ func TestUsersOfSettings(t *testing.T) {
 		t.Errorf("they are in %s", where)
 	}
 	for name, err := range map[string]error{
-		"@staff": u.Join(ctx, "alice", "@staff"), "no ledger": Users{File: "users"}.Join(ctx, "alice", "staff"), "any": u.Add(ctx, "any", "x"), "no password": u.Add(ctx, "x", ""),
+		"@staff": u.Join(ctx, "alice", "@staff"), "not in the settings": u.Join(ctx, "alice", "stuff"), "no ledger": Users{File: "users"}.Join(ctx, "alice", "staff"), "any": u.Add(ctx, "any", "x"), "no password": u.Add(ctx, "x", ""),
 	} {
 		if err == nil {
 			t.Errorf("%s is no fault", name)

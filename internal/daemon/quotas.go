@@ -53,12 +53,33 @@ func (d *Daemon) SetRate(r admin.Rate) error {
 	}
 	err := d.limits.SetRate(r.Limit, bits[0], bits[1], bits[2])
 	if errors.Is(err, limits.ErrNoLimit) {
-		return fmt.Errorf("%w; the limit must have a `rate`, or `up` and `down`, as it is asked for here", err)
+		return d.noRate(err)
 	}
 	if err == nil {
 		d.log.Info("a rate was changed, until the settings are read anew", "limit", r.Limit, "rate", r.Rate, "up", r.Up, "down", r.Down)
 	}
 	return err
+}
+
+// noRate adds to the error of a limit that has no such rate which limits have any.
+func (d *Daemon) noRate(err error) error {
+	d.mu.Lock()
+	settings := d.inForce.settings
+	d.mu.Unlock()
+	var rated []string
+	for name, l := range settings.Limits {
+		switch {
+		case l.Rate > 0:
+			rated = append(rated, fmt.Sprintf("%q (`rate`)", name))
+		case l.Up > 0 || l.Down > 0:
+			rated = append(rated, fmt.Sprintf("%q (`up` and `down`)", name))
+		}
+	}
+	if len(rated) == 0 {
+		return fmt.Errorf("%w; no limit of the settings has a rate", err)
+	}
+	slices.Sort(rated)
+	return fmt.Errorf("%w; limits with a rate are %s", err, strings.Join(rated, ", "))
 }
 
 // grant makes of what a person says what the limits understand.

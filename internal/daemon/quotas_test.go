@@ -112,6 +112,9 @@ func TestWhatCannotBeGranted(t *testing.T) {
 	if err := s.SetRate(NewRate{Limit: "fair", Up: "10 Mbit/s"}); !errors.Is(err, limits.ErrNoLimit) {
 		t.Errorf("a rate that the limit does not have: %v", err)
 	}
+	if err := s.SetRate(NewRate{Limit: "fare", Rate: "10 Mbit/s"}); !errors.Is(err, limits.ErrNoLimit) || !strings.Contains(err.Error(), `"fair" (`+"`rate`)") {
+		t.Errorf("a limit that is not there: %v; want those that are", err)
+	}
 	if err := s.SetRate(NewRate{Limit: "fair", Rate: "fast"}); err == nil {
 		t.Error("a rate that is none was taken")
 	}

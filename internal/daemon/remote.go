@@ -15,7 +15,19 @@ type Remote struct {
 	Socket string // in the place of what the file says
 }
 
-var errNoSocket = errors.New("it is not known where the server's admin socket is: name it with --socket, or its settings with --config; without a socket, HUP does the same")
+// errNoSocket is why no server can be asked.
+var errNoSocket = errors.New("it is not known where the server's admin socket is")
+
+// noSocket says so, and what to do about it. unread is why the settings do not tell.
+func (r Remote) noSocket(unread error) error {
+	switch {
+	case unread != nil:
+		return errors.Join(unread, fmt.Errorf("so %w: --socket PATH names it", errNoSocket))
+	case r.File != "":
+		return fmt.Errorf("%w: the settings do not name it, as `admin: {socket: PATH}` would", errNoSocket)
+	}
+	return fmt.Errorf("%w: name it with --socket, or with --config the settings that do (`admin: {socket: PATH}`)", errNoSocket)
+}
 
 // NewRate is what a limit is to have until the next reload.
 type NewRate = admin.Rate
@@ -45,7 +57,7 @@ func (r Remote) socket() (string, error) {
 func (r Remote) ask(put func(admin.Client) error) error {
 	socket, unread := r.socket()
 	if socket == "" {
-		return errors.Join(unread, errNoSocket)
+		return r.noSocket(unread)
 	}
 	err := put(admin.Client{Socket: socket})
 	if errors.Is(err, admin.ErrNobody) && unread != nil {
@@ -68,6 +80,9 @@ func (r Remote) Reload(ctx context.Context) error {
 	err := r.ask(func(c admin.Client) error { return c.Reload(ctx) })
 	if f, ok := errors.AsType[*admin.Faults](err); ok {
 		return &SettingsError{f}
+	}
+	if errors.Is(err, errNoSocket) {
+		return fmt.Errorf("%w; without a socket, HUP does the same", err)
 	}
 	return err
 }

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/ledger"
@@ -105,12 +107,25 @@ func (u Users) change(f func(userStore) error) error {
 func (u Users) Join(ctx context.Context, name, group string) error {
 	e, err := u.groups()
 	if err == nil {
-		err = cmp.Or(CheckUserName(name), access.CheckGroupName(group))
+		err = cmp.Or(CheckUserName(name), access.CheckGroupName(group), u.hasGroup(group))
 	}
 	if err != nil {
 		return err
 	}
 	return e.Join(ctx, name, group)
+}
+
+// hasGroup returns why the settings, if they are known, have no use for a group of the
+// ledger's.
+func (u Users) hasGroup(group string) error {
+	if u.Settings == "" {
+		return nil
+	}
+	s, err := Source{File: u.Settings}.load()
+	if err != nil || slices.Contains(s.LedgerGroups, group) {
+		return err
+	}
+	return fmt.Errorf("the settings have no group %q in the ledger; `groups: {%s: {ledger: true}}` makes it one", group, group)
 }
 
 // Leave takes somebody out of a group of the ledger's, or fails with [ErrNoMember].

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"errors"
 
 	"github.com/sallyport/sallyport/internal/admin"
 )
@@ -31,7 +30,7 @@ type Watch struct{ client admin.Client }
 func (r Remote) Watch() (Watch, error) {
 	socket, unread := r.socket()
 	if socket == "" {
-		return Watch{}, errors.Join(unread, errNoSocket)
+		return Watch{}, r.noSocket(unread)
 	}
 	return Watch{admin.Client{Socket: socket}}, nil
 }

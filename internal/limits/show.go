@@ -116,7 +116,7 @@ func (t *Table) Grant(a Account, n int64, now time.Time) (Standing, error) {
 	defer t.mu.Unlock()
 	l := t.named[a.Limit]
 	if l == nil {
-		return Standing{}, ErrNoLimit
+		return Standing{}, fmt.Errorf("%w: %q", ErrNoLimit, a.Limit)
 	}
 	due, err := l.Grant(a, n, now)
 	if err != nil {
@@ -178,7 +178,7 @@ func (t *Table) SetRate(name string, rate, up, down int64) error {
 	l := t.named[name]
 	switch {
 	case l == nil:
-		return ErrNoLimit
+		return fmt.Errorf("%w: %q", ErrNoLimit, name)
 	case l.kind() == together && rate > 0 && up == 0 && down == 0:
 	case l.kind() == apart && rate == 0 && (up > 0 || down > 0):
 		up, down = cmp.Or(up, l.Limit.Up), cmp.Or(down, l.Limit.Down)
