@@ -234,9 +234,12 @@ func replaceFile(path string, data []byte, info fs.FileInfo) (err error) {
 		return err
 	}
 	if info != nil {
-		if err := likeFile(f, info); err != nil {
-			return err
-		}
+		err = likeFile(f, info)
+	} else {
+		err = likeFolder(f, filepath.Dir(path))
+	}
+	if err != nil {
+		return err
 	}
 	if err := f.Sync(); err != nil {
 		return err
@@ -248,4 +251,14 @@ func replaceFile(path string, data []byte, info fs.FileInfo) (err error) {
 		return err
 	}
 	return syncFolder(filepath.Dir(path))
+}
+
+// likeFolder lets the group of a new file read it where its folder hands its own group
+// on: that is the group of a server that may read what is there.
+func likeFolder(f *os.File, folder string) error {
+	info, err := os.Stat(folder)
+	if err != nil || info.Mode()&fs.ModeSetgid == 0 {
+		return err
+	}
+	return f.Chmod(0o640)
 }

@@ -3,9 +3,11 @@ package access
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -68,6 +70,31 @@ func TestUsersEditor(t *testing.T) {
 		t.Errorf("mode %v, %v; the group could read it", info.Mode(), err)
 	}
 	onlyFile(t, e.Path)
+}
+
+// TestNewFileForTheGroup: a file that is made in a folder of a service's group can be
+// read by the service; elsewhere only by its owner.
+func TestNewFileForTheGroup(t *testing.T) {
+	for _, test := range []struct{ folder, file fs.FileMode }{
+		{0o750, 0o600},
+		{0o750 | fs.ModeSetgid, 0o640},
+	} {
+		dir := t.TempDir()
+		if err := os.Chmod(dir, test.folder); err != nil {
+			t.Fatal(err)
+		}
+		e := UsersEditor{Path: filepath.Join(dir, "users")}
+		if err := e.Add("alice", "wonderland"); err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(e.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if runtime.GOOS != "windows" && info.Mode() != test.file {
+			t.Errorf("in a folder of mode %v: %v, want %v", test.folder, info.Mode(), test.file)
+		}
+	}
 }
 
 // onlyFile checks that nothing else was left in the file's folder.
