@@ -26,12 +26,14 @@ type Login int
 const (
 	LoginNone     Login = iota // nothing that it could show would be read
 	LoginOptional              // a password opens more than there is without one
-	LoginRequired              // without a password nothing can be granted
+	LoginRequired              // without a password nothing can be granted; who could show one and does not is refused
 )
 
 // Authenticator checks passwords. It may block, must honour ctx, and is called
 // from many goroutines at once. Where a Server has none, nobody is asked for a
-// password.
+// password. It keeps nobody out of what the [Policy] grants: SOCKS 4 and port mappings
+// have no login, and their clients come to the Policy with a name that nothing has
+// proved, or none. A Policy that wants a password looks at Identity.Proof.
 type Authenticator interface {
 	// Login says what a client from there has to show on this listener. It does
 	// not block.

@@ -71,7 +71,7 @@ type state struct {
 }
 
 // Listener says how the clients of one listening socket are served. The zero
-// value speaks SOCKS 4 and 4a.
+// value speaks SOCKS 4, 4a and 5 and HTTP, without TLS.
 type Listener struct {
 	Name        string
 	Protocols   []Protocol  // empty: all but SSH
