@@ -101,7 +101,7 @@ func statusOf(reason error) int {
 // sentenceFor says what happened, without what only the log should know.
 func sentenceFor(status int, reason error) string {
 	if errors.Is(reason, errOrigin) {
-		return "This is a proxy and no web server: it takes requests for whole http:// addresses, and CONNECT."
+		return "This is a proxy and no web server: its address belongs in the proxy settings of a browser or another program. It takes requests for whole http:// addresses, and CONNECT."
 	}
 	if errors.Is(reason, errScheme) {
 		return "The proxy takes requests for http:// addresses, and CONNECT for all else."
