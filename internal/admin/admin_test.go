@@ -12,6 +12,7 @@ import (
 	"reflect"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -102,6 +103,10 @@ func TestAPI(t *testing.T) {
 	}
 	if err := c.Reload(t.Context()); !errors.Is(err, ErrNobody) || !strings.Contains(err.Error(), path) {
 		t.Errorf("without a server: %v", err)
+	}
+	denied := c.unreached(&net.OpError{Op: "dial", Net: "unix", Err: os.NewSyscallError("connect", syscall.EACCES)})
+	if errors.Is(denied, ErrNobody) || !strings.Contains(denied.Error(), "for root and for the user") {
+		t.Errorf("as somebody who may not ask: %v", denied)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"strings"
@@ -34,10 +35,7 @@ const (
 func (c Client) do(ctx context.Context, method, operation string, body, into any) error {
 	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", c.Socket)
 	if err != nil {
-		if e, ok := errors.AsType[*net.OpError](err); ok {
-			err = e.Err // without the path, which comes first
-		}
-		return fmt.Errorf("%w: %s: %w", ErrNobody, c.Socket, err)
+		return c.unreached(err)
 	}
 	defer conn.Close()
 	transport := &http.Transport{
@@ -94,6 +92,17 @@ func (p *problem) Error() string {
 		return p.Detail
 	}
 	return p.Detail + ": " + strings.Join(all, "; ")
+}
+
+// unreached says why nobody was asked.
+func (c Client) unreached(err error) error {
+	if e, ok := errors.AsType[*net.OpError](err); ok {
+		err = e.Err // without the path, which comes first
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("the socket %s is for root and for the user that the server runs as: %w", c.Socket, err)
+	}
+	return fmt.Errorf("%w: %s: %w", ErrNobody, c.Socket, err)
 }
 
 // refused makes an error of an answer that is no success.

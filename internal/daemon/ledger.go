@@ -123,8 +123,11 @@ func (u Usage) Read(ctx context.Context, q UsageQuery) (*UsageReport, error) {
 		return nil, err
 	}
 	r, err := place.Read(ctx, q)
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("there is no ledger yet: %w; --config FILE or --store sqlite:FILE says where another is", err)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("the ledger is for root and for the user that the server runs as: %w", err)
 	}
 	return r, err
 }
