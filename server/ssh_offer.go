@@ -158,6 +158,8 @@ func (o *offer) open(ctx context.Context) error {
 	defer cancel()
 	grant, err := o.exchange.decide(ctx)
 	switch {
+	case ReasonOf(err) == NoName:
+		return fmt.Errorf("no virtual port is called %q: %w", o.host, err)
 	case err != nil:
 		return err
 	case grant.Virtual:

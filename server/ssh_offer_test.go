@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -509,6 +510,24 @@ func TestOfferOfNonsense(t *testing.T) {
 		}
 		if ok, _, err := client.SendRequest("nonsense@example.com", true, nil); ok || err != nil {
 			t.Errorf("a request that nobody knows: %v, %v", ok, err)
+		}
+	})
+}
+
+// TestOfferOfAnotherName: the log says that no virtual port is called so, and not only
+// that the name has no address.
+func TestOfferOfAnotherName(t *testing.T) {
+	nowhere := deciding(func(context.Context, *Request) (Grant, error) {
+		return Grant{}, &net.DNSError{Err: "no such host", Name: "secret", IsNotFound: true}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		r := inMemory(t, &Server{Policy: nowhere, Authenticator: door{login: LoginOptional}}, sshListener(t))
+		client := signIn(t, r.client())
+		if ok, _, err := client.SendRequest("tcpip-forward", true, ssh.Marshal(sshOffer{"secret", 80})); ok || err != nil {
+			t.Errorf("%v, %v", ok, err)
+		}
+		if e := r.next(NoName); !strings.Contains(e.err.Error(), `no virtual port is called "secret"`) {
+			t.Errorf("recorded: %v", e.err)
 		}
 	})
 }
