@@ -124,7 +124,9 @@ func TestIdleSessionsAreSmall(t *testing.T) {
 		}
 		return anything(ctx, r)
 	})
-	socks := func(to netip.AddrPort) (*Mapping, []byte, string) { return nil, proxytest.Connect4(to, "bob"), granted4 }
+	socks := func(to netip.AddrPort) (*Mapping, []byte, string) {
+		return nil, proxytest.Connect4(to, "bob"), granted4
+	}
 	http := func(to netip.AddrPort) (*Mapping, []byte, string) {
 		head := fmt.Sprintf("CONNECT host.example:%d HTTP/1.1\r\nHost: a\r\nCookie: %s\r\n\r\n", to.Port(), strings.Repeat("c", 1900))
 		return nil, []byte(head), established

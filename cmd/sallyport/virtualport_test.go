@@ -407,8 +407,10 @@ func (g *gateway) publish(args ...string) {
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	background(g.t, nil, g.visitors.String(), append([]string{fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), program.Fd()), "publish",
-		"--server", "ssh://bob@" + g.ssh.String(), "--identity", filepath.Join(g.dir, "key"), "--fingerprint", fingerprint}, args...)...)
+	background(g.t, nil, g.visitors.String(), append([]string{
+		fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), program.Fd()), "publish",
+		"--server", "ssh://bob@" + g.ssh.String(), "--identity", filepath.Join(g.dir, "key"), "--fingerprint", fingerprint,
+	}, args...)...)
 }
 
 // TestPublishDatagrams: a service of UDP, socat's, is reached by socat, and by a client
