@@ -18,16 +18,17 @@ import (
 // a pipe for each direction for life, which is what io.Copy takes, uses them up with 32 relays. Every further pipe is
 // then of 8 KiB, and slower than memory.
 const (
-	// pipeSize is how much a pipe is to hold, in bytes. 256 KiB costs more CPU time, and of a mebibyte there could be
-	// only half as many.
-	pipeSize = 512 << 10
+	// pipeSize is how much a pipe is to hold, in bytes: the most that the system gives to everybody. With half of it bulk
+	// costs a fifth more.
+	pipeSize = 1 << 20
 
 	// pipeUseful is the size below which a pipe is worth less than a buffer of 256 KiB.
 	pipeUseful = 64 << 10
 
-	// maxPipes bounds the pipes of the process, in use or in the pool, to half of such a user's pages. A direction
-	// that finds none uses memory.
-	maxPipes = 64
+	// maxPipes bounds the pipes of the process, in use or in the pool, and fairPipes those of a process of such a user,
+	// to half of the user's pages. A direction that finds none uses memory.
+	maxPipes  = 64
+	fairPipes = 32
 
 	// pipesPause is for how long nobody asks the system again after it has refused a useful pipe.
 	pipesPause = time.Second
@@ -62,14 +63,29 @@ func (p *pipe) close() {
 // Descriptors returns how many descriptors relays may hold besides those of their connections.
 func Descriptors() int { return 2*pipeLimit() + engine.Descriptors() }
 
-// pipeLimit is maxPipes, or less where the process may not have many descriptors.
+// pipeLimit is maxPipes or fairPipes, or less where the process may not have many descriptors.
 var pipeLimit = sync.OnceValue(func() int {
 	var files syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
 		return 0
 	}
-	return int(min(files.Cur/64, maxPipes)) // 2 of 64 descriptors
+	most := uint64(fairPipes)
+	if unlimitedPages() {
+		most = maxPipes
+	}
+	return int(min(files.Cur/64, most)) // 2 of 64 descriptors
 })
+
+// unlimitedPages reports whether the process may have as many pages in pipes as it wants. In a user namespace it may be told so
+// and not be right: then the system refuses.
+func unlimitedPages() bool {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets [2]unix.CapUserData
+	if err := unix.Capget(&header, &sets[0]); err != nil {
+		return false
+	}
+	return sets[0].Effective&(1<<unix.CAP_SYS_ADMIN|1<<unix.CAP_SYS_RESOURCE) != 0
+}
 
 // borrowPipe returns an empty pipe that its borrower gives back, or nil when there is none to be had.
 func borrowPipe() *pipe {
