@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
@@ -34,32 +33,32 @@ func newAccessFormat(text string) (accessFormat, error) {
 	return func(s *server.Session, reason error) []byte { return templateLine(pieces, s, reason) }, nil
 }
 
-// accessEntry is a line in JSON. Texts are escaped as in the log.
+// accessEntry is what a line tells. Texts are escaped as in the log.
 type accessEntry struct {
-	Time     time.Time `json:"time"`
-	ID       uint64    `json:"id"`
-	Listener string    `json:"listener"`
-	Client   string    `json:"client"`
-	Through  string    `json:"through,omitempty"`
-	TLS      bool      `json:"tls,omitempty"`
-	Protocol string    `json:"protocol,omitempty"`
-	HTTP     int       `json:"http,omitempty"`
-	User     string    `json:"user,omitempty"`
-	Proof    string    `json:"proof,omitempty"`
-	Command  string    `json:"command,omitempty"`
-	Target   string    `json:"target,omitempty"`
-	Socket   string    `json:"socket,omitempty"`
-	Address  string    `json:"address,omitempty"`
-	Bound    string    `json:"bound,omitempty"`
-	Rule     string    `json:"rule,omitempty"`
-	Via      string    `json:"via,omitempty"`
-	Proxy    string    `json:"proxy,omitempty"`
-	Up       int64     `json:"up"`
-	Down     int64     `json:"down"`
-	Dropped  int64     `json:"dropped,omitempty"`
-	Took     float64   `json:"took"` // seconds
-	Reason   string    `json:"reason"`
-	Detail   string    `json:"detail,omitempty"`
+	Time     time.Time
+	ID       uint64
+	Listener string
+	Client   string
+	Through  string
+	TLS      bool
+	Protocol string
+	HTTP     int
+	User     string
+	Proof    string
+	Command  string
+	Target   string
+	Socket   string
+	Address  string
+	Bound    string
+	Rule     string
+	Via      string
+	Proxy    string
+	Up       int64
+	Down     int64
+	Dropped  int64
+	Took     float64 // seconds
+	Reason   string
+	Detail   string
 }
 
 func newAccessEntry(s *server.Session, reason error) accessEntry {
@@ -80,12 +79,44 @@ func newAccessEntry(s *server.Session, reason error) accessEntry {
 	return e
 }
 
+// jsonLine has the fields of the log's line, but that what is empty is left out, and the
+// time that was taken is a number.
 func jsonLine(s *server.Session, reason error) []byte {
-	line, err := json.Marshal(newAccessEntry(s, reason))
-	if err != nil { // no such entry can be made
-		return nil
+	now := time.Now()
+	f := fields{line: make([]byte, 0, 512), json: true}
+	f.time("time", now)
+	appendClient(&f, s)
+	f.some("user", access.Escape(s.Identity.Name))
+	f.some("proof", string(s.Identity.Proof))
+	if s.Command != 0 {
+		f.text("command", command(s.Command))
 	}
-	return append(line, '\n')
+	if s.Target.IP.IsValid() {
+		f.target("target", s.Target)
+	} else {
+		f.some("target", target(s.Record))
+	}
+	f.some("socket", s.Socket)
+	if s.Address.IsValid() {
+		f.address("address", s.Address)
+	}
+	if s.Bound.IsValid() {
+		f.address("bound", s.Bound)
+	}
+	f.some("rule", s.Rule)
+	f.some("via", s.Via)
+	f.some("proxy", s.Proxy)
+	f.number("up", s.Up())
+	f.number("down", s.Down())
+	if n := s.Dropped(); n > 0 {
+		f.number("dropped", n)
+	}
+	f.name("took")
+	f.line = strconv.AppendFloat(f.line, float64(now.Sub(s.Started).Milliseconds())/1000, 'f', -1, 64)
+	f.text("reason", string(server.ReasonOf(reason)))
+	f.some("detail", detailOf(reason))
+	f.end()
+	return f.line
 }
 
 // templateLine puts the fields into their places. What has nothing to say is a -.

@@ -34,8 +34,7 @@ type Daemon struct {
 	ruling  ruling
 	limits  limits.Table // by their names, across reloads
 	log     *slog.Logger
-	setLog  func(config.Log)
-	lines   *logQueue // of the log; it is closed last
+	logging logging // that has log; its queue is closed last
 	access  accessLog
 	control *adminSocket   // nil: there is none
 	page    *page          // the dashboard; nil: there is none
@@ -69,7 +68,8 @@ func Open(ctx context.Context, src Source, w io.Writer) (*Daemon, error) {
 	}
 	in := handover.Inherit()
 	d := &Daemon{source: src, started: time.Now(), live: live.New(), life: newLife(in)}
-	d.log, d.setLog, d.lines = newLogger(journal(w, in.Log()), s.Log)
+	d.logging = newLogger(journal(w, in.Log()), s.Log)
+	d.log = d.logging.Logger
 	err = d.open(ctx, s, in)
 	closeRest(in, d.log)
 	if err != nil {
@@ -94,7 +94,7 @@ func (d *Daemon) open(ctx context.Context, s *config.Settings, in *handover.Inhe
 	d.server = &server.Server{
 		Policy:        &d.ruling,
 		Authenticator: &d.ruling,
-		Recorder:      recorders{d.live, &d.access, sessionLog{d.log}},
+		Recorder:      recorders{d.live, &d.access, d.logging.sessions},
 		Log:           d.log,
 		Timeouts:      buildTimeouts(s.Timeouts),
 		Pages:         d.pages,
@@ -132,7 +132,7 @@ func (d *Daemon) open(ctx context.Context, s *config.Settings, in *handover.Inhe
 		}
 		return nil
 	}
-	d.server.Recorder = recorders{d.live, &d.access, sessionLog{d.log}, d.ledger}
+	d.server.Recorder = recorders{d.live, &d.access, d.logging.sessions, d.ledger}
 	return nil
 }
 
@@ -157,7 +157,7 @@ func (d *Daemon) Close() {
 // endLogs writes what is left of the logs. The last of all may be of the log itself.
 func (d *Daemon) endLogs() {
 	d.access.set(nil, config.Log{}).close()
-	d.lines.close()
+	d.logging.queue.close()
 }
 
 // Greet writes where the daemon listens and how to try it. That nobody can read

@@ -38,10 +38,13 @@ func (p prefixed) Write(line []byte) (int, error) {
 // byLevel is a [slog.Handler] that leaves each record to the handler of its level.
 type byLevel struct{ debug, info, warn, fault slog.Handler }
 
+// journalInfo is the priority of what is told and not warned of.
+const journalInfo = "<6>"
+
 // newByLevel writes the priorities of sd-daemon(3) before lines that handler makes.
 func newByLevel(w io.Writer, handler func(io.Writer) slog.Handler) slog.Handler {
 	at := func(prefix string) slog.Handler { return handler(prefixed{w, prefix}) }
-	return byLevel{debug: at("<7>"), info: at("<6>"), warn: at("<4>"), fault: at("<3>")}
+	return byLevel{debug: at("<7>"), info: at(journalInfo), warn: at("<4>"), fault: at("<3>")}
 }
 
 func (h byLevel) of(l slog.Level) slog.Handler {

@@ -26,12 +26,12 @@ func TestJournal(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Setenv("JOURNAL_STREAM", named(&about))
-		log, _, queue := newLogger(journal(f, nil), config.Log{Level: "debug", Format: format})
-		log = log.With("a", 1)
+		log := newLogger(journal(f, nil), config.Log{Level: "debug", Format: format})
+		log.Logger = log.With("a", 1)
 		for _, l := range []slog.Level{slog.LevelDebug, slog.LevelInfo, slog.LevelWarn, slog.LevelError} {
 			log.WithGroup("g").Log(t.Context(), l, "x", "b", 2)
 		}
-		queue.close()
+		log.queue.close()
 		text, err := os.ReadFile(f.Name())
 		if err != nil {
 			t.Fatal(err)

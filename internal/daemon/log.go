@@ -1,13 +1,13 @@
 package daemon
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/netip"
-	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/access"
@@ -16,29 +16,34 @@ import (
 	"github.com/sallyport/sallyport/socks"
 )
 
-// newLogger returns a log that writes to w without ever waiting for it. set
-// changes its level and format; the queue must be closed after the last line, and
-// waits a while for it to be written.
-func newLogger(w stream, l config.Log) (log *slog.Logger, set func(config.Log), queue *logQueue) {
+// logging is a log that is written to without ever waiting for it.
+type logging struct {
+	*slog.Logger
+	sessions *sessionLog
+	set      func(config.Log) // changes its level and format
+	queue    *logQueue        // must be closed after the last line, and waits a while for it to be written
+}
+
+// newLogger returns a log that writes to w.
+func newLogger(w stream, l config.Log) logging {
 	direct := newLiveHandler(newHandler(w, l))
-	queue = newLogQueue(w, func(lines int64) {
+	queue := newLogQueue(w, func(lines int64) {
 		slog.New(direct).Warn("lines of the log were lost: what reads it is too slow, or its disk was full", "lines", lines)
 	})
 	behind := stream{queue, w.journal}
 	queued := newLiveHandler(newHandler(behind, l))
-	set = func(l config.Log) {
+	sessions := &sessionLog{queue: queue, journal: w.journal}
+	sessions.set(l)
+	set := func(l config.Log) {
 		direct.set(newHandler(w, l))
 		queued.set(newHandler(behind, l))
+		sessions.set(l)
 	}
-	return slog.New(queued), set, queue
+	return logging{slog.New(queued), sessions, set, queue}
 }
 
 func newHandler(w stream, l config.Log) slog.Handler {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(l.Level)); err != nil {
-		level = slog.LevelInfo
-	}
-	options := &slog.HandlerOptions{Level: level}
+	options := &slog.HandlerOptions{Level: levelOf(l)}
 	handler := func(w io.Writer) slog.Handler {
 		if l.Format == "json" {
 			return slog.NewJSONHandler(w, options)
@@ -51,70 +56,100 @@ func newHandler(w stream, l config.Log) slog.Handler {
 	return handler(w)
 }
 
-// sessionLog writes one line a session, when it has ended. It is a
-// [server.Recorder].
-type sessionLog struct{ log *slog.Logger }
+func levelOf(l config.Log) (level slog.Level) {
+	if err := level.UnmarshalText([]byte(l.Level)); err != nil {
+		return slog.LevelInfo
+	}
+	return level
+}
+
+// sessionLog writes one line a session, when it has ended. It is a [server.Recorder]. Its
+// lines are those of the log, made in a shorter way.
+type sessionLog struct {
+	queue   *logQueue
+	journal bool
+	off     atomic.Bool // they are below the log's level
+	json    atomic.Bool
+	spare   sync.Pool // of *fields
+}
+
+func (l *sessionLog) set(settings config.Log) {
+	l.off.Store(levelOf(settings) > slog.LevelInfo)
+	l.json.Store(settings.Format == "json")
+}
 
 // Opened writes nothing: a session's one line tells its end.
-func (sessionLog) Opened(*server.Session) {}
+func (*sessionLog) Opened(*server.Session) {}
 
 // Closed writes the line.
-func (l sessionLog) Closed(s *server.Session, reason error) {
-	ctx := context.Background() // a line waits for nothing
-	if !l.log.Enabled(ctx, slog.LevelInfo) {
+func (l *sessionLog) Closed(s *server.Session, reason error) {
+	if l.off.Load() {
 		return
 	}
-	line := make([]slog.Attr, 0, 24)
-	line = append(line, slog.Uint64("id", s.ID), slog.String("listener", s.Listener), slog.String("client", s.Client.String()))
+	f, _ := l.spare.Get().(*fields)
+	if f == nil {
+		f = &fields{line: make([]byte, 0, 1<<10)}
+	}
+	defer l.spare.Put(f)
+	f.line, f.json = f.line[:0], l.json.Load()
+	if l.journal {
+		f.line = append(f.line, journalInfo...)
+	}
+	f.begin = len(f.line)
+	f.time(slog.TimeKey, time.Now())
+	f.text(slog.LevelKey, "INFO")
+	f.text(slog.MessageKey, "session")
+	appendClient(f, s)
+	if s.Command != 0 || s.Target != (socks.Addr{}) {
+		appendRequest(f, s)
+	}
+	f.number("up", s.Up())
+	f.number("down", s.Down())
+	f.seconds("took", time.Since(s.Started))
+	f.text("reason", string(server.ReasonOf(reason)))
+	f.some("detail", detailOf(reason))
+	f.end()
+	_, _ = l.queue.Write(f.line) // it never fails
+}
+
+// appendClient appends what is known of every client.
+func appendClient(f *fields, s *server.Session) {
+	f.id("id", s.ID)
+	f.text("listener", s.Listener)
+	f.address("client", s.Client)
 	if s.Through.IsValid() {
-		line = append(line, slog.String("through", s.Through.String()))
+		f.address("through", s.Through)
 	}
 	if s.TLS {
-		line = append(line, slog.Bool("tls", true))
+		f.truth("tls")
 	}
-	if s.Protocol != "" {
-		line = append(line, slog.String("protocol", string(s.Protocol)))
-	}
+	f.some("protocol", string(s.Protocol))
 	if s.HTTP2 {
-		line = append(line, slog.Int("http", 2))
+		f.number("http", 2)
 	}
-	if s.Command != 0 || s.Target != (socks.Addr{}) {
-		line = appendRequest(line, s)
-	}
-	line = append(line,
-		slog.Int64("up", s.Up()), slog.Int64("down", s.Down()),
-		slog.String("took", strconv.FormatFloat(time.Since(s.Started).Seconds(), 'f', 3, 64)+"s"),
-		slog.String("reason", string(server.ReasonOf(reason))))
-	if detail := detailOf(reason); detail != "" {
-		line = append(line, slog.String("detail", detail))
-	}
-	l.log.LogAttrs(ctx, slog.LevelInfo, "session", line...)
 }
 
 // appendRequest appends what is known once the client has said what it wants.
-func appendRequest(line []slog.Attr, s *server.Session) []slog.Attr {
-	line = append(line,
-		slog.String("user", access.Escape(s.Identity.Name)), slog.String("proof", proof(s.Identity.Proof)),
-		slog.String("command", command(s.Command)), slog.String("target", s.Target.String()))
+func appendRequest(f *fields, s *server.Session) {
+	f.text("user", access.Escape(s.Identity.Name))
+	f.text("proof", proof(s.Identity.Proof))
+	f.text("command", command(s.Command))
+	f.target("target", s.Target)
 	switch s.Command {
 	case socks.Bind:
-		line = append(line, slog.String("primary", s.Primary))
+		f.text("primary", s.Primary)
 	case socks.Associate:
 		if s.To != (socks.Addr{}) {
-			line = append(line, slog.String("to", s.To.String()))
+			f.target("to", s.To)
 		}
-		line = append(line, slog.Int64("dropped", s.Dropped()))
+		f.number("dropped", s.Dropped())
 	}
-	if s.Socket != "" {
-		line = append(line, slog.String("socket", s.Socket))
-	}
-	if s.Via != "" {
-		line = append(line, slog.String("via", s.Via))
-	}
-	if s.Proxy != "" {
-		line = append(line, slog.String("proxy", s.Proxy))
-	}
-	return append(line, slog.String("address", address(s.Address)), slog.String("bound", address(s.Bound)), slog.String("rule", s.Rule))
+	f.some("socket", s.Socket)
+	f.some("via", s.Via)
+	f.some("proxy", s.Proxy)
+	f.address("address", s.Address)
+	f.address("bound", s.Bound)
+	f.text("rule", s.Rule)
 }
 
 func proof(p server.Proof) string {

@@ -63,12 +63,12 @@ func TestSessionLine(t *testing.T) {
 			t.Run(tt.name+", "+format, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					var written strings.Builder
-					log, _, queue := newLogger(stream{Writer: &written}, config.Log{Format: format})
+					log := newLogger(stream{Writer: &written}, config.Log{Format: format})
 					s := server.NewSession(tt.record)
 					s.Started = time.Now()
 					time.Sleep(1234500 * time.Microsecond)
-					sessionLog{log}.Closed(s, tt.reason)
-					queue.close()
+					log.sessions.Closed(s, tt.reason)
+					log.queue.close()
 					got := strings.TrimSuffix(written.String(), "\n")
 					if got = got[max(0, strings.Index(got, "level")):]; got != want { // before it is the time, in the zone of whoever runs this
 						t.Errorf("the line is\n%s\nwant\n%s", got, want)
@@ -82,9 +82,9 @@ func TestSessionLine(t *testing.T) {
 // A level above that of sessions leaves their lines out.
 func TestSessionLineBelowTheLevel(t *testing.T) {
 	var written strings.Builder
-	log, _, queue := newLogger(stream{Writer: &written}, config.Log{Level: "warn"})
-	sessionLog{log}.Closed(&server.Session{}, nil)
-	queue.close()
+	log := newLogger(stream{Writer: &written}, config.Log{Level: "warn"})
+	log.sessions.Closed(&server.Session{}, nil)
+	log.queue.close()
 	if written.Len() > 0 {
 		t.Errorf("a line was written: %s", &written)
 	}

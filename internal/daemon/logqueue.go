@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bytes"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -12,20 +13,28 @@ import (
 // pager, a journal that hangs) must not hold up sessions. What does not fit is
 // lost, and said to be.
 type logQueue struct {
-	lines  chan []byte
 	lost   atomic.Int64  // since it was last said
 	inAll  atomic.Int64  // that were lost
-	ending chan struct{} // closed with lines: nobody pauses any more
+	wake   chan struct{} // there are lines where there were none; closed when there will be no more
+	ending chan struct{} // closed with wake: nobody pauses any more
 	ended  chan struct{}
 
 	mu     sync.Mutex
-	closed bool // lines is closed
+	lines  []byte // those that wait, behind what of it was handed on
+	handed int    // bytes of lines
+	count  int    // how many wait
+	closed bool
+
+	// Of the goroutine alone.
+	batch []byte
+	next  time.Time // when to write again
 }
 
 // Bounds of a log whose reader is slow.
 const (
 	logQueueLines = 8192
 	logQueueBatch = 32 << 10              // bytes in one write
+	logQueueKept  = 1 << 20               // bytes that are kept for lines to come
 	logQueuePause = 10 * time.Millisecond // between two writes: a busy log is written in few
 	logQueueEnd   = 2 * time.Second       // what it gets to take the last lines
 )
@@ -33,26 +42,40 @@ const (
 // newLogQueue starts handing lines to w. sayLost writes to w, at once, that so
 // many lines were lost. close must be called.
 func newLogQueue(w io.Writer, sayLost func(lines int64)) *logQueue {
-	q := &logQueue{lines: make(chan []byte, logQueueLines), ending: make(chan struct{}), ended: make(chan struct{})}
+	q := &logQueue{wake: make(chan struct{}, 1), ending: make(chan struct{}), ended: make(chan struct{})}
 	go func() {
 		defer close(q.ended)
-		var next time.Time // when to write again
-		for line := range q.lines {
-			q.pause(time.Until(next))
-			lines, count := q.more(line)
-			if next = time.Now().Add(logQueuePause); len(lines) >= logQueueBatch {
-				next = time.Time{} // there is more
-			}
-			if _, err := w.Write(lines); err != nil {
-				q.lose(count) // a full disk; it may be mended
-				continue
-			}
-			if lost := q.lost.Swap(0); lost > 0 {
-				sayLost(lost)
-			}
+		for more := true; more; _, more = <-q.wake {
+			q.drain(w, sayLost)
 		}
 	}()
 	return q
+}
+
+// drain hands on what there is, and what comes meanwhile.
+func (q *logQueue) drain(w io.Writer, sayLost func(lines int64)) {
+	for {
+		q.pause(time.Until(q.next))
+		count, more := q.take()
+		if count == 0 {
+			return
+		}
+		if q.next = time.Now().Add(logQueuePause); more {
+			q.next = time.Time{}
+		}
+		q.hand(w, count, sayLost)
+	}
+}
+
+// hand writes the batch, of so many lines, to w. That may fail: a full disk may be mended.
+func (q *logQueue) hand(w io.Writer, count int64, sayLost func(lines int64)) {
+	if _, err := w.Write(q.batch); err != nil {
+		q.lose(count)
+		return
+	}
+	if lost := q.lost.Swap(0); lost > 0 {
+		sayLost(lost)
+	}
 }
 
 // pause lets lines gather.
@@ -68,35 +91,52 @@ func (q *logQueue) pause(d time.Duration) {
 	}
 }
 
-// more puts the lines that wait already behind line, up to logQueueBatch, so
-// that a busy log is one write for many of them. It returns how many they are.
-func (q *logQueue) more(line []byte) (lines []byte, count int64) {
-	for count = 1; len(line) < logQueueBatch; count++ {
-		select {
-		case next, ok := <-q.lines:
-			if !ok {
-				return line, count
-			}
-			line = append(line, next...)
-		default:
-			return line, count
+// take makes a batch of the lines that wait, up to logQueueBatch or one that is longer, so
+// that a busy log is one write for many of them. It returns how many they are, and
+// whether there are more.
+func (q *logQueue) take() (count int64, more bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	waiting := q.lines[q.handed:]
+	q.batch = q.batch[:0]
+	for len(waiting) > 0 {
+		size := bytes.IndexByte(waiting, '\n') + 1
+		if len(q.batch) > 0 && len(q.batch)+size > logQueueBatch {
+			break
 		}
+		q.batch = append(q.batch, waiting[:size]...)
+		waiting = waiting[size:]
+		count++
 	}
-	return line, count
+	q.handed = len(q.lines) - len(waiting)
+	q.count -= int(count)
+	switch {
+	case len(waiting) > 0 && q.handed < logQueueKept:
+	case cap(q.lines) > 2*logQueueKept:
+		q.lines, q.handed = bytes.Clone(waiting), 0
+	default:
+		q.lines, q.handed = q.lines[:copy(q.lines, waiting)], 0
+	}
+	return count, len(waiting) > 0
 }
 
-// Write takes one line. It is safe for concurrent use, and never fails. After
-// close, lines are lost: a signal may still have something to say.
+// Write takes one line, which ends with a line break and has no other. It is safe for concurrent use, and never fails.
+// After close, lines are lost: a signal may still have something to say.
 func (q *logQueue) Write(line []byte) (int, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.closed {
-		return len(line), nil
-	}
-	select {
-	case q.lines <- append([]byte(nil), line...):
-	default:
+	switch {
+	case q.closed:
+	case q.count >= logQueueLines:
 		q.lose(1)
+	default:
+		q.lines = append(q.lines, line...)
+		if q.count++; q.count == 1 {
+			select {
+			case q.wake <- struct{}{}:
+			default: // it has not been heard yet
+			}
+		}
 	}
 	return len(line), nil
 }
@@ -110,7 +150,7 @@ func (q *logQueue) lose(lines int64) {
 func (q *logQueue) close() {
 	q.mu.Lock()
 	q.closed = true
-	close(q.lines)
+	close(q.wake)
 	close(q.ending)
 	q.mu.Unlock()
 	timer := time.NewTimer(logQueueEnd)

@@ -26,13 +26,13 @@ func (s *stalling) Write(p []byte) (int, error) {
 func TestLogNeverWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &stalling{goOn: make(chan struct{})}
-		log, _, queue := newLogger(stream{Writer: w}, config.Log{Format: "text"})
+		log := newLogger(stream{Writer: w}, config.Log{Format: "text"})
 		for i := range 2 * logQueueLines {
 			log.Info("line", "n", i)
 		}
 		close(w.goOn)
 		synctest.Wait()
-		queue.close()
+		log.queue.close()
 		lines := strings.Count(w.String(), "msg=line")
 		inHand := logQueueBatch/len("msg=line") + 1 // of the write that stalled, at the most
 		if lines < logQueueLines || lines > logQueueLines+inHand {
@@ -47,10 +47,10 @@ func TestLogNeverWaits(t *testing.T) {
 func TestLogThatStaysStalled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &stalling{goOn: make(chan struct{})}
-		log, _, queue := newLogger(stream{Writer: w}, config.Log{Format: "json"})
+		log := newLogger(stream{Writer: w}, config.Log{Format: "json"})
 		log.Info("line")
 		start := time.Now()
-		queue.close()
+		log.queue.close()
 		if took := time.Since(start); took != logQueueEnd {
 			t.Errorf("the end took %v, want %v", took, logQueueEnd)
 		}
@@ -74,13 +74,13 @@ func (f *full) Write(p []byte) (int, error) {
 func TestLogOnAFullDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &full{fails: 3}
-		log, _, queue := newLogger(stream{Writer: w}, config.Log{Format: "text"})
+		log := newLogger(stream{Writer: w}, config.Log{Format: "text"})
 		for range 5 {
 			log.Info("line")
 			time.Sleep(logQueuePause) // or they would be one write
 			synctest.Wait()
 		}
-		queue.close()
+		log.queue.close()
 		if said := w.String(); strings.Count(said, "msg=line") != 2 || !strings.Contains(said, "lines=3") {
 			t.Errorf("the log has %q, want two lines and that three were lost", said)
 		}
@@ -103,14 +103,14 @@ func (w *writes) Write(p []byte) (int, error) {
 func TestLogInBatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &writes{stalling: stalling{goOn: make(chan struct{})}}
-		log, _, queue := newLogger(stream{Writer: w}, config.Log{Format: "text"})
+		log := newLogger(stream{Writer: w}, config.Log{Format: "text"})
 		log.Info("first")
 		synctest.Wait() // it is not held back
 		for range 100 {
 			log.Info("line")
 		}
 		close(w.goOn)
-		queue.close()
+		log.queue.close()
 		if lines := strings.Count(w.String(), "msg=line\n"); lines != 100 || w.count != 2 {
 			t.Errorf("%d lines in %d writes, want 100 in 2", lines, w.count)
 		}
@@ -120,9 +120,9 @@ func TestLogInBatches(t *testing.T) {
 // TestLogAfterItsEnd: HUP may come when all else has ended.
 func TestLogAfterItsEnd(t *testing.T) {
 	var w bytes.Buffer
-	log, _, queue := newLogger(stream{Writer: &w}, config.Log{Format: "text"})
+	log := newLogger(stream{Writer: &w}, config.Log{Format: "text"})
 	log.Info("before")
-	queue.close()
+	log.queue.close()
 	log.Info("after")
 	if said := w.String(); !strings.Contains(said, "before") || strings.Contains(said, "after") {
 		t.Errorf("the log has %q", said)

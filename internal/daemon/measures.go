@@ -17,7 +17,7 @@ func (m manager) Measures() admin.Measures {
 		Connections: now.Connections, MaxConnections: now.MaxConnections,
 		Handshakes: now.Handshakes, MaxHandshakes: now.MaxHandshakes,
 		Rules: make(map[string]uint64), Users: make(map[string]admin.Use),
-		LogLinesLost: map[string]int64{"log": m.lines.inAll.Load(), "access": m.access.lost()},
+		LogLinesLost: map[string]int64{"log": m.logging.queue.inAll.Load(), "access": m.access.lost()},
 	}
 	for at, p := range m.live.Doors() {
 		all.Doors = append(all.Doors, admin.DoorMeasures{

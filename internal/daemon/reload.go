@@ -107,7 +107,7 @@ func (d *Daemon) prepare(ctx context.Context) (*inForce, error) {
 func (d *Daemon) putInForce(next *inForce) {
 	before := d.inForce
 	d.inForce = next
-	d.setLog(next.settings.Log)
+	d.logging.set(next.settings.Log)
 	if file := d.access.set(next.access, next.settings.Log); file != nil {
 		d.run.all.Go(file.close)
 	}
