@@ -42,6 +42,12 @@ type entrance struct {
 	resting bool // it waits for something before it goes on accepting
 	pause   backoff
 	look    engine.Timer
+
+	// For next: a function is made once, and puts there what it has taken.
+	take   func(listening uintptr)
+	fd     int
+	remote netip.AddrPort
+	fault  error
 }
 
 const (
@@ -106,7 +112,9 @@ func newEntrance(s *Server, sv *serving) *entrance {
 			keepAlive(fd) // else its owner has said how
 		}
 	})
-	return &entrance{serving: sv, policy: policy, socket: sv.socket, raw: raw, ended: make(chan error, 1)}
+	e := &entrance{serving: sv, policy: policy, socket: sv.socket, raw: raw, ended: make(chan error, 1)}
+	e.take = func(listening uintptr) { e.fd, e.remote, e.fault = engine.Accept(int(listening)) }
+	return e
 }
 
 // rawListener returns access to a listening socket of TCP; nil: it is none, or cannot
@@ -293,8 +301,8 @@ func (e *entrance) failed(err error) {
 
 // next accepts one client.
 func (e *entrance) next() (fd int, remote netip.AddrPort, err error) {
-	closed := e.raw.Control(func(listening uintptr) { fd, remote, err = engine.Accept(int(listening)) })
-	switch {
+	closed := e.raw.Control(e.take)
+	switch fd, remote, err = e.fd, e.remote, e.fault; {
 	case closed != nil:
 		return -1, netip.AddrPort{}, closed
 	case errors.Is(err, unix.EAGAIN):

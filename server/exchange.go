@@ -54,7 +54,7 @@ func (s *Server) serveConn(handshakes, sessions context.Context, c net.Conn, sv 
 		return
 	}
 	ctx, leave := s.state.handshakes.hold(handshakes, x.session.Client.Addr())
-	x.serve(handshakes, sessions, x.handshake(ctx, leave, d, next))
+	x.serve(handshakes, sessions, x.handshake(ctx, leave, &d, next))
 }
 
 // serve takes a connection from the end of its handshake to its own. Reason is why

@@ -104,10 +104,10 @@ type driver struct {
 	buf       []byte // what has arrived and was not taken
 }
 
-func newDriver(x *exchange) *driver {
+func newDriver(x *exchange) driver {
 	// A mapping's client may wait for the target to speak: it is not waited for here.
 	headed := len(x.listener.ProxyFrom) == 0 || x.listener.Mapping != nil && !x.listener.takesHeader(x.session.Client.Addr())
-	return &driver{exchange: x, headed: headed}
+	return driver{exchange: x, headed: headed}
 }
 
 // first is what is to be done before anything has arrived.

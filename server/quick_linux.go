@@ -59,7 +59,7 @@ func newQuick(e *entrance, l *engine.Loop, remote, local netip.AddrPort) *quick 
 		waiter:   waiter{serving: sv}, entrance: e, loop: l,
 	}
 	q.exchange.begin()
-	q.driver = *newDriver(&q.exchange)
+	q.driver = newDriver(&q.exchange)
 	return q
 }
 
