@@ -45,6 +45,23 @@ var contenders = []contender{
 	{name: "direct", protocols: []load.Protocol{load.Fixed}, ours: true, anybody: true, datagrams: true},
 }
 
+// contenders are those that o asks for.
+func (o options) contenders() []contender {
+	switch {
+	case o.virtual:
+		return publishers()
+	case o.maps:
+		return mappers()
+	case o.records:
+		return recording()
+	case o.limits:
+		return limited()
+	case o.lists > 0:
+		return deciders(o.lists)
+	}
+	return contenders
+}
+
 // ourBuild is another build of this proxy.
 func ourBuild(name, binary string) contender {
 	return contender{

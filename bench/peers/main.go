@@ -37,6 +37,7 @@ type options struct {
 	maps    bool
 	virtual bool
 	limits  bool
+	records bool
 	soak    time.Duration
 	race    bool
 }
@@ -57,6 +58,7 @@ func main() {
 	flag.BoolVar(&o.hog, "hog", false, "that user's pipe budget is used up")
 	flag.BoolVar(&o.maps, "maps", false, "other rows: port mappings, by those that have them")
 	flag.BoolVar(&o.limits, "limits", false, "this proxy with and without limits that never bite")
+	flag.BoolVar(&o.records, "recording", false, "this proxy with and without all that counts, limits, records and shows")
 	flag.BoolVar(&o.virtual, "virtual", false, "other rows: services that are published over SSH, beside sshd")
 	flag.IntVar(&o.lists, "lists", 0, "other rows: deciding, with so many networks and as many host names that are denied; by proxies that can")
 	flag.DurationVar(&o.soak, "soak", 0, "no rows, but relays of every shape on this proxy for so long; whatever goes wrong ends it")

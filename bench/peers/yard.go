@@ -97,19 +97,7 @@ func (y *yard) launch(ctx context.Context, credential *syscall.Credential, args 
 
 // start starts the proxies that o wants. One that is not to be had is said and left out, unless it is one of ours.
 func (y *yard) start(ctx context.Context, o options, target netip.AddrPort, progress io.Writer) ([]*runner, error) {
-	list := contenders
-	if o.lists > 0 {
-		list = deciders(o.lists)
-	}
-	if o.limits {
-		list = limited()
-	}
-	if o.maps {
-		list = mappers()
-	}
-	if o.virtual {
-		list = publishers()
-	}
+	list := o.contenders()
 	for build := range strings.SplitSeq(o.also, ",") {
 		if name, binary, ok := strings.Cut(build, "="); ok {
 			list = append(slices.Clone(list), ourBuild(name, binary))
