@@ -28,7 +28,7 @@ type fields []field
 // s (RFC 9112, section 5). It is as strict as the grammar: whatever two readers
 // could read in two ways is an error.
 func parseFields(s string) (fields, error) {
-	var all fields
+	all := make(fields, 0, min(strings.Count(s, "\n"), maxFields))
 	for {
 		line, rest, err := cutLine(s)
 		switch {
@@ -102,7 +102,7 @@ func isControl(c byte) bool { return c < ' ' || c == 0x7f }
 func (f fields) all(name string) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for _, each := range f {
-			if strings.EqualFold(each.name, name) && !yield(each.value) {
+			if isWord(each.name, name) && !yield(each.value) {
 				return
 			}
 		}
