@@ -28,6 +28,7 @@ type options struct {
 	rounds  int
 	turn    time.Duration
 	idle    int
+	crowd   int
 	only    string
 	rows    string
 	also    string
@@ -51,6 +52,7 @@ func main() {
 	flag.IntVar(&o.rounds, "rounds", 7, "how often each row is measured")
 	flag.DurationVar(&o.turn, "turn", time.Second, "how long a proxy is under load each time")
 	flag.IntVar(&o.idle, "idle", 4000, "how many idle relays")
+	flag.IntVar(&o.crowd, "crowd", 1500, "how many idle relays are there while the rows \"crowded\" move bulk")
 	flag.StringVar(&o.only, "only", "", "the proxies, `A,B`; none: all")
 	flag.StringVar(&o.rows, "rows", "", "only the rows whose name this `PATTERN` matches")
 	flag.StringVar(&o.also, "also", "", "further builds of this proxy, `NAME=BINARY,...`")

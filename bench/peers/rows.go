@@ -49,9 +49,6 @@ func (r row) measure(ctx context.Context, y *yard, rn *runner, target *load.Targ
 // idleRest is how long a proxy is left alone before its memory is read.
 const idleRest = 12 * time.Second
 
-// crowd is how many idle relays are there while the rows "crowded" move bulk.
-const crowd = 1500
-
 // rowsOf are the rows that the options ask for.
 func rowsOf(o options) []row {
 	switch {
@@ -131,10 +128,10 @@ func bulk(o options, way load.Direction, streams int) row {
 
 func crowded(o options) row {
 	r := bulk(o, load.Down, 8)
-	r.name = fmt.Sprintf("crowded: %s, among %d idle relays", r.name, crowd)
+	r.name = fmt.Sprintf("crowded: %s, among %d idle relays", r.name, o.crowd)
 	work := r.work
 	r.work = func(ctx context.Context, p *load.Proxy, t *load.Target) (load.Cost, error) {
-		idle, err := load.HoldIdle(ctx, p, t, crowd, 0)
+		idle, err := load.HoldIdle(ctx, p, t, o.crowd, 0)
 		if err != nil {
 			return load.Cost{}, err
 		}

@@ -29,8 +29,8 @@ const (
 	soakSpare     = 8 // descriptors more than after the warm-up
 )
 
-// soakOurs soaks this proxy: no relay may stall, no byte and no end be another than it has to be, no race be seen, and
-// afterwards descriptors and memory have to be about what they were after the first minute or so.
+// soakOurs soaks this proxy: no relay may stall, no byte and no end be another than it has to be, no race be seen, the heap not
+// grow, and afterwards descriptors have to be about what they were after the first minute or so.
 func soakOurs(ctx context.Context, o options, out, progress io.Writer) error {
 	y, err := newYard(o.user)
 	if err != nil {
@@ -57,7 +57,12 @@ func soakOurs(ctx context.Context, o options, out, progress io.Writer) error {
 		return err
 	}
 	plan.For, plan.Seed = o.soak, plan.Seed+1
+	from := time.Since(s.began)
 	summary, err := s.run(ctx, plan)
+	if err != nil {
+		return err
+	}
+	heap, err := heapGrows(collectionsIn(s.said()), from, time.Since(s.began))
 	if err != nil {
 		return err
 	}
@@ -65,7 +70,7 @@ func soakOurs(ctx context.Context, o options, out, progress io.Writer) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "%s\nbefore: %s\nafter:  %s\n", summary, holds(before), holds(after))
+	fmt.Fprintf(out, "%s\n%s\nbefore: %s\nafter:  %s\n", summary, heap, holds(before), holds(after))
 	if after.Descriptors > before.Descriptors+soakSpare {
 		return fmt.Errorf("%d descriptors are left over", after.Descriptors-before.Descriptors)
 	}
@@ -75,10 +80,11 @@ func soakOurs(ctx context.Context, o options, out, progress io.Writer) error {
 // soaked is the proxy of a soak.
 type soaked struct {
 	runner
-	cmd  *exec.Cmd
-	log  string // its standard error
-	race string // where the race detector writes
-	out  io.Writer
+	cmd   *exec.Cmd
+	began time.Time
+	log   string // its standard error
+	race  string // where the race detector writes
+	out   io.Writer
 }
 
 // soaked builds and starts it.
@@ -113,8 +119,9 @@ func (y *yard) soaked(ctx context.Context, race bool) (*soaked, error) {
 	defer log.Close()
 	s.cmd = exec.CommandContext(ctx, binary, "serve", "--listen", s.address.String())
 	s.cmd.Dir, s.cmd.Stderr = y.dir, log
-	s.cmd.Env = append(os.Environ(), "STATE_DIRECTORY="+state, "GORACE=log_path="+s.race)
+	s.cmd.Env = append(traced(os.Environ()), "STATE_DIRECTORY="+state, "GORACE=log_path="+s.race)
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: y.credential}
+	s.began = time.Now()
 	if err := s.cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -185,13 +192,18 @@ func (s *soaked) raced() error {
 	return errors.Join(fmt.Errorf("a race:\n%.8000s", report), err)
 }
 
-// words are the last that the proxy has said.
-func (s *soaked) words() string {
+// said is all that the proxy has said, or why it cannot be read.
+func (s *soaked) said() string {
 	words, err := os.ReadFile(s.log)
 	if err != nil {
 		return err.Error()
 	}
-	lines := strings.Split(string(words), "\n")
+	return string(words)
+}
+
+// words are the last of it.
+func (s *soaked) words() string {
+	lines := strings.Split(s.said(), "\n")
 	return strings.Join(lines[max(0, len(lines)-2000):], "\n")
 }
 
