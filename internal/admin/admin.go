@@ -5,10 +5,6 @@ package admin
 
 import (
 	"context"
-	"errors"
-	"log/slog"
-	"net"
-	"net/http"
 	"time"
 )
 
@@ -79,41 +75,6 @@ type Upgrade struct {
 	Sessions int `json:"sessions"` // that the first one still has
 }
 
-// Limits of the API. Nobody who may use it is in a hurry, or has much to say.
-const (
-	requestTime = 10 * time.Second // for a request to arrive
-	endTime     = 2 * time.Second  // for answers under way when the server stops
-	maxBody     = 64 << 10         // bytes of a request's body that are read
-)
-
-// Serve answers on socket by h until ctx ends, which ends the contexts of requests
-// too. It closes the socket, and returns when everything that it started has ended,
-// or after the time that answers get.
-func Serve(ctx context.Context, socket net.Listener, h http.Handler, log *slog.Logger) {
-	s := &http.Server{
-		Handler:           h,
-		BaseContext:       func(net.Listener) context.Context { return ctx },
-		ReadHeaderTimeout: requestTime,
-		ReadTimeout:       requestTime,
-		IdleTimeout:       requestTime,
-		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		if err := s.Serve(socket); !errors.Is(err, http.ErrServerClosed) {
-			log.Error("the admin socket failed: administrators and commands that use it cannot reach the server any more", "address", socket.Addr().String(), "error", err)
-		}
-	}()
-	select {
-	case <-ctx.Done():
-	case <-served:
-	}
-	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
-	defer cancel()
-	if s.Shutdown(end) != nil {
-		_ = s.Close() // nothing is left to be said
-	}
-	<-served
-}
+// maxBody is how many bytes of a request's body are read. Nobody who may use the API has
+// much to say.
+const maxBody = 64 << 10

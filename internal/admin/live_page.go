@@ -147,6 +147,8 @@ func (d *desk) wait(r *http.Request, next <-chan struct{}) bool {
 			next = d.Live.Next()
 		case <-r.Context().Done():
 			return false
+		case <-leaving(r.Context()):
+			return false
 		}
 	}
 	who, _, err := d.guard.identify(r)

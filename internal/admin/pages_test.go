@@ -119,10 +119,7 @@ func TestOperations(t *testing.T) {
 	s := newSite(t)
 	s.sessions = []Session{{ID: 7, User: "bob"}}
 	bearer := func(r *http.Request) {
-		r.Header.Set("Authorization", "Bearer root:secret")
-		r.Header.Set("Content-Type", "application/json")
-		r.Header.Del("Origin")
-		r.Header.Del("Sec-Fetch-Site")
+		r.Header = http.Header{"Authorization": {"Bearer root:secret"}, "Content-Type": {"application/json"}}
 	}
 	here := s.panel().Here()
 	for _, test := range []struct {
@@ -143,11 +140,11 @@ func TestOperations(t *testing.T) {
 		{"GET", "users", "", 200, `"kept":true`},
 		{"POST", "users", `{"name":"carol","password":"x"}`, 204, ""},
 		{"POST", "users", `{"name":"alice","password":"x"}`, 409, "already"},
+		{"GET", "explain?to=a:80", "", 422, "from"},
 		{"PUT", "users/alice/password", `{"password":"x"}`, 204, ""},
 		{"PUT", "users/alice/enabled", `{"enabled":false}`, 204, ""},
 		{"PUT", "users/alice/groups", `{"groups":[]}`, 204, ""},
 		{"PUT", "users/eve/groups", `{"groups":["staff"]}`, 404, "no such user"},
-		{"PUT", "users/alice/groups", `{}`, 422, "groups"},
 		{"DELETE", "users/eve", "", 404, "no such user"},
 		{"GET", "rules", "", 200, `"hits":3`},
 		{"GET", "limits", "", 200, `"20 Mbit/s"`},
@@ -156,7 +153,6 @@ func TestOperations(t *testing.T) {
 		{"PUT", "limits/fair/rate", `{"rate":"1 Mbit/s"}`, 204, ""},
 		{"GET", "explain?from=10.0.0.1&to=a:80", "", 200, `"miss":"ports"`},
 		{"GET", "explain?from=x&to=a:80", "", 422, "no sense"},
-		{"GET", "explain?to=a:80", "", 422, "from"},
 		{"GET", "usage?by=user", "", 200, `"lines"`},
 		{"GET", "health", "", 200, `"upstreams"`},
 		{"GET", "openapi.json", "", 200, `"openapi":"3.1`},

@@ -13,7 +13,7 @@ func (m manager) Measures() admin.Measures {
 	var watched server.Observer = m.server
 	now := watched.Gauges()
 	all := admin.Measures{
-		Accepting: now.Accepting && m.Ready() == nil, Paused: now.Paused,
+		Accepting: now.Accepting && !m.isReplaced() && m.Ready() == nil, Paused: now.Paused,
 		Connections: now.Connections, MaxConnections: now.MaxConnections,
 		Handshakes: now.Handshakes, MaxHandshakes: now.MaxHandshakes,
 		Rules: make(map[string]uint64), Users: make(map[string]admin.Use),
@@ -44,14 +44,12 @@ func (m manager) Measures() admin.Measures {
 
 var errDraining = errors.New("draining: no new clients are served, and open sessions may end")
 
-// Ready implements [admin.Meters].
+// Ready implements [admin.Meters]. Where another process has taken over, new clients are
+// served, though not by this one.
 func (m manager) Ready() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	switch {
-	case m.life.after != nil:
-		return errReplaced
-	case m.run == nil:
+	if m.run == nil && m.life.after == nil {
 		return errDraining
 	}
 	return nil
