@@ -46,7 +46,7 @@ type house struct {
 const houseSettings = `
 listeners: {name: lan, listen: 127.0.0.1:0}
 users: {file: users}
-groups: {staff: [alice, bob]}
+groups: {staff: [alice, bob], guests: {ledger: true}}
 limits:
   fair: {rate: 800 Mbit/s, per: user}
   few: {sessions: 20000, per: source}
@@ -210,6 +210,7 @@ func TestDashboard(t *testing.T) {
 	for name, does := range map[string]func(*house){
 		"a download moves, is slowed, and is ended": (*house).endsDownload,
 		"a user is added, and comes in at once":     (*house).addsUser,
+		"a user's groups are changed":               (*house).changesGroups,
 		"a refusal appears, with its reason":        (*house).seesRefusal,
 		"the box to try requests is explain":        (*house).triesRequest,
 		"every page in each language and scheme":    (*house).shows,
@@ -288,6 +289,27 @@ func (h *house) addsUser() {
 	}
 }
 
+func (h *house) changesGroups() {
+	const row = `[...document.querySelectorAll("tbody tr")].find(r => r.querySelector("th").textContent.startsWith("alice"))`
+	for _, groups := range []string{"staff, guests", "staff"} {
+		h.do(
+			chromedp.Navigate(h.page("/users")),
+			chromedp.Evaluate[chromedp.Void](row+`.querySelector("summary").focus()`),
+			chromedp.KeyEvent(" "), // which opens it
+			chromedp.Evaluate[chromedp.Void](row+`.querySelector("input[value=guests]").focus()`),
+			chromedp.KeyEvent(" "), chromedp.KeyEvent("\t"), chromedp.KeyEvent(" "), // to the button
+			chromedp.WaitVisible(chromedp.CSS(".note.good")),
+		)
+		if got := ask(h, chromedp.Evaluate[string](row+`.querySelector("td").textContent`)); got != groups {
+			h.Errorf("alice is in %q, want %q", got, groups)
+		}
+	}
+	h.do(chromedp.Evaluate[chromedp.Void](row+`.querySelector("a").click()`), chromedp.WaitVisible(chromedp.CSS("#use + .charts")))
+	if got := ask(h, chromedp.Text(chromedp.CSS("#use"))); got != "Usage of alice" {
+		h.Errorf("the charts are of %q", got)
+	}
+}
+
 func (h *house) seesRefusal() {
 	h.do(chromedp.Navigate(h.page("/")), chromedp.WaitVisible(chromedp.CSS("#live svg")))
 	if ask(h, chromedp.Evaluate[bool](`document.querySelector("#reason-denied") !== null`)) {
@@ -353,7 +375,7 @@ func (h *house) shows() {
 	stop := h.makesLife()
 	defer stop()
 	pages := map[string]string{
-		"now": "/", "sessions": "/sessions", "users": "/users", "rules": "/rules?from=10.0.0.7&to=127.0.0.1%3A80&user=alice", "limits": "/limits",
+		"now": "/", "sessions": "/sessions", "users": "/users", "users-alice": "/users?user=alice", "rules": "/rules?from=10.0.0.7&to=127.0.0.1%3A80&user=alice", "limits": "/limits",
 		"history": "/history?by=hour", "history-host": "/history?by=host", "health": "/health", "sign-in": "/sign-in",
 	}
 	for _, l := range []look{{"en", "light"}, {"ru", "dark"}, {"en", "dark"}, {"ru", "light"}} {
@@ -361,6 +383,7 @@ func (h *house) shows() {
 		for name, path := range pages {
 			for _, width := range []int64{390, 1440} {
 				h.do(chromedp.EmulateViewport(width, 900), chromedp.Navigate(h.page(path)), chromedp.WaitVisible(chromedp.CSS("h1")))
+				h.do1(chromedp.Evaluate[chromedp.Void](`document.querySelectorAll("main:has(#use) details").forEach(d => d.open = location.search !== ""); undefined`))
 				what := fmt.Sprintf("%s-%s-%s-%d", name, l.language, l.scheme, width)
 				h.fits(what, l)
 				picture := ask(h, chromedp.FullScreenshot(100))
