@@ -110,6 +110,7 @@ func (s *sshStream) release() {
 	_ = s.Close() // it is open
 	if !open {
 		s.conn.leaveChannel()
+		s.conn.waste()
 	}
 }
 

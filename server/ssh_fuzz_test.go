@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/sallyport/sallyport/internal/datagram"
 )
 
 // FuzzSSHPayloads: what clients ask for is refused or read as what it is, in one
@@ -45,6 +47,7 @@ func FuzzSSHConnection(f *testing.F) {
 	f.Add([]byte{1}, "direct-tcpip", []byte("\x00\x00\x00\x09127.0.0.2\x00\x00\x00\x50\x00\x00\x00\x01x\x00\x00\x00\x01"))
 	f.Add([]byte{1, 2, 2}, "session", []byte("shell"))
 	f.Add([]byte{1, 2}, "forwarded-tcpip", []byte(resetRequest))
+	f.Add([]byte{1, 1, 3}, datagram.Channel, []byte("\x00\x00\x00\x08intranet\x00\x00\x00\x50"))
 	listener := sshListener(f)
 	f.Fuzz(func(t *testing.T, script []byte, kind string, payload []byte) {
 		r := inMemory(t, &Server{Policy: deciding(offering), Authenticator: door{login: LoginOptional}}, listener)

@@ -72,7 +72,8 @@ func (l *sshLogin) config(ctx context.Context) *ssh.ServerConfig {
 			return ""
 		},
 	}
-	c.AddHostKey(l.conn.listener.HostKey)
+	exchanges := &rekeys{conn: l.conn, left: rekeyBurst, at: time.Now()}
+	c.AddHostKey(exchanges.counted(l.conn.listener.HostKey))
 	if l.login == LoginNone || l.conn.certificate.Name != "" {
 		c.NoClientAuth = true
 		c.NoClientAuthCallback = func(ssh.ConnMetadata) (*ssh.Permissions, error) { return proven(l.conn.certificate), nil }

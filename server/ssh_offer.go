@@ -90,6 +90,7 @@ func (c *sshConn) answerAll(ctx context.Context, requests <-chan *ssh.Request) {
 			}
 			_ = r.Reply(err == nil, payload) // fails only where nobody waits any more
 		case "cancel-tcpip-forward":
+			c.waste() // or else it could be offered again and again
 			_ = r.Reply(c.cancelOffer(r.Payload), nil)
 		case "keepalive@openssh.com": // any answer will do
 			_ = r.Reply(false, nil)

@@ -624,25 +624,6 @@ func TestSilentClientIsGreeted(t *testing.T) {
 	})
 }
 
-// TestFloodOverSSH: what only makes work ends the connection.
-func TestFloodOverSSH(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newIntranet(t)
-		client := signIn(t, r.client())
-		for range 2 * wasteBurst {
-			if _, _, err := client.SendRequest("nonsense", true, nil); err != nil {
-				break
-			}
-		}
-		if err := client.Wait(); err == nil {
-			t.Error("the connection is still there")
-		}
-		if e := r.next(BadRequest); e.Protocol != SSH || e.Identity.Name != "fred" {
-			t.Errorf("the record says %+v", e.Record)
-		}
-	})
-}
-
 // TestShutdownWithSSH: a connection that only offers does not hold up the server's
 // end, one that relays does.
 func TestShutdownWithSSH(t *testing.T) {

@@ -64,7 +64,6 @@ func (c *sshConn) offerPackets(ctx context.Context, channel ssh.NewChannel) {
 		if err != nil {
 			o.exchange.say(sshReplier{}.AppendDeny(nil, err, netip.AddrPort{}))
 			o.exchange.closed(err)
-			c.waste()
 		}
 	})
 }
@@ -84,11 +83,8 @@ func (o *offer) servePackets(life context.Context, s *sshStream) error {
 		return err
 	}
 	o.conn.served.Go(func() {
-		reason := o.packets.receive(s)
-		if errors.Is(reason, BadRequest) {
-			o.conn.waste()
-		}
-		o.withdraw(reason)
+		o.withdraw(o.packets.receive(s))
+		o.conn.waste() // or else it could be offered again and again
 	})
 	o.conn.served.Go(func() {
 		if o.packets.out.Run(s) != nil {

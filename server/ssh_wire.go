@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"crypto/tls"
 	"net"
+	"sync/atomic"
 )
 
 // sshWire is what x/crypto/ssh reads and writes: the client's connection, with
@@ -13,6 +14,7 @@ type sshWire struct {
 	read     *bufio.Reader // what has arrived: x/crypto/ssh asks for a packet in small pieces
 	greeting string        // of the client, as far as it was read ahead
 	skip     int           // bytes of the greeting that the client has had already
+	moved    atomic.Int64  // bytes, both ways
 }
 
 // sshWireBuffer is what is read at once: several packets of a client that sends much.
@@ -29,7 +31,11 @@ func newSSHWire(x *exchange) *sshWire {
 }
 
 // Read yields what the client has sent.
-func (w *sshWire) Read(b []byte) (int, error) { return w.read.Read(b) }
+func (w *sshWire) Read(b []byte) (int, error) {
+	n, err := w.read.Read(b)
+	w.moved.Add(int64(n))
+	return n, err
+}
 
 // Write leaves out what was said before. Only the first call, which greets, is
 // made while skip is over 0.
@@ -40,6 +46,7 @@ func (w *sshWire) Write(b []byte) (int, error) {
 		return n, nil
 	}
 	sent, err := w.Conn.Write(b[n:])
+	w.moved.Add(int64(sent))
 	return n + sent, err
 }
 
