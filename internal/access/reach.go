@@ -2,6 +2,7 @@ package access
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/sallyport/sallyport/server"
 	"github.com/sallyport/sallyport/socks"
@@ -25,14 +26,23 @@ func (p *Policy) Reach(listener string, protocol server.Protocol, client netip.A
 	for i := range d.candidates.each {
 		r := &p.rules[i]
 		switch {
-		case !r.Deny:
+		case !r.Deny && r.canBeShown(protocol):
 			found.To = append(found.To, r.destinations()...)
 			found.Sets = found.Sets || len(r.ToSets) > 0
-		case r.During == nil && r.deniesAll():
+		case r.Deny && r.During == nil && r.deniesAll():
 			return found // nobody comes to the rules behind it
 		}
 	}
 	return found
+}
+
+// canBeShown reports whether any client could show what the rule asks by the protocol.
+func (r *compiled) canBeShown(by server.Protocol) bool {
+	proofs := []server.Proof{server.Ident, server.Certificate, server.Password, server.Key}
+	if by == server.SOCKS4 || by == server.SOCKS4a {
+		proofs = []server.Proof{server.Claimed, server.Ident, server.Certificate}
+	}
+	return !r.needsUser() || slices.ContainsFunc(proofs, r.takes)
 }
 
 // MayPass reports whether there is anything in it.

@@ -25,6 +25,8 @@ func TestReach(t *testing.T) {
 		{Name: "of another command", Commands: []socks.Command{socks.Bind}, To: named("bind.example")},
 		{Name: "from elsewhere", From: []Network{{Prefix: netip.MustParsePrefix("192.0.2.0/24")}}, To: named("elsewhere.example")},
 		{Name: "some is denied", Deny: true, To: named("denied.example")},
+		{Name: "by a password", From: lan, Users: &Users{Any: true}, Proofs: []server.Proof{server.Password}, To: named("password.example")},
+		{Name: "by a claim", From: lan, Users: &Users{Any: true}, Proofs: []server.Proof{server.Claimed}, To: named("claim.example")},
 		{Name: "of a user", From: lan, Users: &Users{Names: []string{"alice"}}, To: named("alice.example")},
 		{Name: "of a port", From: lan, Ports: []server.PortRange{{First: 22, Last: 22}}, To: named("port.example")},
 		{Name: "at no hour", From: lan, Deny: true, During: NewSchedule(nil, nil)},
@@ -40,8 +42,9 @@ func TestReach(t *testing.T) {
 		want     []string
 		sets     bool
 	}{
-		{"lan", server.HTTP, "10.0.0.1", []string{"alice.example", "port.example", ""}, false},
-		{"lan", server.SOCKS5, "10.0.0.1", []string{"socks.example", "alice.example", "port.example", ""}, false},
+		{"lan", server.HTTP, "10.0.0.1", []string{"password.example", "alice.example", "port.example", ""}, false},
+		{"lan", server.SOCKS5, "10.0.0.1", []string{"socks.example", "password.example", "alice.example", "port.example", ""}, false},
+		{"lan", server.SOCKS4, "10.0.0.1", []string{"claim.example", "alice.example", "port.example", ""}, false},
 		{"wan", server.HTTP, "198.51.100.1", []string{"wan.example"}, false},
 		{"lan", server.HTTP, "192.0.2.1", []string{"elsewhere.example"}, false},
 		{"lan", server.HTTP, "172.16.0.1", nil, true},

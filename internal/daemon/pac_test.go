@@ -75,7 +75,7 @@ func TestPACProxies(t *testing.T) {
 		"all of it denied":      {oneListener + "rules: [{deny: here, from: loopback}, {allow: all}]", "gw", ""},
 		"off":                   {oneListener + rules + "pac: off", "gw", ""},
 		"no rules":              {oneListener + "rules: []", "gw", ""},
-		"who signs in":          {oneListener + "users: {file: users}\nrules: {allow: all, users: alice, proof: password}", "gw:1", "PROXY gw:1; SOCKS gw:1"},
+		"who signs in":          {oneListener + "users: {file: users}\nrules: {allow: all, users: alice, proof: password}", "gw:1", "PROXY gw:1"},
 		"a listener beside it":  {"listeners: [{name: web, listen: '127.0.0.1:0', protocols: socks5}, {name: lan, listen: '127.0.0.1:0', protocols: http}, {listen: '127.0.0.2:0'}, {listen: '127.0.0.1:0', map: 'a:1'}]\n" + rules, "gw", "PROXY gw:80; SOCKS5 gw:WEB"},
 		"another, but no rule":  {"listeners: [{name: web, listen: '127.0.0.1:0'}, {name: lan, listen: '127.0.0.1:0', protocols: http}]\nrules: {allow: all, listeners: lan}", "gw", "PROXY gw:80"},
 		"TLS or not, asked so":  {"listeners: {name: lan, listen: '127.0.0.1:0', protocols: [http, socks5], tls: {certificate: cert.pem, key: key.pem}}\n" + rules, "gw:1", "PROXY gw:1; SOCKS5 gw:1"},
