@@ -229,6 +229,58 @@ func TestPauseIsTheRelays(t *testing.T) {
 	r.wantReset(t, context.Canceled, r.target)
 }
 
+// witness is a Pacer that notes how much another relay has moved whenever its own moves something.
+type witness struct {
+	metronome
+	other *Meter
+	saw   chan int64
+}
+
+func (w *witness) Took(n int) time.Duration {
+	if n > 0 {
+		w.saw <- w.other.Up()
+	}
+	return 0
+}
+
+// TestBulkWaits: of two relays for which something has come at once the one in which bulk flows is the second, though it was told
+// first.
+func TestBulkWaits(t *testing.T) {
+	bulk, on := startRecord(t, "tcp", Limits{Idle: time.Hour})
+	watch := &witness{metronome: metronome{chunk: 1 << 20}, other: &bulk.meter, saw: make(chan int64, 1)}
+	var chat *socketRig
+	for chat == nil { // until one is on the same loop
+		r, beside := startRecord(t, "tcp", Limits{Idle: time.Hour, Up: watch})
+		if beside.loop == on.loop {
+			chat = r
+		}
+		defer func() {
+			r.cancel(context.Canceled)
+			_ = r.end(t)
+		}()
+	}
+	say(t, chat.client, "so that nothing is left to be told")
+	hear(t, chat.target, "so that nothing is left to be told")
+	<-watch.saw
+	held, free := make(chan struct{}), make(chan struct{})
+	on.loop.Post(on, func() {
+		on.flows[0].bulk = true
+		close(held)
+		<-free
+	})
+	<-held
+	say(t, bulk.client, strings.Repeat("x", 100_000))
+	say(t, chat.client, "hello?")
+	close(free)
+	hear(t, chat.target, "hello?")
+	if moved := <-watch.saw; moved != 0 {
+		t.Errorf("bulk of %d bytes went first", moved)
+	}
+	hear(t, bulk.target, strings.Repeat("x", 100_000))
+	bulk.cancel(context.Canceled)
+	_ = bulk.end(t)
+}
+
 // judge is a Pacer that ends the relay as soon as so many bytes were moved.
 type judge struct {
 	metronome
