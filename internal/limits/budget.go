@@ -23,8 +23,18 @@ type stay struct {
 // account is what all stays of a session hold together. The table's mutex guards it.
 type account struct {
 	table *Table
-	holds map[claim]*holding
+	holds []*holding // of different counters; few
 	end   func(reason error)
+}
+
+// holding returns what is held of the counter of a claim; nil: nothing.
+func (a *account) holding(of claim) *holding {
+	for _, h := range a.holds {
+		if h.counter.of == of {
+			return h
+		}
+	}
+	return nil
 }
 
 // holding is what a session holds of one counter.
@@ -37,27 +47,28 @@ type holding struct {
 func (b *budget) Enter(before server.Stay, end func(error)) (server.Stay, error) {
 	b.table.mu.Lock()
 	defer b.table.mu.Unlock()
-	s := &stay{account: &account{table: b.table, holds: make(map[claim]*holding), end: end}}
+	s := &stay{account: &account{table: b.table, end: end}}
 	if old, ok := before.(*stay); ok && old.table == b.table {
 		s.account = old.account
 	}
 	now := time.Now()
-	var more []*holding
+	s.of = make([]*holding, 0, len(b.claims))
+	held := len(s.holds)
 	for _, c := range b.claims {
-		h := s.holds[c]
+		h := s.holding(c)
 		if h == nil {
 			h = &holding{counter: c.find()}
 			if err := h.admits(now); err != nil {
+				s.holds = s.holds[:held]
 				return nil, err
 			}
-			more = append(more, h)
+			s.holds = append(s.holds, h)
 		}
 		s.of = append(s.of, h)
 	}
-	for _, h := range more {
+	for _, h := range s.holds[held:] {
 		h.enter(now)
 		h.open()
-		s.holds[h.counter.of] = h
 		if h.tally != nil {
 			h.holders[s.account] = false
 		}
@@ -115,8 +126,7 @@ func (s *stay) Leave() {
 	s.table.mu.Lock()
 	defer s.table.mu.Unlock()
 	now := time.Now()
-	for c, h := range s.holds {
-		delete(s.holds, c)
+	for _, h := range s.holds {
 		if h.up != nil {
 			h.up.close()
 			h.down.close()
@@ -126,4 +136,5 @@ func (s *stay) Leave() {
 		}
 		h.leave(now)
 	}
+	s.holds = nil
 }

@@ -67,8 +67,10 @@ func (cl claim) find() *counter {
 // enter counts one more session.
 func (c *counter) enter(now time.Time) {
 	l := c.of.limit
-	if l.open[c] = struct{}{}; l.Per != Session {
-		l.counters[c.of.key] = c
+	if c.sessions == 0 { // else both have it
+		if l.open[c] = struct{}{}; l.Per != Session {
+			l.counters[c.of.key] = c
+		}
 	}
 	c.sessions++
 	l.idle.remove(c)

@@ -141,7 +141,8 @@ func (r *record) move(i int) (more bool, err error) {
 // step moves one piece, and returns of how many bytes; 0: it must wait, or has ended.
 func (r *record) step(i int) (int, error) {
 	f, from, to := &r.flows[i], &r.sides[i], &r.sides[1-i]
-	if f.ended || f.resume > 0 || !to.writable || r.ending.Load() {
+	stocked := f.stock.full()
+	if f.ended || f.resume > 0 || !to.writable || !stocked && !from.readable || r.ending.Load() {
 		return 0, nil
 	}
 	most := callMost
@@ -150,10 +151,7 @@ func (r *record) step(i int) (int, error) {
 		most = min(most, pacer.Chunk())
 	}
 	var little []byte
-	if !f.stock.full() {
-		if !from.readable {
-			return 0, nil
-		}
+	if !stocked {
 		var err error
 		if little, err = r.read(i, most); err != nil || len(little) == 0 && !f.stock.full() {
 			return 0, err
