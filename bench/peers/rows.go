@@ -49,6 +49,9 @@ func (r row) measure(ctx context.Context, y *yard, rn *runner, target *load.Targ
 // idleRest is how long a proxy is left alone before its memory is read.
 const idleRest = 12 * time.Second
 
+// crowdRest is how long idle relays are left alone before others work among them: to begin them is no rest.
+const crowdRest = 3 * time.Second
+
 // rowsOf are the rows that the options ask for.
 func rowsOf(o options) []row {
 	switch {
@@ -131,7 +134,7 @@ func crowded(o options) row {
 	r.name = fmt.Sprintf("crowded: %s, among %d idle relays", r.name, o.crowd)
 	work := r.work
 	r.work = func(ctx context.Context, p *load.Proxy, t *load.Target) (load.Cost, error) {
-		idle, err := load.HoldIdle(ctx, p, t, o.crowd, 0)
+		idle, err := load.HoldIdle(ctx, p, t, o.crowd, crowdRest)
 		if err != nil {
 			return load.Cost{}, err
 		}
