@@ -292,6 +292,30 @@ func TestCoarseTimers(t *testing.T) {
 	do(func() {}) // a task wakes a loop that waits for ever
 }
 
+// TestTimersGiveRoomBack: after many there is room for few, and they still come in order.
+func TestTimersGiveRoomBack(t *testing.T) {
+	l, do := attach(t)
+	do(func() {
+		r := &probe{}
+		all := make([]Timer, 10_000)
+		for i := range all {
+			l.Set(&all[i], r, l.Now()+time.Hour+time.Duration(i))
+		}
+		for i := range all[:9_990] {
+			l.Stop(&all[i])
+		}
+		if room := cap(l.timers); room > 4*fewTimers {
+			t.Errorf("there is room for %d", room)
+		}
+		for i := 9_990; i < len(all); i++ {
+			if at := l.timers[all[i].place-1]; at.timer != &all[i] || l.timers.next() > at.at {
+				t.Errorf("timer %d is at %v, and the next one at %v", i, at.at, l.timers.next())
+			}
+			l.Stop(&all[i])
+		}
+	})
+}
+
 // TestTasksFromAnywhere: every task is run once, and those of one goroutine in its order, whether the loop sleeps or not.
 func TestTasksFromAnywhere(t *testing.T) {
 	l, do := attach(t)

@@ -46,7 +46,13 @@ func (l *Loop) Stop(t *Timer) {
 	if i < last {
 		l.timers.put(i, moved)
 	}
+	if room := cap(l.timers); room > fewTimers && last < room/4 {
+		l.timers = append(make(timers, 0, room/2), l.timers...)
+	}
 }
+
+// fewTimers are those whose room is not worth to be given back.
+const fewTimers = 256
 
 // ring calls the record of one timer that has come, and reports whether there was one.
 func (l *Loop) ring() bool {
