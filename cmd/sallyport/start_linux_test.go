@@ -13,11 +13,13 @@ import (
 	"time"
 )
 
-// What the program may take to be there: the bar is 100 ms on a machine at rest, which
-// is for BenchmarkStart to measure, and here there are fifty times as many.
+// What the program may take to be there, and hold then. The bars are 100 ms on a machine
+// at rest, and 25 MB with what of its file the kernel happens to have mapped: those are
+// for BenchmarkStart to measure. Here there are fifty times the one, and less than half of
+// the other for what is the program's own.
 const (
-	startBar  = 100 * time.Millisecond
-	memoryBar = 25.0 // MB
+	startBar = 100 * time.Millisecond
+	ownBar   = 10.0 // MB
 )
 
 const startSettings = `
@@ -95,12 +97,12 @@ func TestStart(t *testing.T) {
 	paperSlow(t)
 	program, settings := startable(t)
 	startOnce(t, program, settings) // makes the host key and the ledger
-	took, _, all := startOnce(t, program, settings)
+	took, own, _ := startOnce(t, program, settings)
 	if took > 50*startBar {
 		t.Errorf("it listens after %v", took)
 	}
-	if all == 0 || all > memoryBar {
-		t.Errorf("it holds %.1f MB, want at most %.0f", all, memoryBar)
+	if own == 0 || own > ownBar {
+		t.Errorf("it holds %.1f MB, want at most %.0f", own, ownBar)
 	}
 }
 
