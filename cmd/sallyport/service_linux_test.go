@@ -258,12 +258,58 @@ cat /run/calls
 	}
 }
 
+// TestServiceOpenRC: what is asked of OpenRC, which is not here, and its script, which runs
+// the server: rc-service does with it what openrc-run and its supervisor would.
+func TestServiceOpenRC(t *testing.T) {
+	said := alone(t, `
+printf '#!/bin/sh\n' >/usr/local/bin/openrc-init
+printf '#!/bin/sh\necho "rc-update $*"\n' >/usr/local/bin/rc-update
+cat >/usr/local/bin/rc-service <<'END'
+#!/bin/sh
+[ -e /etc/init.d/$1 ] || exit 2
+. /etc/init.d/$1
+case $2 in
+start) $command $command_args >>/var/log/$name.log 2>>/var/log/$name.err & echo $! >/run/pid ;;
+status) kill -0 "$(cat /run/pid)" || exit 3 ;;
+stop) kill "$(cat /run/pid)"; while kill -0 "$(cat /run/pid)"; do sleep 0.1; done ;;
+esac 2>/dev/null
+END
+chmod +x /usr/local/bin/*
+printf '\n\n\n\n' | sallyport init --output /etc/sallyport/sallyport.yaml
+fails sallyport service status
+sallyport service install
+head -1 /etc/init.d/sallyport
+sh -n /etc/init.d/sallyport
+sallyport service start
+for try in 1 2 3 4 5 6 7 8 9 10; do sallyport reload && break; sleep 0.5; done
+sallyport reload
+sallyport service status
+sallyport service stop
+fails sallyport service status
+cat /var/log/sallyport.*
+sallyport service uninstall
+test ! -e /etc/init.d/sallyport
+`)
+	for _, want := range []string{
+		"installed (linux-openrc) with the settings", "#!/sbin/openrc-run\n", "the service runs\n", "the service does not run\n",
+		"listening on 127.0.0.1:1080",
+	} {
+		if !strings.Contains(said, want) {
+			t.Errorf("it does not say %q", want)
+		}
+	}
+	if t.Failed() {
+		t.Log(said)
+	}
+}
+
 // TestServiceSysV starts and stops the server by a script in /etc/init.d.
 func TestServiceSysV(t *testing.T) {
 	said := alone(t, `
 printf '\n\n\n\n' | sallyport init --output /etc/sallyport/sallyport.yaml
 fails sallyport service uninstall
 sallyport service install
+sh -n /etc/init.d/sallyport
 ls /etc/rc3.d
 fails sallyport service status
 sallyport service start
