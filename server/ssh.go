@@ -40,8 +40,9 @@ func isSallyport(version string) bool { return strings.HasPrefix(version, sshVer
 //
 // Its goroutines, besides those of x/crypto/ssh: the connection's own, which takes
 // channels; one that answers global requests; one that asks whether the client is
-// there (ssh_pulse.go); and of each channel one that serves it and one that takes
-// its requests.
+// there (ssh_pulse.go); of each channel one that serves it and one that takes its
+// requests; and of an offer of datagrams one that reads frames and one that writes
+// them (ssh_packets.go).
 type sshConn struct {
 	*exchange
 	wire     *sshWire
