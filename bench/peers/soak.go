@@ -152,13 +152,20 @@ func (s *soaked) run(ctx context.Context, plan soak.Soak) (string, error) {
 			fmt.Fprintf(s.out, "%v: %v; %s\n", time.Since(began).Round(time.Second), counts, holds(m))
 		case err := <-done:
 			if err != nil {
-				_ = s.cmd.Process.Signal(syscall.SIGQUIT) // its goroutines
-				_, _ = s.cmd.Process.Wait()
+				s.stop()
 				return "", fmt.Errorf("%w\n%s", err, s.words())
 			}
 			return fmt.Sprintf("%v: %v", time.Since(began).Round(time.Second), counts), s.raced()
 		}
 	}
+}
+
+// stop ends a proxy that has failed, after it has said what its goroutines are at: that alone does not end it.
+func (s *soaked) stop() {
+	_ = s.cmd.Process.Signal(syscall.SIGQUIT)
+	time.Sleep(5 * time.Second)
+	_ = s.cmd.Process.Kill()
+	_, _ = s.cmd.Process.Wait()
 }
 
 // settled returns what the proxy holds when nothing is left to do.
