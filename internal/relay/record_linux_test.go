@@ -219,12 +219,17 @@ func TestUrgentByte(t *testing.T) {
 func TestPauseIsTheRelays(t *testing.T) {
 	up := &metronome{chunk: 1000, pause: time.Millisecond}
 	r, on := startRecord(t, "tcp", Limits{Idle: time.Hour, Up: up})
-	go push(t, r.target, r.client, 4<<20)
+	pushed := make(chan struct{})
+	go func() {
+		defer close(pushed)
+		push(t, r.target, r.client, 4<<20)
+	}()
 	push(t, r.client, r.target, 100_000)
 	waitFor(t, func() bool { return r.meter.Up() == 100_000 }, func() string { return "not all was moved" })
 	told := func() bool { return up.took.Load() == 100_000 } // behind the meter
 	waitFor(t, told, func() string { return fmt.Sprintf("the pacer was told of %d bytes", up.took.Load()) })
 	waitFor(t, func() bool { return r.meter.Down() == 4<<20 }, func() string { return "the other way is held up" })
+	<-pushed // what was written may not have been read yet, and a reset would take it away
 	on.End(context.Canceled)
 	r.wantReset(t, context.Canceled, r.target)
 }
