@@ -57,30 +57,30 @@ func startUpgradable(t *testing.T) *upgradable {
 }
 
 // starts has it serve by these settings.
-func (u *upgradable) starts(t *testing.T, settings string) {
-	t.Helper()
+func (u *upgradable) starts(tb testing.TB, settings string) {
+	tb.Helper()
 	dir := u.dir
 	u.writes("s.yaml", settings)
 	log, err := os.Create(u.log)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	defer log.Close()
 	out, err := os.Create(filepath.Join(dir, "out"))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	defer out.Close()
 	cmd := exec.Command(filepath.Join(dir, "sallyport"), "--config", filepath.Join(dir, "s.yaml"))
 	cmd.Stdout, cmd.Stderr = out, log
 	cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH")) // in a test, the program has its bare name
 	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	u.first = cmd.Process.Pid
-	t.Cleanup(u.kill)
+	tb.Cleanup(u.kill)
 	listening := regexp.MustCompile(`listening on (\S+) `)
-	proxytest.Eventually(t, "it says where it listens", func() bool {
+	proxytest.Eventually(tb, "it says where it listens", func() bool {
 		text, err := os.ReadFile(out.Name())
 		if m := listening.FindSubmatch(text); err == nil && m != nil {
 			u.address = string(m[1])
@@ -90,21 +90,21 @@ func (u *upgradable) starts(t *testing.T, settings string) {
 }
 
 // newUpgradable is a server that does not run yet.
-func newUpgradable(t *testing.T) *upgradable {
-	t.Helper()
+func newUpgradable(tb testing.TB) *upgradable {
+	tb.Helper()
 	if testing.Short() {
-		t.Skip("it takes more than 2 s, or needs systemd's tools")
+		tb.Skip("it takes more than 2 s, or needs systemd's tools")
 	}
 	dir, err := os.MkdirTemp("", "upgrade") // short: it goes into a socket's address
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	u := &upgradable{TB: t, dir: dir, log: filepath.Join(dir, "log")}
+	tb.Cleanup(func() { os.RemoveAll(dir) })
+	u := &upgradable{TB: tb, dir: dir, log: filepath.Join(dir, "log")}
 	u.installs(u.own())
 	// Whoever loses its parent becomes a child of this process, which learns how it ended.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return u
 }

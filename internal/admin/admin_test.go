@@ -88,14 +88,7 @@ func TestAPI(t *testing.T) {
 	if u, err := c.Upgrade(t.Context()); err != nil || u != (Upgrade{Before: 1, PID: 2, Sessions: 3}) {
 		t.Errorf("upgrade: %+v, %v", u, err)
 	}
-	for method, want := range map[string]string{"GET": "405", "DELETE": "405"} {
-		if err := c.do(t.Context(), method, "reload", nil, nil); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s reload: %v, want %s", method, err, want)
-		}
-	}
-	if err := c.do(t.Context(), "GET", "nothing", nil, nil); err == nil || !strings.Contains(err.Error(), "404") {
-		t.Errorf("an operation that is none: %v", err)
-	}
+	checkMethods(t, c)
 	stop()
 	served.Wait()
 	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
@@ -107,6 +100,19 @@ func TestAPI(t *testing.T) {
 	denied := c.unreached(&net.OpError{Op: "dial", Net: "unix", Err: os.NewSyscallError("connect", syscall.EACCES)})
 	if errors.Is(denied, ErrNobody) || !strings.Contains(denied.Error(), "for root and for the user") {
 		t.Errorf("as somebody who may not ask: %v", denied)
+	}
+}
+
+// checkMethods: what is no operation is none, and says so.
+func checkMethods(t *testing.T, c Client) {
+	t.Helper()
+	for method, want := range map[string]string{"GET": "405", "DELETE": "405"} {
+		if err := c.do(t.Context(), method, "reload", nil, nil); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s reload: %v, want %s", method, err, want)
+		}
+	}
+	if err := c.do(t.Context(), "GET", "nothing", nil, nil); err == nil || !strings.Contains(err.Error(), "404") {
+		t.Errorf("an operation that is none: %v", err)
 	}
 }
 

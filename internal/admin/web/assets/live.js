@@ -14,7 +14,7 @@ function update(now, next) {
 		if (now.data !== next.data) now.data = next.data;
 		return;
 	}
-	if (now.nodeType !== Node.ELEMENT_NODE) return;
+	if (now.nodeType !== Node.ELEMENT_NODE || next.hasAttribute("data-same")) return;
 	for (const { name } of [...now.attributes]) if (!next.hasAttribute(name) && name !== "open") now.removeAttribute(name);
 	for (const { name, value } of next.attributes) if (now.getAttribute(name) !== value) now.setAttribute(name, value);
 	updateChildren(now, next);
@@ -45,10 +45,22 @@ function updateChildren(now, next) {
 	}
 }
 
+// What can be done with a row does not change while it is there: parsed for each update,
+// it would be more than half of what the browser has to clear away.
+function withoutDeeds(html) {
+	return html.replace(/<tr id="([^"]*)">(.*)<td class="do">.*<\/td><\/tr>/g, (row, id, cells) =>
+		document.getElementById(id) ? `<tr id="${id}">${cells}<td class="do" data-same></td></tr>` : row);
+}
+
+function parse(html) {
+	return new DOMParser().parseFromString(html, "text/html").body;
+}
+
 function show(html) {
 	const focused = document.activeElement?.id;
-	const next = new DOMParser().parseFromString(html, "text/html").body;
-	updateChildren(region, next);
+	if (region.firstChild?.nodeType === Node.TEXT_NODE) region.firstChild.remove(); // the blank that no parsed page begins with
+	updateChildren(region, parse(withoutDeeds(html)));
+	if (region.querySelector("[data-same]")) updateChildren(region, parse(html)); // a row that was there has gone elsewhere
 	if (focused && document.activeElement?.id !== focused) document.getElementById(focused)?.focus({ preventScroll: true });
 }
 
