@@ -28,6 +28,7 @@ type Proxy struct {
 // Cost is what one turn of a load took.
 type Cost struct {
 	CPU   float64 // seconds a unit: a GiB, a session, a round trip
+	All   float64 // seconds a unit, with those of the clients and the target
 	Rate  float64 // units a second
 	Worst float64 // seconds: the 99th percentile of a session's set-up, or of a round trip; 0: not measured
 }
@@ -85,16 +86,16 @@ func turn(ctx context.Context, p *Proxy, d time.Duration, count *atomic.Int64) (
 	if err := wait(ctx, d/5); err != nil {
 		return Cost{}, err
 	}
-	units, cpu, began := count.Load(), p.Process.CPU(), time.Now()
+	units, cpu, ends, began := count.Load(), p.Process.CPU(), ownCPU(), time.Now()
 	if err := wait(ctx, d); err != nil {
 		return Cost{}, err
 	}
-	cpu, units = p.Process.CPU()-cpu, count.Load()-units
+	cpu, ends, units = p.Process.CPU()-cpu, ownCPU()-ends, count.Load()-units
 	took := time.Since(began)
 	if units == 0 {
 		return Cost{}, errors.New("nothing moved")
 	}
-	return Cost{CPU: cpu.Seconds() / float64(units), Rate: float64(units) / took.Seconds()}, nil
+	return Cost{CPU: cpu.Seconds() / float64(units), All: (cpu + ends).Seconds() / float64(units), Rate: float64(units) / took.Seconds()}, nil
 }
 
 func wait(ctx context.Context, d time.Duration) error {

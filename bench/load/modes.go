@@ -53,6 +53,7 @@ func Bulk(ctx context.Context, p *Proxy, t *Target, way Direction, streams int, 
 	closeAll(conns)
 	_ = g.wait() // they end by our own doing
 	cost.CPU *= 1 << 30
+	cost.All *= 1 << 30
 	cost.Rate /= 1 << 30
 	return cost, err
 }

@@ -33,6 +33,13 @@ func (p *Process) CPU() time.Duration {
 	return sum
 }
 
+// ownCPU returns the CPU time that this process has used itself: clients and target.
+func ownCPU() time.Duration {
+	var t unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &t) // it is there on every system
+	return time.Duration(t.Nano())
+}
+
 // reaped returns the CPU time of the children of pid that have ended.
 func reaped(pid int) time.Duration {
 	const tick = 10 * time.Millisecond // USER_HZ is 100 on every system that Go runs on

@@ -45,10 +45,11 @@ func columnsOf(r row) []column {
 			{"descriptors", func(c load.Cost) float64 { return c.Worst }, false},
 		}
 	}
-	columns := []column{
-		{"CPU " + r.unit, func(c load.Cost) float64 { return c.CPU * r.scale }, true},
-		{"rate /s", func(c load.Cost) float64 { return c.Rate }, true},
+	columns := []column{{"CPU " + r.unit, func(c load.Cost) float64 { return c.CPU * r.scale }, true}}
+	if r.unit == "s/GiB" {
+		columns = append(columns, column{"and of both ends", func(c load.Cost) float64 { return c.All * r.scale }, true})
 	}
+	columns = append(columns, column{"rate /s", func(c load.Cost) float64 { return c.Rate }, true})
 	if r.unit == "µs" {
 		columns = append(columns, column{"p99 ms", func(c load.Cost) float64 { return c.Worst * 1e3 }, true})
 	}
