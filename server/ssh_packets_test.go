@@ -368,7 +368,8 @@ func FuzzPackets(f *testing.F) {
 		}
 		near.Close()
 		p.end()
-		if p.waiting != 0 || v.wait() == nil && v.wait() == nil {
+		_ = v.wait() // it may still say that something has come, once
+		if p.waiting != 0 || v.wait() == nil {
 			t.Errorf("after the end %d bytes wait", p.waiting)
 		}
 	})
