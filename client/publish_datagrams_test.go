@@ -128,26 +128,8 @@ func TestPublisherOfDatagrams(t *testing.T) {
 func TestPacketOffer(t *testing.T) {
 	for name, target := range map[string]string{"a service": udpService(t), "nobody": proxytest.Nowhere(t).String()} {
 		t.Run(name, func(t *testing.T) {
-			near, far := net.Pipe()
-			o := &packetOffer{
-				link: &published{Publisher: &Publisher{}}, service: Service{"intranet", 53, target, true},
-				channel: pipeChannel{near}, out: datagram.NewQueue(), visitors: map[uint32]*packetVisitor{},
-			}
-			served := make(chan struct{})
-			go func() {
-				defer close(served)
-				o.serve(t.Context())
-			}()
-			ends := make(chan uint32, 10)
-			go func() {
-				defer close(ends)
-				r := datagram.NewReader(far)
-				for f, err := r.Next(); err == nil; f, err = r.Next() {
-					if f.End && name == "a service" {
-						ends <- f.Visitor
-					}
-				}
-			}()
+			o, far, served := servesPackets(t, target)
+			ends := endsOf(far)
 			for i := range packetVisitors + 1 {
 				proxytest.Say(t, far, datagram.Frame{Visitor: uint32(i + 1), Payload: []byte("hello")}.Append(nil))
 			}
@@ -158,11 +140,7 @@ func TestPacketOffer(t *testing.T) {
 				if first := <-ends; first != 1 {
 					t.Errorf("the visitor %d has ended, want the first", first)
 				}
-				o.mu.Lock()
-				if n := len(o.visitors); n != packetVisitors-1 || o.order.Len() != n || o.visitors[1] != nil || o.visitors[2] != nil {
-					t.Errorf("%d visitors are left", n)
-				}
-				o.mu.Unlock()
+				o.hasLost(t, 1, 2)
 			}
 			far.Close()
 			<-served
@@ -172,6 +150,52 @@ func TestPacketOffer(t *testing.T) {
 				t.Errorf("%d visitors are left after the end", n)
 			}
 		})
+	}
+}
+
+// servesPackets is an offer that is served until far, which is the server's end, ends.
+func servesPackets(t *testing.T, target string) (o *packetOffer, far net.Conn, served chan struct{}) {
+	t.Helper()
+	near, far := net.Pipe()
+	o = &packetOffer{
+		link: &published{Publisher: &Publisher{}}, service: Service{"intranet", 53, target, true},
+		channel: pipeChannel{near}, out: datagram.NewQueue(), visitors: map[uint32]*packetVisitor{},
+	}
+	served = make(chan struct{})
+	go func() {
+		defer close(served)
+		o.serve(t.Context())
+	}()
+	return o, far, served
+}
+
+// endsOf reads frames, and yields who has ended.
+func endsOf(far net.Conn) <-chan uint32 {
+	ends := make(chan uint32, 2*packetVisitors)
+	go func() {
+		defer close(ends)
+		r := datagram.NewReader(far)
+		for f, err := r.Next(); err == nil; f, err = r.Next() {
+			if f.End {
+				ends <- f.Visitor
+			}
+		}
+	}()
+	return ends
+}
+
+// hasLost fails the test unless just these visitors are gone.
+func (o *packetOffer) hasLost(t *testing.T, gone ...uint32) {
+	t.Helper()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, visitor := range gone {
+		if o.visitors[visitor] != nil {
+			t.Errorf("the visitor %d is still there", visitor)
+		}
+	}
+	if n := len(o.visitors); n != packetVisitors+1-len(gone) || o.order.Len() != n {
+		t.Errorf("%d visitors are left", n)
 	}
 }
 

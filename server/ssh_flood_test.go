@@ -16,8 +16,8 @@ import (
 	"github.com/sallyport/sallyport/internal/proxytest"
 )
 
-// TestFloodOverSSH: what only makes work ends the connection.
-func TestFloodOverSSH(t *testing.T) {
+// floods are what only makes work.
+func floods() map[string]func(*ssh.Client) error {
 	request := func(kind string, payload []byte) func(*ssh.Client) error {
 		return func(c *ssh.Client) error {
 			_, _, err := c.SendRequest(kind, true, payload)
@@ -38,7 +38,7 @@ func TestFloodOverSSH(t *testing.T) {
 		}
 	}
 	intranet := ssh.Marshal(sshOffer{"intranet", 80})
-	for name, once := range map[string]func(*ssh.Client) error{
+	return map[string]func(*ssh.Client) error{
 		"requests that nobody knows":      request("nonsense", nil),
 		"requests for ports that are not": request("tcpip-forward", []byte("nonsense")),
 		"offers that are taken back": func(c *ssh.Client) error {
@@ -56,34 +56,41 @@ func TestFloodOverSSH(t *testing.T) {
 			}
 			return err
 		},
-	} {
+	}
+}
+
+// TestFloodOverSSH ends the connection.
+func TestFloodOverSSH(t *testing.T) {
+	for name, once := range floods() {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				r := newIntranet(t)
-				client := signIn(t, r.client())
-				var err error
-				rounds := 0
-				for ; rounds < 2*wasteBurst && err == nil; rounds++ {
-					err = once(client)
-				}
-				if err == nil {
-					t.Fatalf("after %d rounds the connection is still there", rounds)
-				}
-				if err := client.Wait(); err == nil {
-					t.Error("the connection is still there")
-				}
-				if rounds > wasteBurst+10 { // what is refused in a goroutine is counted a moment later
-					t.Errorf("it took %d rounds", rounds)
-				}
-				if e := <-r.ends; e.Protocol != SSH || e.Identity.Name != "fred" {
-					t.Errorf("the first record says %+v", e.Record)
-				}
-				synctest.Wait()
-				if got := len(r.server.Sessions()); got > 0 {
-					t.Errorf("%d sessions are open", got)
-				}
-			})
+			synctest.Test(t, func(t *testing.T) { isSentAway(t, once) })
 		})
+	}
+}
+
+// isSentAway fails the test unless a client that does that again and again loses its
+// connection, and nothing of it stays.
+func isSentAway(t *testing.T, once func(*ssh.Client) error) {
+	t.Helper()
+	r := newIntranet(t)
+	client := signIn(t, r.client())
+	var err error
+	rounds := 0
+	for ; rounds < 2*wasteBurst && err == nil; rounds++ {
+		err = once(client)
+	}
+	if err == nil || client.Wait() == nil {
+		t.Fatalf("after %d rounds the connection is still there", rounds)
+	}
+	if rounds > wasteBurst+10 { // what is refused in a goroutine is counted a moment later
+		t.Errorf("it took %d rounds", rounds)
+	}
+	if e := <-r.ends; e.Protocol != SSH || e.Identity.Name != "fred" {
+		t.Errorf("the first record says %+v", e.Record)
+	}
+	synctest.Wait()
+	if got := len(r.server.Sessions()); got > 0 {
+		t.Errorf("%d sessions are open", got)
 	}
 }
 

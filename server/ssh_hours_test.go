@@ -4,7 +4,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -42,18 +41,7 @@ func TestHoursOverSSH(t *testing.T) {
 		}
 		time.Sleep(time.Hour + 30*time.Second) // the clock on the wall is looked at now and then
 		synctest.Wait()
-		seen := map[socks.Command]int{}
-		for range 4 {
-			e := <-r.ends
-			seen[e.Command]++
-			// An offer that ends takes the visitor along, if it is the first to notice.
-			if reason := ReasonOf(e.err); reason != Schedule && (e.Protocol == SSH || reason != TargetReset) {
-				t.Errorf("%v of %v ended with %v", e.Command, e.Protocol, e.err)
-			}
-		}
-		if seen[socks.Bind] != 2 || seen[socks.Connect] != 2 || len(r.server.Sessions()) > 0 {
-			t.Errorf("%v have ended, and %d sessions are left", seen, len(r.server.Sessions()))
-		}
+		haveEnded(r)
 		if _, err := channel.Read(make([]byte, 1)); err == nil {
 			t.Error("something came by the channel")
 		}
@@ -61,7 +49,24 @@ func TestHoursOverSSH(t *testing.T) {
 			t.Errorf("the visitor got %q, then %v; want a reset", rest, err)
 		}
 		if _, _, err := client.SendRequest("keepalive@openssh.com", true, nil); err != nil {
-			t.Errorf("the connection: %v", errors.Unwrap(err))
+			t.Errorf("the connection: %v", err)
 		}
 	})
+}
+
+// haveEnded takes the ends of two offers and of two that were connected by hours.
+func haveEnded(r *rig) {
+	r.Helper()
+	seen := map[socks.Command]int{}
+	for range 4 {
+		e := <-r.ends
+		seen[e.Command]++
+		// An offer that ends takes the visitor along, if it is the first to notice.
+		if reason := ReasonOf(e.err); reason != Schedule && (e.Protocol == SSH || reason != TargetReset) {
+			r.Errorf("%v of %v ended with %v", e.Command, e.Protocol, e.err)
+		}
+	}
+	if seen[socks.Bind] != 2 || seen[socks.Connect] != 2 || len(r.server.Sessions()) > 0 {
+		r.Errorf("%v have ended, and %d sessions are left", seen, len(r.server.Sessions()))
+	}
 }

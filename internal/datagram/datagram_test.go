@@ -21,17 +21,7 @@ func FuzzFrame(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		frame, n, err := Parse(b)
-		if err == nil && n <= len(b) {
-			if again := frame.Append(nil); !bytes.Equal(again, b[:n]) {
-				t.Fatalf("% x became % x", b[:n], again)
-			}
-			for cut := range n {
-				if _, want, err := Parse(b[:cut]); err != nil || want <= cut || want > n {
-					t.Fatalf("cut at %d of %d: %d, %v", cut, n, want, err)
-				}
-			}
-		}
+		isParsed(t, b)
 		whole, wholeErr := readAll(bytes.NewReader(b))
 		bytewise, bytewiseErr := readAll(iotest.OneByteReader(bytes.NewReader(b)))
 		if !slices.Equal(whole, bytewise) || (wholeErr == nil) != (bytewiseErr == nil) {
@@ -41,6 +31,23 @@ func FuzzFrame(f *testing.F) {
 			t.Fatalf("% x was read from % x, and then %v", all, b, wholeErr)
 		}
 	})
+}
+
+// isParsed fails the test unless what is at the start of b is read as it would be written,
+// and not before it is whole.
+func isParsed(t *testing.T, b []byte) {
+	t.Helper()
+	frame, n, err := Parse(b)
+	if err == nil && n <= len(b) {
+		if again := frame.Append(nil); !bytes.Equal(again, b[:n]) {
+			t.Fatalf("% x became % x", b[:n], again)
+		}
+		for cut := range n {
+			if _, want, err := Parse(b[:cut]); err != nil || want <= cut || want > n {
+				t.Fatalf("cut at %d of %d: %d, %v", cut, n, want, err)
+			}
+		}
+	}
 }
 
 // readAll returns the frames of a stream, as they are on it.

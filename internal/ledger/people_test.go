@@ -23,26 +23,18 @@ func looks(t *testing.T, p *People) Changed {
 	return found
 }
 
-// TestPeople: each kind of change is seen by who looked before it and by who did not,
-// and what cannot be done is refused.
-func TestPeople(t *testing.T) { everywhere(t, peopleChange) }
+// changeOfPeople is one, and what is known after it.
+type changeOfPeople struct {
+	do     func() error
+	want   error
+	found  Changed
+	hashes string
+	staff  string
+}
 
-func peopleChange(t *testing.T, place Place) {
-	quiet := slog.New(slog.DiscardHandler)
-	always := place.People(quiet)
-	defer always.Close()
-	if found := looks(t, always); found != (Changed{}) {
-		t.Errorf("in an empty ledger: %+v", found)
-	}
-	e, ctx := PeopleEditor{place}, t.Context()
+func changesOfPeople(ctx context.Context, e PeopleEditor) []changeOfPeople {
 	users, groups := Changed{Users: true}, Changed{Groups: true}
-	for i, step := range []struct {
-		do     func() error
-		want   error
-		found  Changed
-		hashes string
-		staff  string
-	}{
+	return []changeOfPeople{
 		{func() error { return e.Add(ctx, "alice", "h1") }, nil, users, "alice=h1", ""},
 		{func() error { return e.Add(ctx, "alice", "h2") }, ErrUserExists, Changed{}, "alice=h1", ""},
 		{func() error { return e.Add(ctx, "bob", "h3") }, nil, users, "alice=h1 bob=h3", ""},
@@ -67,7 +59,22 @@ func peopleChange(t *testing.T, place Place) {
 		{func() error { return e.Remove(ctx, "alice") }, nil, users, "bob=h3", ""},
 		{func() error { return e.Add(ctx, "alice", "h5") }, nil, users, "alice=h5 bob=h3", ""},
 		{func() error { return e.AddKey(ctx, "alice", "f1", "k4") }, nil, users, "alice=h5+k4 bob=h3", ""},
-	} {
+	}
+}
+
+// TestPeople: each kind of change is seen by who looked before it and by who did not,
+// and what cannot be done is refused.
+func TestPeople(t *testing.T) { everywhere(t, peopleChange) }
+
+func peopleChange(t *testing.T, place Place) {
+	quiet := slog.New(slog.DiscardHandler)
+	always := place.People(quiet)
+	defer always.Close()
+	if found := looks(t, always); found != (Changed{}) {
+		t.Errorf("in an empty ledger: %+v", found)
+	}
+	e, ctx := PeopleEditor{place}, t.Context()
+	for i, step := range changesOfPeople(ctx, e) {
 		if err := step.do(); !errors.Is(err, step.want) {
 			t.Fatalf("step %d: %v, want %v", i, err, step.want)
 		}

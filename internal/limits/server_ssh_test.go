@@ -126,34 +126,40 @@ func TestQuotasOverSSH(t *testing.T) {
 	for name, open := range overSSH() {
 		t.Run(name, func(t *testing.T) {
 			inSSH(t, daily, func(r *rig, c *ssh.Client) {
-				waits, _, err := overSSH()["direct-tcpip"](r, c)
-				if err != nil {
-					t.Fatal(err)
-				}
-				client, far, err := open(r, c)
-				if err != nil {
-					t.Fatal(err)
-				}
-				go func() { _, _ = far.Write(make([]byte, 1<<20)) }() // it is cut
-				var came bytes.Buffer
-				_, _ = io.Copy(&came, client) // SSH has no word for a reset
-				r.wantEnd(server.Quota)
-				r.wantEnd(server.Quota) // of the one that waits
-				if n, _ := waits.Read(make([]byte, 1)); n > 0 {
-					t.Error("something came to who waits")
-				}
-				if moved := r.moved.Load(); moved < quota || moved > quota+1 || int64(came.Len()) > moved {
-					t.Errorf("%d bytes were moved and %d came, the quota is %d", moved, came.Len(), quota)
-				}
-				if _, err := c.Dial("tcp", targetAt.String()); err == nil || !strings.Contains(err.Error(), "(quota)") {
-					t.Errorf("who comes then: %v", err)
-				}
-				r.wantEnd(server.Quota)
-				time.Sleep(24 * time.Hour)
-				if _, _, err := overSSH()["direct-tcpip"](r, r.ssh()); err != nil {
-					t.Errorf("the next day: %v", err)
-				}
+				r.usesUp(c, open, quota)
 			})
 		})
+	}
+}
+
+// usesUp begins a session and has it use up a quota, beside one that waits.
+func (r *rig) usesUp(c *ssh.Client, open func(*rig, *ssh.Client) (client, far io.ReadWriter, err error), quota int64) {
+	r.Helper()
+	waits, _, err := overSSH()["direct-tcpip"](r, c)
+	if err != nil {
+		r.Fatal(err)
+	}
+	client, far, err := open(r, c)
+	if err != nil {
+		r.Fatal(err)
+	}
+	go func() { _, _ = far.Write(make([]byte, 1<<20)) }() // it is cut
+	var came bytes.Buffer
+	_, _ = io.Copy(&came, client) // SSH has no word for a reset
+	r.wantEnd(server.Quota)
+	r.wantEnd(server.Quota) // of the one that waits
+	if n, _ := waits.Read(make([]byte, 1)); n > 0 {
+		r.Error("something came to who waits")
+	}
+	if moved := r.moved.Load(); moved < quota || moved > quota+1 || int64(came.Len()) > moved {
+		r.Errorf("%d bytes were moved and %d came, the quota is %d", moved, came.Len(), quota)
+	}
+	if _, err := c.Dial("tcp", targetAt.String()); err == nil || !strings.Contains(err.Error(), "(quota)") {
+		r.Errorf("who comes then: %v", err)
+	}
+	r.wantEnd(server.Quota)
+	time.Sleep(24 * time.Hour)
+	if _, _, err := overSSH()["direct-tcpip"](r, r.ssh()); err != nil {
+		r.Errorf("the next day: %v", err)
 	}
 }
