@@ -17,15 +17,15 @@ import (
 )
 
 // newHostKey is one of a server.
-func newHostKey(t testing.TB) ssh.Signer {
-	t.Helper()
+func newHostKey(tb testing.TB) ssh.Signer {
+	tb.Helper()
 	_, private, err := ed25519.GenerateKey(nil)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	key, err := ssh.NewSignerFromKey(private)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return key
 }

@@ -4,6 +4,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -360,7 +361,7 @@ func FuzzPackets(f *testing.F) {
 		go func() { ended <- p.receive(near) }()
 		_, _ = far.Write(said) // the reader may have had enough
 		far.Close()
-		if err := <-ended; err != errWithdrawn && ReasonOf(err) != BadRequest {
+		if err := <-ended; !errors.Is(err, errWithdrawn) && ReasonOf(err) != BadRequest {
 			t.Errorf("the offer ended with %v", err)
 		}
 		if p.waiting > packetsRoom || len(v.waiting) > packetsWaiting {

@@ -71,7 +71,7 @@ func TestReaderEnds(t *testing.T) {
 	if f, err := r.Next(); err != nil || f.Visitor != 7 || len(f.Payload) != MaxPayload {
 		t.Errorf("%d bytes of %d, %v", len(f.Payload), f.Visitor, err)
 	}
-	if _, err := r.Next(); err != io.EOF {
+	if _, err := r.Next(); !errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("%v, want the end", err)
 	}
 	for _, cut := range []int{1, header, len(whole) - 1} {
