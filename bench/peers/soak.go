@@ -163,8 +163,8 @@ func (s *soaked) run(ctx context.Context, plan soak.Soak) (string, error) {
 // stop ends a proxy that has failed, after it has said what its goroutines are at: that alone does not end it.
 func (s *soaked) stop() {
 	_ = s.cmd.Process.Signal(syscall.SIGQUIT)
-	time.Sleep(5 * time.Second)
-	_ = s.cmd.Process.Kill()
+	end := time.AfterFunc(5*time.Second, func() { _ = s.cmd.Process.Kill() })
+	defer end.Stop()
 	_, _ = s.cmd.Process.Wait()
 }
 
