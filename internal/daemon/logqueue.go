@@ -130,8 +130,9 @@ func (q *logQueue) Write(line []byte) (int, error) {
 	case q.count >= logQueueLines:
 		q.lose(1)
 	default:
+		none := len(q.lines) == q.handed
 		q.lines = append(q.lines, line...)
-		if q.count++; q.count == 1 {
+		if q.count++; none {
 			select {
 			case q.wake <- struct{}{}:
 			default: // it has not been heard yet
