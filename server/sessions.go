@@ -34,10 +34,11 @@ type Judge func(Held) (until time.Time, err error)
 // must not overlap.
 func (s *Server) Review(judge Judge) {
 	s.state.judge.Store(&judge)
-	s.state.signedIn.review(&judge)
 	for _, session := range s.Sessions() {
 		session.review(&judge)
 	}
+	// After their channels: those would else end because their connection did, and not say why.
+	s.state.signedIn.review(&judge)
 }
 
 // Sessions returns the sessions that are open, in no order: those whose request
