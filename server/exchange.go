@@ -156,8 +156,17 @@ func (s *Server) over(session *Session, reason error) {
 	if fault, ok := errors.AsType[*relay.Fault](reason); ok {
 		s.report(fault.Value, fault.Stack)
 	}
+	if why := session.ending(); why != nil && isDeparture(reason) {
+		reason = why // the client's connection was taken away for the same reason, and has been the first to be noticed
+	}
 	defer s.recorder().Closed(session, reason) // whatever becomes of the rest
 	session.close()
+}
+
+// isDeparture reports whether the client's connection has ended otherwise than well.
+func isDeparture(reason error) bool {
+	r := ReasonOf(reason)
+	return r == ClientReset || r == ClientGone
 }
 
 // ask makes r the session's request.

@@ -149,3 +149,33 @@ func TestNobodyIsTold(t *testing.T) {
 		}
 	})
 }
+
+// lastReason is a Recorder that keeps it.
+type lastReason struct{ reason error }
+
+func (*lastReason) Opened(*Session)                   {}
+func (l *lastReason) Closed(_ *Session, reason error) { l.reason = reason }
+
+// TestReasonOfTheFirst: of a session that was told to end, the loss of its client's
+// connection, which may have been taken away with it, is no reason; all else is.
+func TestReasonOfTheFirst(t *testing.T) {
+	lost := fmt.Errorf("%w: the SSH connection has ended", relay.ErrClientReset)
+	for _, test := range []struct {
+		why, reason error
+		want        Reason
+	}{
+		{Revoked, lost, Revoked},
+		{Revoked, ClientGone, Revoked},
+		{Revoked, nil, Closed},
+		{Revoked, relay.ErrTargetReset, TargetReset},
+		{nil, lost, ClientReset},
+	} {
+		recorder := &lastReason{}
+		session := NewSession(Record{ID: 1})
+		session.life.why = test.why
+		(&Server{Recorder: recorder}).over(session, test.reason)
+		if got := ReasonOf(recorder.reason); got != test.want {
+			t.Errorf("told to end by %v, and ended by %v: %v, want %v", test.why, test.reason, got, test.want)
+		}
+	}
+}
