@@ -418,7 +418,7 @@ func (g *gateway) publish(args ...string) {
 func TestPublishDatagrams(t *testing.T) {
 	g := newGateway(t)
 	at := freeAddress(t)
-	background(t, nil, at.String(), "bash", "-c", `socat UDP4-LISTEN:"$0",fork PIPE & exec socat TCP4-LISTEN:"$0",fork PIPE`, fmt.Sprint(at.Port()))
+	background(t, nil, at.String(), "bash", "-c", `socat UDP4-LISTEN:"$0",bind=127.0.0.1,fork PIPE & exec socat TCP4-LISTEN:"$0",bind=127.0.0.1,reuseaddr,fork PIPE`, fmt.Sprint(at.Port()))
 	g.publish("dns=udp/" + at.String())
 	paperEventually(t, "a visitor is served", func() bool {
 		return string(g.command([]byte("hello"), "socat", "-t", "1", "-", "UDP4:"+g.packets.String())) == "hello"
