@@ -48,7 +48,10 @@ func headEnd(b []byte, seen int) int {
 // parseRequest reads the head of a request to a proxy: all of b. An error means
 // that the request must not be answered by anything but a refusal, and that
 // where it ends is not known.
-func parseRequest(b []byte) (*httpRequest, error) {
+func parseRequest(b []byte) (*httpRequest, error) { return parseHead(b, (*httpRequest).parseTarget) }
+
+// parseHead reads a head whose target parseTarget takes for what it is.
+func parseHead(b []byte, parseTarget func(r *httpRequest, target string) error) (*httpRequest, error) {
 	if len(b) > maxHead {
 		return nil, errHeadSize
 	}
@@ -64,7 +67,7 @@ func parseRequest(b []byte) (*httpRequest, error) {
 	if r.fields, err = parseFields(rest); err != nil {
 		return nil, err
 	}
-	if err := r.parseTarget(target); err != nil {
+	if err := parseTarget(r, target); err != nil {
 		return nil, err
 	}
 	if err := r.checkHost(); err != nil {

@@ -27,40 +27,30 @@ type Page struct {
 	Body []byte
 }
 
-// parsePage reads the head of a GET or HEAD to the proxy itself: in origin-form, or with
-// an address of https, for which a proxy would be asked by CONNECT.
+// parsePage reads the head of a GET or HEAD to the proxy itself.
 func parsePage(head []byte) (*httpRequest, error) {
-	line, rest, err := cutLine(string(head))
-	if err != nil {
-		return nil, err
-	}
-	method, target, minor, err := parseRequestLine(line)
-	if err != nil {
-		return nil, err
-	}
-	r := &httpRequest{method: method, minor: minor}
-	if r.fields, err = parseFields(rest); err != nil {
-		return nil, err
-	}
-	if method != http.MethodGet && method != http.MethodHead || strings.Contains(target, "#") {
-		return nil, errOrigin
+	return parseHead(head, (*httpRequest).parsePageTarget)
+}
+
+// parsePageTarget reads a target in origin-form, or an address of https, for which a
+// proxy would be asked by CONNECT.
+func (r *httpRequest) parsePageTarget(target string) error {
+	if r.method != http.MethodGet && r.method != http.MethodHead || strings.Contains(target, "#") {
+		return errOrigin
 	}
 	r.authority, r.path = r.fields.get("Host"), target
 	if scheme, address, absolute := strings.Cut(target, "://"); absolute && isWord(scheme, "https") {
 		authority, path, _ := strings.Cut(address, "/")
 		if _, err := parseAuthority(authority, "443"); err != nil {
-			return nil, err
+			return err
 		}
 		r.authority, r.path = authority, "/"+path
 	}
 	if !strings.HasPrefix(r.path, "/") {
-		return nil, errOrigin
+		return errOrigin
 	}
 	r.path, _, _ = strings.Cut(r.path, "?")
-	if err := r.checkHost(); err != nil {
-		return nil, err
-	}
-	return r, r.frame()
+	return nil
 }
 
 // page is the answer to a request that parseRequest has refused as one for a web
