@@ -107,6 +107,19 @@ func (postgresDialect) setVersion(ctx context.Context, tx *sql.Tx, version int) 
 	return err
 }
 
+// silence is for how long a node that has begun a transaction may say nothing. Rows that
+// it has locked are those that other nodes wait for, and a node whose way to the database
+// was cut in the middle would keep them locked until TCP gives up, hours later. It is
+// less than a visit's patience, so that the others' next write comes through.
+const silence = 3 * time.Second
+
+// bound goes by the transaction and not by the connection: a proxy such as PgBouncer may
+// give each transaction another one.
+func (postgresDialect) bound(ctx context.Context, tx *sql.Tx) error {
+	_, err := tx.ExecContext(ctx, fmt.Sprintf(`SET LOCAL idle_in_transaction_session_timeout = %d`, silence.Milliseconds()))
+	return err
+}
+
 func (postgresDialect) alone(ctx context.Context, tx *sql.Tx) (alone bool, err error) {
 	err = tx.QueryRowContext(ctx, `SELECT pg_try_advisory_xact_lock($1)`, int64(lockFold)).Scan(&alone)
 	return alone, err

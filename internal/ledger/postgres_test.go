@@ -3,6 +3,7 @@
 package ledger
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -136,6 +137,39 @@ func TestDeadlock(t *testing.T) {
 	all.Wait()
 	if len(tries) < 3 {
 		t.Errorf("there were %d tries: nothing was in the way of the other", len(tries))
+	}
+}
+
+// TestSilentWriter: a node that is not heard of any more in the middle of a write keeps
+// others from writing for a few seconds and no longer, and writes when it is back.
+func TestSilentWriter(t *testing.T) {
+	place := postgres(t)
+	silent, other := opens(t, place), opens(t, place)
+	silent.writes(t, 1, noon, map[Key]Counts{alice: {}})
+	locked, back := make(chan struct{}), make(chan struct{})
+	failed := make(chan error, 1)
+	go func() {
+		failed <- silent.once(t.Context(), func(tx *sql.Tx) error {
+			_, err := tx.ExecContext(t.Context(), `UPDATE keys SET used = used + 1 WHERE "user" = 'alice'`)
+			close(locked)
+			<-back
+			return err
+		})
+	}()
+	<-locked
+	ctx, cancel := context.WithTimeout(t.Context(), place.patience())
+	defer cancel()
+	_, err := other.write(ctx, writer{"other", "node"}, 1, noon, batch{counts: map[Key]Counts{alice: {Sessions: 1}}})
+	close(back)
+	if err != nil {
+		t.Errorf("the other cannot write: %v", err)
+	}
+	if err := <-failed; err == nil {
+		t.Error("the silent one has written all the same")
+	}
+	silent.writes(t, 2, noon, map[Key]Counts{alice: {Sessions: 1}})
+	if got := reads(t, place, Query{By: "user"}).Sum.Sessions; got != 2 {
+		t.Errorf("%d sessions were counted, want 2", got)
 	}
 }
 

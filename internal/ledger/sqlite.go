@@ -85,6 +85,9 @@ func (sqliteDialect) setVersion(ctx context.Context, tx *sql.Tx, version int) er
 	return err
 }
 
+// bound: the system ends what a process that is gone has locked.
+func (sqliteDialect) bound(context.Context, *sql.Tx) error { return nil }
+
 func (sqliteDialect) alone(context.Context, *sql.Tx) (bool, error) { return true, nil }
 
 func (sqliteDialect) shared() bool { return false }

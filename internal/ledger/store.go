@@ -48,6 +48,8 @@ type dialect interface {
 	version(ctx context.Context, tx *sql.Tx) (int, error)
 	// setVersion remembers it.
 	setVersion(ctx context.Context, tx *sql.Tx, version int) error
+	// bound sees to it that the transaction ends if its writer is not heard of any more.
+	bound(ctx context.Context, tx *sql.Tx) error
 	// alone reports whether no other node folds until the transaction ends.
 	alone(ctx context.Context, tx *sql.Tx) (bool, error)
 	// shared reports whether several nodes may use the database.
@@ -107,7 +109,10 @@ func (s *store) once(ctx context.Context, f func(tx *sql.Tx) error) error {
 	if err != nil {
 		return err
 	}
-	if err := f(tx); err != nil {
+	if err = s.dialect.bound(ctx, tx); err == nil {
+		err = f(tx)
+	}
+	if err != nil {
 		return errors.Join(err, tx.Rollback())
 	}
 	return tx.Commit()
