@@ -32,8 +32,8 @@ func (b *broom) start(l *Loop) {
 // Expired does the next part of a round.
 func (b *broom) Expired() {
 	b.loop.Set(&b.timer, b, b.loop.now+sweepStep)
-	part := len(b.loop.table.slots)/int(SweepRound/sweepStep) + 1
-	for range part {
+	slots := len(b.loop.table.slots) // none, as long as nobody has added a descriptor
+	for range min(slots, slots/int(SweepRound/sweepStep)+1) {
 		if b.place >= len(b.loop.table.slots) {
 			b.place = 0
 		}

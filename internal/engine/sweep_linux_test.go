@@ -51,3 +51,13 @@ func TestSweep(t *testing.T) {
 		}
 	})
 }
+
+// TestSweepOfNothing: a loop that watches nothing yet has nothing to look at, and goes on.
+func TestSweepOfNothing(t *testing.T) {
+	var l Loop
+	l.broom.start(&l)
+	l.broom.Expired()
+	if l.broom.timer.place == 0 {
+		t.Error("the next part is not planned")
+	}
+}
