@@ -47,12 +47,15 @@ func poll(fd int, events []unix.EpollEvent, until time.Duration) int {
 	return n
 }
 
+// span is a time as epoll_pwait2 takes it on every machine. That of package unix is shorter where a word has 32 bits.
+type span struct{ seconds, nanoseconds int64 }
+
 // pollUntil is poll by epoll_pwait2.
 func pollUntil(fd int, events []unix.EpollEvent, until time.Duration) (int, error) {
-	var wait *unix.Timespec
+	var wait *span
 	if until < never {
-		left := unix.NsecToTimespec(int64(max(0, until-time.Since(epoch))))
-		wait = &left
+		left := max(0, until-time.Since(epoch))
+		wait = &span{int64(left / time.Second), int64(left % time.Second)}
 	}
 	n, _, failed := syscall.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)),
 		uintptr(unsafe.Pointer(wait)), 0, 0)
