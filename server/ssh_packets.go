@@ -221,6 +221,7 @@ func (v *packetVisitor) read(ms []message) (int, error) {
 		ms[i].N, ms[i].Addr = copy(ms[i].Buffers[0], payload), p.at
 		p.waiting -= len(payload)
 	}
+	clear(v.waiting[:n]) // what is not counted any more is not to be held, either
 	if v.waiting = v.waiting[n:]; len(v.waiting) > 0 {
 		v.wake()
 	}

@@ -343,6 +343,22 @@ func TestPacketsOfMany(t *testing.T) {
 	all.Wait()
 }
 
+// TestPacketsThatWereReadAreGone: what a visitor has taken holds no memory.
+func TestPacketsThatWereReadAreGone(t *testing.T) {
+	p := newPackets(clientAtPort(1))
+	v := p.enter(func(int) { t.Error("one is lost") })
+	for range 3 {
+		p.deliver(v.id, []byte("hello"))
+	}
+	waited, room := v.waiting, []message{{Buffers: [][]byte{make([]byte, 10)}}, {Buffers: [][]byte{make([]byte, 10)}}}
+	if n, err := v.read(room); n != 2 || err != nil || room[1].N != 5 || p.waiting != 5 {
+		t.Fatalf("%d were read, %v; %d bytes wait", n, err, p.waiting)
+	}
+	if waited[0] != nil || waited[1] != nil || waited[2] == nil {
+		t.Errorf("what is held after two of three were read: %q", waited)
+	}
+}
+
 // FuzzPackets is a client that offers datagrams and then sends what it likes: the offer
 // goes on or ends, and others are served as before.
 func FuzzPackets(f *testing.F) {
