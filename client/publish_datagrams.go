@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -21,7 +22,8 @@ import (
 const (
 	packetVisitors = 1024            // each has a socket; one too many ends who was silent for the longest time
 	packetIdle     = 2 * time.Minute // of a visitor in which nothing moves
-	packetsWaiting = 64              // of one visitor, while the service is being looked up
+	packetsWaiting = 64              // datagrams of one visitor, while the service is being looked up
+	packetsRoom    = 2 << 20         // bytes of them, of all visitors
 )
 
 // packetOffer is a virtual port for datagrams, as long as its channel lives
@@ -36,6 +38,7 @@ type packetOffer struct {
 	mu       sync.Mutex
 	visitors map[uint32]*packetVisitor
 	order    list.List // of them, who was heard of the longest ago first
+	waiting  int       // bytes that wait for their services, of all visitors
 }
 
 // offerPackets offers a service of datagrams, and again where the server takes it
@@ -46,27 +49,28 @@ func (l *published) offerPackets(ctx context.Context, s Service, work *sync.Wait
 	if err != nil {
 		return err
 	}
-	work.Go(func() {
-		var pause time.Duration
-		for o := first; ; {
-			if o != nil {
-				began := time.Now()
-				o.serve(ctx)
-				if time.Since(began) > mostBackoff {
-					pause = 0
-				}
-			}
+	work.Go(func() { l.keepOffering(ctx, s, first) })
+	return nil
+}
+
+// keepOffering serves an offer, and those that take its place, until ctx ends.
+func (l *published) keepOffering(ctx context.Context, s Service, o *packetOffer) {
+	var pause time.Duration
+	for {
+		began := time.Now()
+		err := o.serve(ctx)
+		if time.Since(began) > mostBackoff {
+			pause = 0
+		}
+		for err != nil {
 			pause = min(max(2*pause, time.Second), mostBackoff)
-			if ctx.Err() == nil {
-				l.log().Warn("a virtual port is asked for again", "virtual port", s.Name, "error", err, "pause", pause)
-			}
-			if !sleep(ctx, pause) {
+			if !sleep(ctx, pause) { // as a rule the connection has ended, and nobody has taken anything back
 				return
 			}
+			l.log().Warn("a virtual port is asked for again", "virtual port", s.Name, "error", err)
 			o, err = l.openPackets(s)
 		}
-	})
-	return nil
+	}
 }
 
 // sleep waits, and reports whether ctx has not ended meanwhile.
@@ -95,8 +99,11 @@ func (l *published) openPackets(s Service) (*packetOffer, error) {
 	return &packetOffer{link: l, service: s, channel: channel, out: datagram.NewQueue(), visitors: map[uint32]*packetVisitor{}}, nil
 }
 
-// serve brings visitors to the service until the channel or ctx ends.
-func (o *packetOffer) serve(ctx context.Context) {
+// errTakenBack is why an offer has ended whose connection has not.
+var errTakenBack = errors.New("the server has taken it back; its log says why")
+
+// serve brings visitors to the service until the channel or ctx ends. It returns why.
+func (o *packetOffer) serve(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var work sync.WaitGroup
 	defer work.Wait()
@@ -110,12 +117,16 @@ func (o *packetOffer) serve(ctx context.Context) {
 	frames := datagram.NewReader(o.channel)
 	for {
 		f, err := frames.Next()
-		if err != nil {
-			break
+		switch {
+		case err == nil:
+			o.take(ctx, f, &work)
+			continue
+		case errors.Is(err, io.EOF):
+			err = errTakenBack
 		}
-		o.take(ctx, f, &work)
+		_ = o.channel.Close() // likewise
+		return err
 	}
-	_ = o.channel.Close() // likewise
 }
 
 // take hands a frame of the server's to its visitor. It waits for nothing.
@@ -134,10 +145,21 @@ func (o *packetOffer) take(ctx context.Context, f datagram.Frame, work *sync.Wai
 	default:
 		o.order.MoveToBack(v.place)
 	}
+	if o.waiting+len(f.Payload) > packetsRoom {
+		return // it is lost, and so is what does not fit here:
+	}
 	select {
 	case v.waiting <- append([]byte(nil), f.Payload...):
-	default: // there is no room for it
+		o.waiting += len(f.Payload)
+	default:
 	}
+}
+
+// taken makes room again for what has waited.
+func (o *packetOffer) taken(payload []byte) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.waiting -= len(payload)
 }
 
 // begin makes room for a new visitor. Callers hold mu.
@@ -179,14 +201,7 @@ type packetVisitor struct {
 // run relays until the visitor ends, or nothing has moved for its idle limit, which
 // the server is told.
 func (v *packetVisitor) run(ctx context.Context) {
-	defer func() {
-		v.offer.mu.Lock()
-		defer v.offer.mu.Unlock()
-		if v.offer.visitors[v.id] == v {
-			v.offer.out.End(v.id)
-		}
-		v.offer.forget(v)
-	}()
+	defer v.leave()
 	dial, cancel := context.WithTimeout(ctx, publishDial)
 	defer cancel()
 	c, err := (&net.Dialer{}).DialContext(dial, "udp", v.offer.service.Target)
@@ -207,6 +222,21 @@ func (v *packetVisitor) run(ctx context.Context) {
 	v.receive(ctx, c)
 }
 
+// leave is the end of a visitor, who is told to the server unless that has ended it, and
+// with it of what waits.
+func (v *packetVisitor) leave() {
+	o := v.offer
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.visitors[v.id] == v {
+		o.out.End(v.id)
+	}
+	o.forget(v) // so that nothing comes any more
+	for range len(v.waiting) {
+		o.waiting -= len(<-v.waiting)
+	}
+}
+
 func (v *packetVisitor) touch() { v.moved.Store(int64(time.Since(v.began))) }
 
 // idleAt is when the visitor has been silent for too long, unless something moves.
@@ -219,6 +249,7 @@ func (v *packetVisitor) send(ctx context.Context, c net.Conn) {
 	for {
 		select {
 		case payload := <-v.waiting:
+			v.offer.taken(payload)
 			if _, err := c.Write(payload); err == nil {
 				v.touch()
 			}

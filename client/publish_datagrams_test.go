@@ -199,6 +199,57 @@ func (o *packetOffer) hasLost(t *testing.T, gone ...uint32) {
 	}
 }
 
+// TestPacketsThatWaitAreBounded: while services are being looked up, what their visitors
+// send takes no more memory than there is for all of them; who leaves gives it back.
+func TestPacketsThatWaitAreBounded(t *testing.T) {
+	o := &packetOffer{out: datagram.NewQueue(), visitors: map[uint32]*packetVisitor{}}
+	payload := make([]byte, datagram.MaxPayload)
+	var all []*packetVisitor
+	for id := range uint32(3) {
+		v := &packetVisitor{offer: o, id: id, waiting: make(chan []byte, packetsWaiting), end: func() {}}
+		v.place = o.order.PushBack(v)
+		o.visitors[id] = v
+		all = append(all, v)
+		for range packetsWaiting {
+			o.take(t.Context(), datagram.Frame{Visitor: id, Payload: payload}, nil)
+		}
+	}
+	held := 0
+	for _, v := range all {
+		held += len(v.waiting) * len(payload)
+	}
+	if most := packetsRoom / len(payload) * len(payload); held != most || o.waiting != most {
+		t.Errorf("%d bytes wait, and %d are counted; want %d", held, o.waiting, most)
+	}
+	for _, v := range all {
+		v.leave()
+	}
+	if o.waiting != 0 || len(o.visitors) != 0 {
+		t.Errorf("after the end %d bytes of %d visitors wait", o.waiting, len(o.visitors))
+	}
+}
+
+// TestPacketOfferIsTakenBack: why it has ended is told, and a fault of the stream is another
+// matter.
+func TestPacketOfferIsTakenBack(t *testing.T) {
+	for said, want := range map[string]error{"": errTakenBack, "\x02nonsense": datagram.ErrFrame} {
+		near, far := net.Pipe()
+		o := &packetOffer{link: &published{Publisher: &Publisher{}}, channel: pipeChannel{near}, out: datagram.NewQueue(), visitors: map[uint32]*packetVisitor{}}
+		ended := make(chan error, 1)
+		go func() { ended <- o.serve(t.Context()) }()
+		if said != "" {
+			proxytest.Say(t, far, []byte(said))
+		}
+		if want == errTakenBack {
+			far.Close()
+		}
+		if err := <-ended; !errors.Is(err, want) {
+			t.Errorf("%q: it ended with %v, want %v", said, err, want)
+		}
+		far.Close()
+	}
+}
+
 // pipeChannel is a connection as far as an offer needs a channel.
 type pipeChannel struct{ net.Conn }
 
