@@ -83,18 +83,19 @@ type neighbour struct {
 
 // beside returns those. Behind a load balancer it knows of no other than the one.
 func beside(doors []*door, r server.PageRequest) (all []neighbour) {
-	found := false
+	found, local := false, r.Local.Addr().Unmap().WithZone("")
 	for _, d := range doors {
 		at, ok := d.socket.Addr().(*net.TCPAddr)
 		if !ok || d.listener.Mapping != nil {
 			continue
 		}
-		ip, port := at.AddrPort().Addr().Unmap(), at.AddrPort().Port()
+		ip, port := at.AddrPort().Addr().Unmap().WithZone(""), at.AddrPort().Port()
+		isHere := ip.IsUnspecified() || ip == local
 		switch {
-		case !found && d.listener.Name == r.Listener && (port == r.Local.Port() || r.Relayed):
+		case !found && d.listener.Name == r.Listener && (r.Relayed || isHere && port == r.Local.Port()):
 			found = true
 			all = slices.Insert(all, 0, neighbour{d, port, true})
-		case !r.Relayed && (ip.IsUnspecified() || ip == r.Local.Addr().Unmap()):
+		case !r.Relayed && isHere && port != r.Local.Port(): // that port is taken there, by the one that was asked
 			all = append(all, neighbour{d, port, false})
 		}
 	}

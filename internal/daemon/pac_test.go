@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/pac"
 	"github.com/sallyport/sallyport/internal/proxytest"
+	"github.com/sallyport/sallyport/server"
 )
 
 // pacOf asks a listener for its file by a host name; empty: it has none. Over TLS the
@@ -186,6 +188,36 @@ func TestPACPlaces(t *testing.T) {
 				t.Errorf("directly %s, by the proxy %s; want %s and %s", direct, through, test.direct, test.through)
 			}
 		})
+	}
+}
+
+// at is a socket as far as a file names it.
+type at struct {
+	socket
+	port uint16
+	ip   string
+}
+
+func (a at) Addr() net.Addr { return &net.TCPAddr{IP: net.ParseIP(a.ip), Port: int(a.port)} }
+
+// TestPACBeside: a listener of several addresses is the one at that which was asked, and is
+// there once, however often it is bound.
+func TestPACBeside(t *testing.T) {
+	of := func(name string, port uint16, ip string) *door {
+		return &door{listener: server.Listener{Name: name}, socket: at{port: port, ip: ip}}
+	}
+	doors := []*door{
+		of("lan", 1080, "192.0.2.1"), of("lan", 1080, "192.0.2.2"), of("lan", 1080, "::"), of("lan", 1081, "192.0.2.2"),
+		of("dmz", 3128, "192.0.2.1"), of("dmz", 3128, "192.0.2.2"),
+	}
+	r := server.PageRequest{Local: netip.MustParseAddrPort("[::ffff:192.0.2.2]:1080"), Listener: "lan"}
+	want := []neighbour{{doors[1], 1080, true}, {doors[3], 1081, false}, {doors[5], 3128, false}}
+	if got := beside(doors, r); !slices.Equal(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	r.Relayed = true
+	if got := beside(doors, r); !slices.Equal(got, []neighbour{{doors[0], 1080, true}}) {
+		t.Errorf("behind a load balancer: %+v", got)
 	}
 }
 
