@@ -10,10 +10,10 @@ SOAK      ?= 30m
 # The systems that the binary is vetted for besides the one it is built on.
 SYSTEMS    = darwin freebsd windows
 
-.PHONY: help build test test-fast check check-format check-vet check-staticcheck check-lint check-dead check-tidy fmt fuzz bench bench-peers soak
+.PHONY: help build test test-fast test-32 check check-format check-vet check-staticcheck check-lint check-dead check-tidy fmt fuzz bench bench-peers soak
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build ./sallyport
 	CGO_ENABLED=0 $(GO) build -trimpath -o sallyport ./cmd/sallyport
@@ -24,6 +24,9 @@ test: ## every test, race detector on; brings in the Debian packages that the te
 
 test-fast: ## the tests that need nothing but Go
 	$(GO) test -short -timeout 1m ./...
+
+test-32: ## the event loops where a word has 32 bits (the processor must run programs for 386)
+	CGO_ENABLED=0 GOARCH=386 $(GO) test -short -timeout 1m ./internal/engine
 
 check: check-format check-vet check-staticcheck check-lint check-dead check-tidy ## formatting, vet, linters, dead code, tidy modules (-k: all the faults)
 
