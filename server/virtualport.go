@@ -20,7 +20,7 @@ const offerPatience = 5 * time.Second
 type offers struct {
 	mu     sync.Mutex
 	byName map[string][]*offer
-	turn   int
+	turn   uint
 }
 
 // add makes an offer known. Those that are there already are asked whether they
@@ -61,7 +61,7 @@ func (t *offers) inTurn(name string) []*offer {
 		return nil
 	}
 	t.turn++
-	first := t.turn % len(all)
+	first := int(t.turn % uint(len(all)))
 	order := slices.Concat(all[first:], all[:first])
 	slices.SortStableFunc(order, func(a, b *offer) int {
 		return cmp.Or(cmp.Compare(a.slowness(), b.slowness()), cmp.Compare(a.load(), b.load()))
