@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"log/slog"
 	"maps"
 	"slices"
@@ -128,7 +129,7 @@ func (p *People) look(ctx context.Context) (found Changed, err error) {
 	p.mu.Lock()
 	seen := p.seen
 	p.mu.Unlock()
-	n := news{version: seen, users: map[string]string{}}
+	var n news
 	if version, err := lastChange(ctx, p.store.db); err != nil || version == seen { // the rule
 		return Changed{}, err
 	}
@@ -139,11 +140,12 @@ func (p *People) look(ctx context.Context) (found Changed, err error) {
 	return p.take(n, n.version < seen), nil
 }
 
-// read reads the changes after one. If there are fewer than that, it is another
-// ledger, such as one from a backup: then it reads all there are.
+// read reads the changes after one, in the place of what it read before: it may be tried
+// again. If there are fewer than that, it is another ledger, such as one from a backup:
+// then it reads all there are.
 func (n *news) read(ctx context.Context, tx *sql.Tx, seen int64) error {
 	version, err := lastChange(ctx, tx)
-	if n.version = version; err != nil || version == seen {
+	if *n = (news{version: version, users: map[string]string{}}); err != nil || version == seen {
 		return err
 	}
 	if n.version < seen {
@@ -258,6 +260,10 @@ func (p *People) Watch(ctx context.Context, changed func(Changed)) {
 	}
 }
 
+// errForsaken is why it cannot be listened to: another look, in between, has failed, and
+// whoever looked knows more.
+var errForsaken = errors.New("it was closed again")
+
 // follow is Watch as long as the ledger can be read. It calls well after each look.
 func (p *People) follow(ctx context.Context, changed func(Changed), well func()) error {
 	look := func() error {
@@ -278,7 +284,7 @@ func (p *People) follow(ctx context.Context, changed func(Changed), well func())
 	s := p.store
 	p.looking.Unlock()
 	if s == nil {
-		return nil // another look, in between, has failed
+		return errForsaken
 	}
 	wait, end, err := s.dialect.listen(ctx)
 	if err != nil {

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -203,4 +204,68 @@ func peopleAreWatched(t *testing.T, place Place) {
 	}
 	cancel()
 	watching.Wait()
+}
+
+// TestPeopleAreReadAgain: a ledger that answers and cannot be read, though it is listened to,
+// is opened anew; the log has both once.
+func TestPeopleAreReadAgain(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for the next try, a second")
+	}
+	everywhere(t, peopleAreReadAgain)
+}
+
+func peopleAreReadAgain(t *testing.T, place Place) {
+	ctx, cancel := context.WithCancel(t.Context())
+	e, s, said := PeopleEditor{place}, opens(t, place), make(saying, 10)
+	p := place.People(slog.New(slog.NewTextHandler(said, nil)))
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		p.Watch(ctx, func(Changed) {})
+	}()
+	knows := func(name string) {
+		t.Helper()
+		if err := e.Add(ctx, name, "h"); err != nil {
+			t.Fatal(err)
+		}
+		proxytest.Eventually(t, name+" is known", func() bool { return p.Hashes()[name] != "" })
+	}
+	rename := func(from, to string) {
+		t.Helper()
+		err := s.within(ctx, func(tx *sql.Tx) error {
+			_, err := tx.ExecContext(ctx, "ALTER TABLE "+from+" RENAME TO "+to)
+			return errors.Join(err, s.dialect.tell(ctx, tx))
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	knows("alice")
+	knows("bob") // so it is listened to
+	rename("versions", "elsewhere")
+	said.has(t, "cannot be read")
+	rename("elsewhere", "versions")
+	knows("carol")
+	said.has(t, "can be read again")
+	cancel()
+	<-watched
+	if len(said) != 0 {
+		t.Errorf("the log says more: %s", <-said)
+	}
+}
+
+// saying is a log, line by line.
+type saying chan string
+
+func (s saying) Write(b []byte) (int, error) {
+	s <- string(b)
+	return len(b), nil
+}
+
+func (s saying) has(t *testing.T, want string) {
+	t.Helper()
+	if line := <-s; !strings.Contains(line, want) {
+		t.Errorf("the log says %q, want %q", line, want)
+	}
 }

@@ -175,15 +175,15 @@ const channel = "sallyport_people"
 const lookSlowly = 5 * time.Second
 
 func (d postgresDialect) listen(ctx context.Context) (wait func(context.Context) error, end func(), err error) {
-	c, err := d.pool.Acquire(ctx)
+	one, err := d.pool.Acquire(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
+	c := one.Hijack() // it listens: nobody else is to have it, and the pool's end must not wait for it
 	end = func() {
-		// It listens: nobody else is to have it.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
-		_ = c.Hijack().Close(ctx)
+		_ = c.Close(ctx)
 	}
 	if _, err := c.Exec(ctx, "LISTEN "+channel); err != nil {
 		end()
@@ -192,7 +192,7 @@ func (d postgresDialect) listen(ctx context.Context) (wait func(context.Context)
 	wait = func(ctx context.Context) error {
 		waiting, cancel := context.WithTimeout(ctx, lookSlowly)
 		defer cancel()
-		_, err := c.Conn().WaitForNotification(waiting)
+		_, err := c.WaitForNotification(waiting)
 		if err != nil && ctx.Err() == nil && waiting.Err() != nil {
 			return nil
 		}
