@@ -47,7 +47,7 @@ func openPeople(ctx context.Context, s *config.Settings, before *inForce, log *s
 	}
 	p := &people{place, place.People(log), access.NewUserList(log)}
 	defer p.kept.Close() // who watches opens it again
-	_, err := p.kept.Look(ctx)
+	err := p.kept.Look(ctx, func(ledger.Changed) {})
 	p.list.Set(p.kept.Hashes(), p.kept.Keys())
 	return p, err
 }
@@ -82,11 +82,7 @@ func (p *people) watch(ctx context.Context, d *Daemon) {
 
 // look has a change that was made just now hold at once.
 func (p *people) look(ctx context.Context, d *Daemon) error {
-	found, err := p.kept.Look(ctx)
-	if found != (ledger.Changed{}) {
-		p.follow(found, d)
-	}
-	return err
+	return p.kept.Look(ctx, func(found ledger.Changed) { p.follow(found, d) })
 }
 
 // follow puts what has changed in force.

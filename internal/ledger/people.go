@@ -32,7 +32,7 @@ type People struct {
 	place Place
 	log   *slog.Logger
 
-	looking sync.Mutex // held while the ledger is asked, and taken before mu
+	looking sync.Mutex // held while the ledger is asked and what it says is put in force, and taken before mu
 	store   *store     // nil: it is not open. Guarded by looking
 	opened  bool       // it was open once. Guarded by looking
 
@@ -72,11 +72,26 @@ func (p *People) Members(group string) []string {
 // Changed is what a look has found. Users are also those with other keys.
 type Changed struct{ Users, Groups bool }
 
-// Look reads what has changed since the last look. It blocks while the ledger is
-// asked.
-func (p *People) Look(ctx context.Context) (Changed, error) {
+// Look reads what has changed since the last look, and calls changed with it if that is
+// anything. Nobody else looks meanwhile, so whoever puts into force what is known then
+// never does so after somebody who knew more; changed must not look, or close. It blocks
+// while the ledger is asked.
+func (p *People) Look(ctx context.Context, changed func(Changed)) error {
 	p.looking.Lock()
 	defer p.looking.Unlock()
+	found, err := p.ask(ctx)
+	if err != nil {
+		p.forsake()
+		return err
+	}
+	if found != (Changed{}) {
+		changed(found)
+	}
+	return nil
+}
+
+// ask is Look without its consequences. Callers hold looking.
+func (p *People) ask(ctx context.Context) (Changed, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.place.patience())
 	defer cancel()
 	if p.store == nil {
@@ -90,11 +105,7 @@ func (p *People) Look(ctx context.Context) (Changed, error) {
 		}
 		p.opened = true
 	}
-	found, err := p.look(ctx)
-	if err != nil {
-		p.forsake()
-	}
-	return found, err
+	return p.look(ctx)
 }
 
 // Close closes what Look and Watch have opened. A look after it opens it again.
@@ -230,7 +241,7 @@ func (p *People) take(n news, anew bool) Changed {
 }
 
 // Watch looks whenever somebody has changed people, on whichever node, until ctx ends,
-// and calls changed with what it has found. A ledger that is away changes nothing: who
+// and calls changed with what it has found, as Look does. A ledger that is away changes nothing: who
 // is known stays known, and the log says it once. It blocks.
 func (p *People) Watch(ctx context.Context, changed func(Changed)) {
 	defer p.Close()
@@ -267,15 +278,11 @@ var errForsaken = errors.New("it was closed again")
 // follow is Watch as long as the ledger can be read. It calls well after each look.
 func (p *People) follow(ctx context.Context, changed func(Changed), well func()) error {
 	look := func() error {
-		found, err := p.Look(ctx)
-		if err != nil {
-			return err
+		err := p.Look(ctx, changed)
+		if err == nil {
+			well()
 		}
-		well()
-		if found != (Changed{}) {
-			changed(found)
-		}
-		return nil
+		return err
 	}
 	if err := look(); err != nil { // which opens the store
 		return err

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -17,8 +18,8 @@ import (
 
 func looks(t *testing.T, p *People) Changed {
 	t.Helper()
-	found, err := p.Look(t.Context())
-	if err != nil {
+	var found Changed
+	if err := p.Look(t.Context(), func(c Changed) { found = c }); err != nil {
 		t.Fatal(err)
 	}
 	return found
@@ -204,6 +205,42 @@ func peopleAreWatched(t *testing.T, place Place) {
 	}
 	cancel()
 	watching.Wait()
+}
+
+// TestPeopleComeInOrder: while one puts into force what it has found nobody knows more, so
+// that the last of two who do is the one who knows most.
+func TestPeopleComeInOrder(t *testing.T) {
+	place := Place(filepath.Join(t.TempDir(), "ledger.db"))
+	e, p, ctx := PeopleEditor{place}, place.People(slog.New(slog.DiscardHandler)), t.Context()
+	defer p.Close()
+	var both sync.WaitGroup
+	inForce := 0
+	add := func(name string) {
+		if err := e.Add(ctx, name, "h"); err != nil {
+			t.Error(err)
+		}
+	}
+	look := func(then func()) {
+		err := p.Look(ctx, func(Changed) {
+			then()
+			inForce = len(p.Hashes())
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	add("alice")
+	look(func() {
+		add("bob")
+		both.Go(func() { look(func() {}) })
+		if n := len(p.Hashes()); n != 1 {
+			t.Errorf("%d users are known while one of them is put into force", n)
+		}
+	})
+	both.Wait()
+	if inForce != 2 {
+		t.Errorf("%d users are in force at the end", inForce)
+	}
 }
 
 // TestPeopleAreReadAgain: a ledger that answers and cannot be read, though it is listened to,
