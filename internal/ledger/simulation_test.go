@@ -142,7 +142,7 @@ func (w *world) write(node int, n *simNode) {
 		l := &n.local[i]
 		u := &w.users[l.user]
 		if l.fresh == 0 && (l.may > 0 || l.finished) {
-			if l.may > 0 && l.idle*int(w.step) >= int(idleLease) && u.has(node) {
+			if l.may > 0 && time.Duration(l.idle)*w.step >= idleLease && u.has(node) {
 				u.lease(node, 0, w.now) // given back
 				l.may = u.quota * firstShare
 				settled++
