@@ -4,6 +4,7 @@ package load
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"strings"
@@ -11,6 +12,17 @@ import (
 	"testing"
 	"time"
 )
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == CrowdCommand {
+		if err := BeCrowd(context.Background(), os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	m.Run()
+}
 
 // TestModes puts every load on a proxy that is none: the costs are then this process's own.
 func TestModes(t *testing.T) {
@@ -77,22 +89,5 @@ func TestRefusals(t *testing.T) {
 		}
 		ln.Close()
 		all.Wait()
-	}
-}
-
-func TestIdleCountsWhatIsHeld(t *testing.T) {
-	target, err := Listen(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(target.Close)
-	p := &Proxy{Address: target.Address(), Protocol: Fixed, Process: &Process{PID: os.Getpid()}}
-	idle, err := HoldIdle(t.Context(), p, target, 50, time.Second)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer idle.Close()
-	if idle.Descriptors != 2 { // both ends are this process's
-		t.Errorf("%v descriptors each, want 2", idle.Descriptors)
 	}
 }

@@ -3,6 +3,7 @@
 package load
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -174,13 +175,13 @@ type Idle struct {
 	Own         float64 // bytes of the proxy's resident memory
 	Kernel      float64 // bytes of the kernel's slabs; whatever else runs on the machine is in it
 	Descriptors float64
-	close       func()
+	crowd       *Crowd
 }
 
 // Close ends the relays.
-func (i *Idle) Close() { i.close() }
+func (i *Idle) Close() error { return i.crowd.Disperse() }
 
-// HoldIdle opens relays, lets one byte go each way in each, and leaves them to rest until Close. In Kernel are the ends
+// HoldIdle gathers a crowd of relays, and leaves it to rest until Close. In Kernel are the ends
 // that are not the proxy's too: what it says of a proxy is the difference to a [Proxy] that leads directly to the target.
 // Before either look at the memory the proxy is left to rest for a while, since what is given back a moment later is not held.
 func HoldIdle(ctx context.Context, p *Proxy, t *Target, relays int, rest time.Duration) (*Idle, error) {
@@ -191,30 +192,59 @@ func HoldIdle(ctx context.Context, p *Proxy, t *Target, relays int, rest time.Du
 	if err != nil {
 		return nil, err
 	}
-	conns, err := dialAll(ctx, p, t, relays)
-	idle := &Idle{close: func() { closeAll(conns) }}
-	for _, conn := range conns {
-		if err == nil {
-			err = bounce(conn, []byte{echo})
-		}
-	}
-	if err == nil {
-		err = wait(ctx, rest)
-	}
+	crowd, err := t.Gather(ctx, p, relays)
 	if err != nil {
-		idle.Close()
 		return nil, err
+	}
+	if err := wait(ctx, rest); err != nil {
+		return nil, errors.Join(err, crowd.Disperse())
 	}
 	after, err := p.Process.Memory()
 	if err != nil {
-		idle.Close()
-		return nil, err
+		return nil, errors.Join(err, crowd.Disperse())
 	}
 	each := func(before, after int64) float64 { return float64(after-before) / float64(relays) }
-	idle.Own = each(before.Own, after.Own)
-	idle.Kernel = each(before.Kernel, after.Kernel)
-	idle.Descriptors = each(before.Descriptors, after.Descriptors)
-	return idle, nil
+	return &Idle{
+		Own: each(before.Own, after.Own), Kernel: each(before.Kernel, after.Kernel),
+		Descriptors: each(before.Descriptors, after.Descriptors), crowd: crowd,
+	}, nil
+}
+
+// Among is what bulk costs that moves among relays in which nothing does, and what it costs without them.
+type Among struct {
+	Alone, Crowded Cost
+}
+
+// BulkAmong moves bulk without a crowd, with one, and without one again, of which Alone is the mean: what the machine has
+// to do besides changes from one minute to the next. Before each the proxy is left to rest, since to begin and to end
+// a crowd is no rest; but for the first, to which whoever calls it comes from other work.
+func BulkAmong(ctx context.Context, p *Proxy, t *Target, relays int, rest time.Duration, bulk func() (Cost, error)) (Among, error) {
+	settled := func() (Cost, error) {
+		cost, err := bulk()
+		return cost, cmp.Or(err, t.Settle(ctx))
+	}
+	before, err := settled()
+	if err != nil {
+		return Among{}, err
+	}
+	crowd, err := t.Gather(ctx, p, relays)
+	if err != nil {
+		return Among{}, err
+	}
+	var crowded Cost
+	if err = wait(ctx, rest); err == nil {
+		crowded, err = settled()
+	}
+	if err := errors.Join(err, crowd.Disperse(), wait(ctx, rest)); err != nil {
+		return Among{}, err
+	}
+	after, err := settled()
+	mean := func(of func(Cost) float64) float64 { return (of(before) + of(after)) / 2 }
+	return Among{Crowded: crowded, Alone: Cost{
+		CPU:  mean(func(c Cost) float64 { return c.CPU }),
+		All:  mean(func(c Cost) float64 { return c.All }),
+		Rate: mean(func(c Cost) float64 { return c.Rate }),
+	}}, err
 }
 
 // Settle waits until the target has no connection left: what one turn leaves behind is not to burden the next.

@@ -22,9 +22,13 @@ type collection struct {
 // stops nobody; their CPU time; the heap at the beginning and at the end, and what of it is in use.
 var traceLine = regexp.MustCompile(`(?m)^gc \d+ @([\d.]+)s \d+%: ([\d.]+)\+[\d.]+\+([\d.]+) ms clock, \S+ ms cpu, \d+->\d+->(\d+) MB,`)
 
+// sessionLine is a line of this proxy's own log. It is written in one piece, but the runtime's are not: one may stand within
+// a line of the runtime's.
+var sessionLine = regexp.MustCompile(`time=\d{4}-[^\n]*\n`)
+
 // collectionsIn returns those that a log tells of, in their order.
 func collectionsIn(log string) (all []collection) {
-	for _, found := range traceLine.FindAllStringSubmatch(log, -1) {
+	for _, found := range traceLine.FindAllStringSubmatch(sessionLine.ReplaceAllLiteralString(log, ""), -1) {
 		var n [3]float64
 		for i := range n {
 			n[i], _ = strconv.ParseFloat(found[i+1], 64) // of digits and a point
@@ -75,6 +79,15 @@ func medianLive(some []collection) int {
 	}
 	slices.Sort(live)
 	return live[len(live)/2]
+}
+
+func medianPause(some []collection) time.Duration {
+	pauses := make([]time.Duration, 0, len(some))
+	for _, c := range some {
+		pauses = append(pauses, c.pause)
+	}
+	slices.Sort(pauses)
+	return pauses[len(pauses)/2]
 }
 
 func longestPause(some []collection) (longest time.Duration) {

@@ -15,9 +15,13 @@ func TestCollections(t *testing.T) {
 	const log = `time=2026-11-26T02:00:21.541Z level=INFO msg=session id=1 user="gc 1 @0.5s 1%: 1+1+1 ms clock"
 gc 1 @0.021s 5%: 0.31+2.0+0.014 ms clock, 0.63+0.21/1.1/0.43+0.028 ms cpu, 4->4->2 MB, 4 MB goal, 0 MB stacks, 0 MB globals, 2 P
 scvg: 1 MB released
+gc 2 @0.500s 5%: 0.01+time=2026-11-26T02:00:22.541Z level=INFO msg=session id=2
+2.0time=2026-11-26T02:00:22.542Z level=INFO msg=session id=3
+time=2026-11-26T02:00:22.543Z level=INFO msg=session id=4
++0.45 ms clock, 0.63+0.21/1.1/0.43+0.028 ms cpu, 4->4->3 MB, 4 MB goal, 0 MB stacks, 0 MB globals, 2 P
 gc 12 @61.500s 0%: 0.05+12+1.25 ms clock, 0.1+0/11/3.4+2.5 ms cpu, 31->33->17 MB, 32 MB goal, 0 MB stacks, 0 MB globals, 2 P (forced)
 `
-	want := []collection{{21 * time.Millisecond, 310 * time.Microsecond, 2}, {61500 * time.Millisecond, 1250 * time.Microsecond, 17}}
+	want := []collection{{21 * time.Millisecond, 310 * time.Microsecond, 2}, {500 * time.Millisecond, 450 * time.Microsecond, 3}, {61500 * time.Millisecond, 1250 * time.Microsecond, 17}}
 	if got := collectionsIn(log); !slices.Equal(got, want) {
 		t.Errorf("%+v, want %+v", got, want)
 	}

@@ -48,6 +48,10 @@ func main() {
 		hog()
 		return
 	}
+	if len(os.Args) > 1 && os.Args[1] == load.CrowdCommand {
+		crowd()
+		return
+	}
 	var o options
 	flag.IntVar(&o.rounds, "rounds", 7, "how often each row is measured")
 	flag.DurationVar(&o.turn, "turn", time.Second, "how long a proxy is under load each time")
@@ -75,6 +79,14 @@ func main() {
 	if err := work(ctx, o, os.Stdout, os.Stderr); err != nil {
 		fmt.Fprintln(os.Stderr, "peers:", err)
 		stop()
+		os.Exit(1)
+	}
+}
+
+// crowd makes this program the idle relays of a row.
+func crowd() {
+	if err := load.BeCrowd(context.Background(), os.Args[2:]); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/sallyport/sallyport/bench/load"
@@ -21,7 +20,19 @@ type row struct {
 	protocol  load.Protocol // of those that speak several; empty: whichever
 	datagrams bool          // it is for those that pass on UDP
 	fresh     bool          // it wants a proxy that has done nothing yet
-	work      func(context.Context, *load.Proxy, *load.Target) (load.Cost, error)
+	columns   []column      // what is printed; none: the costs
+	work      work
+}
+
+// work is one turn of a row.
+type work func(context.Context, *load.Proxy, *load.Target) (figures, error)
+
+// costs is work of which there is nothing but what it costs.
+func costs(turn func(context.Context, *load.Proxy, *load.Target) (load.Cost, error)) work {
+	return func(ctx context.Context, p *load.Proxy, t *load.Target) (figures, error) {
+		cost, err := turn(ctx, p, t)
+		return figures{Cost: cost}, err
+	}
 }
 
 // suits reports whether rn can do this work. Fixed forwarders do the work of every protocol, without speaking it.
@@ -33,24 +44,26 @@ func (r row) suits(rn *runner) bool {
 }
 
 // measure is one turn of it with rn.
-func (r row) measure(ctx context.Context, y *yard, rn *runner, target *load.Target) (load.Cost, error) {
+func (r row) measure(ctx context.Context, y *yard, rn *runner, target *load.Target) (figures, error) {
 	if r.fresh {
 		if err := y.restart(ctx, rn); err != nil {
-			return load.Cost{}, err
+			return figures{}, err
 		}
 	}
 	p := &load.Proxy{Address: rn.address, Protocol: rn.protocols[0], Process: rn.process}
 	if p.Protocol != load.Fixed {
 		p.Protocol = cmp.Or(r.protocol, p.Protocol)
 	}
-	return r.work(ctx, p, target)
+	got, err := r.work(ctx, p, target)
+	if err == nil && r.fresh {
+		got.collections, err = rn.collections(ctx)
+	}
+	return got, err
 }
 
-// idleRest is how long a proxy is left alone before its memory is read.
+// idleRest is how long a proxy is left alone before its memory is read, or others work among relays that have begun: what
+// it does about them afterwards (collecting garbage, giving memory back) is done then.
 const idleRest = 12 * time.Second
-
-// crowdRest is how long idle relays are left alone before others work among them: to begin them is no rest.
-const crowdRest = 3 * time.Second
 
 // rowsOf are the rows that the options ask for.
 func rowsOf(o options) []row {
@@ -71,7 +84,7 @@ func proxyRows(o options) (rows []row) {
 			rows = append(rows, bulk(o, way, streams))
 		}
 	}
-	rows = append(rows, crowded(o))
+	rows = append(rows, crowded(o, 1), crowded(o, 8))
 	for _, protocol := range []load.Protocol{load.Socks4, load.Socks5, load.HTTP} {
 		for _, workers := range []int{16, 256} {
 			rows = append(rows, sessions(o, fmt.Sprintf("sessions %s, %d workers", protocol, workers), protocol, workers))
@@ -123,34 +136,33 @@ func named(what string, rows ...row) []row {
 func bulk(o options, way load.Direction, streams int) row {
 	return row{
 		name: fmt.Sprintf("bulk %s, %d streams", way, streams), unit: "s/GiB", scale: 1,
-		work: func(ctx context.Context, p *load.Proxy, t *load.Target) (load.Cost, error) {
+		work: costs(func(ctx context.Context, p *load.Proxy, t *load.Target) (load.Cost, error) {
 			return load.Bulk(ctx, p, t, way, streams, o.turn)
-		},
+		}),
 	}
 }
 
-func crowded(o options) row {
-	r := bulk(o, load.Down, 8)
-	r.name = fmt.Sprintf("crowded: %s, among %d idle relays", r.name, o.crowd)
-	work := r.work
-	r.work = func(ctx context.Context, p *load.Proxy, t *load.Target) (load.Cost, error) {
-		idle, err := load.HoldIdle(ctx, p, t, o.crowd, crowdRest)
-		if err != nil {
-			return load.Cost{}, err
-		}
-		defer idle.Close()
-		return work(ctx, p, t)
+// crowded is bulk without and with idle relays, in turns.
+func crowded(o options, streams int) row {
+	alone := bulk(o, load.Down, streams)
+	return row{
+		name: fmt.Sprintf("crowded: %s, among %d idle relays", alone.name, o.crowd), unit: alone.unit, scale: alone.scale, columns: crowdedColumns,
+		work: func(ctx context.Context, p *load.Proxy, t *load.Target) (figures, error) {
+			among, err := load.BulkAmong(ctx, p, t, o.crowd, idleRest, func() (load.Cost, error) {
+				return load.Bulk(ctx, p, t, load.Down, streams, o.turn)
+			})
+			return figures{Cost: among.Crowded, alone: among.Alone}, err
+		},
 	}
-	return r
 }
 
 // sessions is done by one protocol, or with "" by whichever the proxy speaks.
 func sessions(o options, name string, by load.Protocol, workers int) row {
 	return row{
 		name: name, unit: "µs", scale: 1e6, protocol: by,
-		work: func(ctx context.Context, p *load.Proxy, t *load.Target) (load.Cost, error) {
+		work: costs(func(ctx context.Context, p *load.Proxy, t *load.Target) (load.Cost, error) {
 			return load.Sessions(ctx, p, t, workers, o.turn)
-		},
+		}),
 	}
 }
 
@@ -158,18 +170,18 @@ func sessions(o options, name string, by load.Protocol, workers int) row {
 func refusals(o options, name, host string, by load.Protocol, workers int) row {
 	return row{
 		name: name, unit: "µs", scale: 1e6, protocol: by,
-		work: func(ctx context.Context, p *load.Proxy, _ *load.Target) (load.Cost, error) {
+		work: costs(func(ctx context.Context, p *load.Proxy, _ *load.Target) (load.Cost, error) {
 			return load.Refusals(ctx, p, host+":443", workers, o.turn)
-		},
+		}),
 	}
 }
 
 func pingPong(o options, relays int) row {
 	return row{
 		name: fmt.Sprintf("pingpong, %d relays", relays), unit: "µs", scale: 1e6,
-		work: func(ctx context.Context, p *load.Proxy, t *load.Target) (load.Cost, error) {
+		work: costs(func(ctx context.Context, p *load.Proxy, t *load.Target) (load.Cost, error) {
 			return load.PingPong(ctx, p, t, relays, o.turn)
-		},
+		}),
 	}
 }
 
@@ -177,24 +189,21 @@ func pingPong(o options, relays int) row {
 func datagrams(o options, whose string, count int) row {
 	return row{
 		name: fmt.Sprintf("udp, %d %s", count, whose), unit: "µs", scale: 1e6, datagrams: true,
-		work: func(ctx context.Context, p *load.Proxy, t *load.Target) (load.Cost, error) {
+		work: costs(func(ctx context.Context, p *load.Proxy, t *load.Target) (load.Cost, error) {
 			return load.Datagrams(ctx, p, t, count, o.turn)
-		},
+		}),
 	}
 }
 
 func idle(o options) row {
 	return row{
-		name: fmt.Sprintf("idle, %d relays", o.idle), fresh: true,
-		work: func(ctx context.Context, p *load.Proxy, t *load.Target) (load.Cost, error) {
+		name: fmt.Sprintf("idle, %d relays", o.idle), fresh: true, columns: idleColumns,
+		work: func(ctx context.Context, p *load.Proxy, t *load.Target) (figures, error) {
 			idle, err := load.HoldIdle(ctx, p, t, o.idle, idleRest)
 			if err != nil {
-				return load.Cost{}, err
+				return figures{}, err
 			}
-			defer idle.Close()
-			return load.Cost{CPU: idle.Own, Rate: idle.Kernel, Worst: idle.Descriptors}, nil
+			return figures{held: *idle}, idle.Close()
 		},
 	}
 }
-
-func isIdle(r row) bool { return strings.HasPrefix(r.name, "idle") }

@@ -5,18 +5,28 @@ package main
 import (
 	"fmt"
 	"io"
+	"math"
 	"slices"
+	"time"
 
 	"github.com/sallyport/sallyport/bench/load"
 )
 
-// result is what one proxy took for one row: a cost for each round, nil where it failed.
-type result struct{ rounds []*load.Cost }
+// figures are what one turn of a row has measured.
+type figures struct {
+	load.Cost
+	alone       load.Cost    // of a row that is crowded: what the same costs without the crowd
+	held        load.Idle    // of a row that is idle
+	collections []collection // of a proxy that was just started: those of its life
+}
+
+// result is what one proxy took for one row: what was measured in each round, nil where it failed.
+type result struct{ rounds []*figures }
 
 // table holds the results of all proxies, by the names of row and proxy.
 type table map[[2]string]*result
 
-func (t table) note(r row, rn *runner, round int, cost load.Cost, err error) {
+func (t table) note(r row, rn *runner, round int, got figures, err error) {
 	key := [2]string{r.name, rn.name}
 	if t[key] == nil {
 		t[key] = new(result)
@@ -25,35 +35,66 @@ func (t table) note(r row, rn *runner, round int, cost load.Cost, err error) {
 		return
 	}
 	if missing := round + 1 - len(t[key].rounds); missing > 0 {
-		t[key].rounds = append(t[key].rounds, make([]*load.Cost, missing)...)
+		t[key].rounds = append(t[key].rounds, make([]*figures, missing)...)
 	}
-	t[key].rounds[round] = &cost
+	t[key].rounds[round] = &got
 }
 
-// column is what is printed of a cost.
+// column is what is printed of a turn.
 type column struct {
 	head  string
-	value func(load.Cost) float64
-	ratio bool // print it relative to the first proxy, too
+	value func(figures) float64 // NaN: there is none
+	ratio bool                  // print it relative to the first proxy, too
 }
 
+// columnsOf are those of r.
 func columnsOf(r row) []column {
-	if isIdle(r) {
-		return []column{
-			{"own bytes", func(c load.Cost) float64 { return c.CPU }, true},
-			{"kernel bytes", func(c load.Cost) float64 { return c.Rate }, true},
-			{"descriptors", func(c load.Cost) float64 { return c.Worst }, false},
-		}
+	if r.columns != nil {
+		return r.columns
 	}
-	columns := []column{{"CPU " + r.unit, func(c load.Cost) float64 { return c.CPU * r.scale }, true}}
+	columns := []column{{"CPU " + r.unit, func(f figures) float64 { return f.CPU * r.scale }, true}}
 	if r.unit == "s/GiB" {
-		columns = append(columns, column{"and of both ends", func(c load.Cost) float64 { return c.All * r.scale }, true})
+		columns = append(columns, column{"and of both ends", func(f figures) float64 { return f.All * r.scale }, true})
 	}
-	columns = append(columns, column{"rate /s", func(c load.Cost) float64 { return c.Rate }, true})
+	columns = append(columns, column{"rate /s", func(f figures) float64 { return f.Rate }, true})
 	if r.unit == "µs" {
-		columns = append(columns, column{"p99 ms", func(c load.Cost) float64 { return c.Worst * 1e3 }, true})
+		columns = append(columns, column{"p99 ms", func(f figures) float64 { return f.Worst * 1e3 }, true})
 	}
 	return columns
+}
+
+// crowdedColumns are of bulk among idle relays: what it costs, and how many times that without them it is.
+var crowdedColumns = []column{
+	{"CPU s/GiB", func(f figures) float64 { return f.CPU }, true},
+	{"without the crowd", func(f figures) float64 { return f.alone.CPU }, false},
+	{"with / without", func(f figures) float64 { return f.CPU / f.alone.CPU }, false},
+	{"and of both ends, with / without", func(f figures) float64 { return f.All / f.alone.All }, false},
+	{"rate /s", func(f figures) float64 { return f.Rate }, true},
+	{"without the crowd", func(f figures) float64 { return f.alone.Rate }, false},
+	{"with / without", func(f figures) float64 { return f.Rate / f.alone.Rate }, false},
+}
+
+// idleColumns are what a relay holds that rests, and how long the collections of garbage stopped all else while the relays
+// began, rested and ended: of those programs whose runtime tells (Go's).
+var idleColumns = []column{
+	{"own bytes", func(f figures) float64 { return f.held.Own }, true},
+	{"kernel bytes", func(f figures) float64 { return f.held.Kernel }, true},
+	{"descriptors", func(f figures) float64 { return f.held.Descriptors }, false},
+	{"collections", ofCollections(func(all []collection) float64 { return float64(len(all)) }), false},
+	{"median pause ms", ofCollections(func(all []collection) float64 { return milliseconds(medianPause(all)) }), false},
+	{"longest pause ms", ofCollections(func(all []collection) float64 { return milliseconds(longestPause(all)) }), false},
+}
+
+func milliseconds(d time.Duration) float64 { return d.Seconds() * 1e3 }
+
+// ofCollections is the value of what is asked of collections where there are any.
+func ofCollections(value func([]collection) float64) func(figures) float64 {
+	return func(f figures) float64 {
+		if len(f.collections) == 0 {
+			return math.NaN()
+		}
+		return value(f.collections)
+	}
 }
 
 // print prints a table for each row.
@@ -98,9 +139,12 @@ func (t table) text(r row, runners []*runner) string {
 }
 
 func (r *result) values(c column) (values []float64) {
-	for _, cost := range r.rounds {
-		if cost != nil {
-			values = append(values, c.value(*cost))
+	for _, got := range r.rounds {
+		if got == nil {
+			continue
+		}
+		if v := c.value(*got); !math.IsNaN(v) {
+			values = append(values, v)
 		}
 	}
 	return values
@@ -111,9 +155,9 @@ func ratios(first, this *result, c column) (values []float64) {
 	if first == nil {
 		return nil
 	}
-	for i, cost := range this.rounds {
-		if i < len(first.rounds) && cost != nil && first.rounds[i] != nil && c.value(*cost) != 0 {
-			values = append(values, c.value(*first.rounds[i])/c.value(*cost))
+	for i, got := range this.rounds {
+		if i < len(first.rounds) && got != nil && first.rounds[i] != nil && c.value(*got) != 0 {
+			values = append(values, c.value(*first.rounds[i])/c.value(*got))
 		}
 	}
 	return values

@@ -41,6 +41,7 @@ type runner struct {
 	address   netip.AddrPort
 	process   *load.Process
 	args      []string
+	log       string // what it says to standard error since it was restarted
 }
 
 func newYard(name string) (*yard, error) {
@@ -79,10 +80,14 @@ func (y *yard) file(name, text string) (string, error) {
 	return path, os.WriteFile(path, []byte(text), 0o600)
 }
 
-// launch starts a process that y ends.
-func (y *yard) launch(ctx context.Context, credential *syscall.Credential, args []string) (*exec.Cmd, io.ReadCloser, error) {
+// launch starts a process that y ends. With a log, its standard error goes there; if it is in Go, its runtime's traces of
+// collections do, too.
+func (y *yard) launch(ctx context.Context, credential *syscall.Credential, args []string, log *os.File) (*exec.Cmd, io.ReadCloser, error) {
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Dir = y.dir
+	if log != nil {
+		cmd.Stderr, cmd.Env = log, traced(os.Environ())
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: credential}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -138,12 +143,12 @@ func (y *yard) startOne(ctx context.Context, c contender, target netip.AddrPort)
 	if err != nil {
 		return nil, err
 	}
-	return rn, y.run(ctx, rn)
+	return rn, y.run(ctx, rn, nil)
 }
 
 // run launches rn's process, and returns when it listens.
-func (y *yard) run(ctx context.Context, rn *runner) error {
-	cmd, _, err := y.launch(ctx, y.credential, rn.args)
+func (y *yard) run(ctx context.Context, rn *runner, log *os.File) error {
+	cmd, _, err := y.launch(ctx, y.credential, rn.args, log)
 	if err != nil {
 		return err
 	}
@@ -151,7 +156,7 @@ func (y *yard) run(ctx context.Context, rn *runner) error {
 	return answers(ctx, rn.address)
 }
 
-// restart ends rn's process and runs another one at the same address.
+// restart ends rn's process and runs another one at the same address, with a log.
 func (y *yard) restart(ctx context.Context, rn *runner) error {
 	if rn.process == nil {
 		return nil
@@ -163,7 +168,32 @@ func (y *yard) restart(ctx context.Context, rn *runner) error {
 		}
 		return mine
 	})
-	return y.run(ctx, rn)
+	rn.log = filepath.Join(y.dir, rn.name+".log")
+	log, err := os.Create(rn.log)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	return y.run(ctx, rn, log)
+}
+
+// collections are those that the process of rn has had since it was restarted, after it was left to rest. One whose runtime
+// does not tell has none.
+func (rn *runner) collections(ctx context.Context) ([]collection, error) {
+	if rn.log == "" {
+		return nil, nil
+	}
+	said, err := os.ReadFile(rn.log)
+	if err != nil || len(collectionsIn(string(said))) == 0 {
+		return nil, err
+	}
+	select {
+	case <-time.After(idleRest):
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	said, err = os.ReadFile(rn.log)
+	return collectionsIn(string(said)), err
 }
 
 // end kills a process with all that descend from it.
@@ -221,7 +251,7 @@ func (y *yard) hog(ctx context.Context) error {
 	if err := os.WriteFile(copied, data, 0o755); err != nil {
 		return err
 	}
-	_, out, err := y.launch(ctx, y.credential, []string{copied, hogCommand})
+	_, out, err := y.launch(ctx, y.credential, []string{copied, hogCommand}, nil)
 	if err != nil {
 		return err
 	}
