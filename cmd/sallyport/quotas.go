@@ -130,7 +130,7 @@ func newUsageGrant() *cobra.Command {
 		Long: "Allow a user (or an address, a group, ... as the limit counts) more than a quota,\n" +
 			"such as 2 GiB, or 2h of a quota of time: until the quota begins anew; of a rolling\n" +
 			"one, for as long as its period is. A running server has it at once; where none\n" +
-			"answers it is written into the ledger.",
+			"answers it is written into the ledger. A name that nobody can have is refused.",
 		Example: "  sallyport usage grant alice 2 GiB\n  sallyport usage grant 192.0.2.7 30m --limit evening",
 		Args:    args(cobra.RangeArgs(2, 3)),
 		RunE: func(cmd *cobra.Command, given []string) error {
@@ -141,6 +141,9 @@ func newUsageGrant() *cobra.Command {
 			q, err := remote.Grant(cmd.Context(), grant)
 			if err != nil {
 				return err
+			}
+			if q.Note != "" {
+				fmt.Fprintf(cmd.ErrOrStderr(), "sallyport: %s\n", q.Note)
 			}
 			return printQuotas(cmd.OutOrStdout(), []daemon.QuotaLine{q})
 		},

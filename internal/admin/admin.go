@@ -22,7 +22,7 @@ type Daemon interface {
 	// Quotas returns how all stand with the quotas.
 	Quotas() Quotas
 	// Grant allows somebody more than a quota; an error says why not.
-	Grant(g Grant) (Quota, error)
+	Grant(ctx context.Context, g Grant) (Quota, error)
 	// SetRate changes a limit until the next reload; an error says why not.
 	SetRate(r Rate) error
 }

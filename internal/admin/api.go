@@ -187,8 +187,8 @@ func (a apiOf) quotas(context.Context, *none) (*body[Quotas], error) {
 	return &body[Quotas]{a.Daemon.Quotas()}, nil
 }
 
-func (a apiOf) grant(_ context.Context, in *body[Grant]) (*body[Quota], error) {
-	q, err := a.Daemon.Grant(in.Body)
+func (a apiOf) grant(ctx context.Context, in *body[Grant]) (*body[Quota], error) {
+	q, err := a.Daemon.Grant(ctx, in.Body)
 	return &body[Quota]{q}, asProblem(conflict(err))
 }
 

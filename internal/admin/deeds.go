@@ -71,8 +71,8 @@ func (d *desk) handleDeeds(mux *http.ServeMux) {
 		return d.Users.SetGroups(ctx, name, r.PostForm["group"])
 	})
 	for _, page := range []string{"users", "limits"} {
-		d.handleDeed(mux, "POST /"+page+"/grant", page, doneGranted, func(_ context.Context, r *http.Request) error {
-			_, err := d.Daemon.Grant(Grant{
+		d.handleDeed(mux, "POST /"+page+"/grant", page, doneGranted, func(ctx context.Context, r *http.Request) error {
+			_, err := d.Daemon.Grant(ctx, Grant{
 				Limit: r.PostFormValue("limit"), Key: r.PostFormValue("key"), Claimed: r.PostFormValue("claimed") != "", Amount: r.PostFormValue("amount"),
 			})
 			return conflict(err)

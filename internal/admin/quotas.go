@@ -23,6 +23,7 @@ type Quota struct {
 	Then     int64      `json:"then"`            // bits a second beyond it; 0: nothing
 	Until    *time.Time `json:"until,omitempty"` // when it begins anew; nil: it is a rolling one
 	Sessions int        `json:"sessions"`
+	Note     string     `json:"note,omitempty"` // after a grant: what a person should know
 }
 
 // QuotaCounts is what followed from a quota since the server began.

@@ -19,7 +19,7 @@ import (
 
 func (f *fake) Quotas() Quotas { return f.quotas }
 
-func (f *fake) Grant(g Grant) (Quota, error) {
+func (f *fake) Grant(_ context.Context, g Grant) (Quota, error) {
 	f.grant = g
 	return f.quotas.Quotas[0], f.err
 }

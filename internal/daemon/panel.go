@@ -98,13 +98,8 @@ func (m manager) useSince(ctx context.Context, since time.Time) map[string]admin
 // change does something to where the users are kept, and has it hold at once.
 func (m manager) change(ctx context.Context, do func(userStore) error) error {
 	now := m.current()
-	var store userStore
-	switch s := now.settings.Users; {
-	case s.File != "":
-		store = fileUsers{access.UsersEditor{Path: s.File}}
-	case s.Ledger && now.rules.people != nil:
-		store = ledgerUsers{ledger.PeopleEditor{Place: now.rules.people.place}}
-	default:
+	store, kept := now.storeOfUsers()
+	if !kept {
 		return admin.ErrNoUsers
 	}
 	err := do(store)

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -23,11 +24,23 @@ func (d *Daemon) Quotas() admin.Quotas {
 }
 
 // Grant implements [admin.Daemon].
-func (d *Daemon) Grant(g admin.Grant) (admin.Quota, error) {
+func (d *Daemon) Grant(ctx context.Context, g admin.Grant) (admin.Quota, error) {
 	d.mu.Lock()
-	s := d.inForce.settings
+	now := d.inForce
 	d.mu.Unlock()
-	account, n, err := grant(s, g)
+	account, n, err := grant(now.settings, g)
+	if err != nil {
+		return admin.Quota{}, err
+	}
+	note, err := checkKey(now.settings, account, func() (bool, error) {
+		standings, _ := d.limits.Standings(time.Now())
+		var counted []limits.Account
+		for _, s := range standings {
+			counted = append(counted, s.Account)
+		}
+		store, _ := now.storeOfUsers()
+		return isUser(ctx, store, account, counted)
+	})
 	if err != nil {
 		return admin.Quota{}, err
 	}
@@ -36,7 +49,9 @@ func (d *Daemon) Grant(g admin.Grant) (admin.Quota, error) {
 		return admin.Quota{}, err
 	}
 	d.log.Info("more than a quota is allowed", "limit", account.Limit, "key", account.Key, "granted", g.Amount)
-	return quotaOf(standing), nil
+	q := quotaOf(standing)
+	q.Note = note
+	return q, nil
 }
 
 // SetRate implements [admin.Daemon].

@@ -51,7 +51,7 @@ func TestQuotasOfRules(t *testing.T) {
 	proxytest.Eventually(t, "the log warns", func() bool { return strings.Contains(s.said.String(), "a quota is used up soon") })
 
 	// She was counted as who only claims to be her.
-	q, err := s.Grant(QuotaGrant{Key: "alice", Claimed: true, Amount: "1 MB", Limit: "daily"})
+	q, err := s.Grant(t.Context(), QuotaGrant{Key: "alice", Claimed: true, Amount: "1 MB", Limit: "daily"})
 	if err != nil || q.Granted != 1_000_000 || q.Most != 2_000_000 || q.Left > 1_000_000 || q.Left < 999_000 {
 		t.Errorf("granted: %+v, %v", q, err)
 	}
@@ -97,14 +97,17 @@ func isRemembered(t *testing.T, file string, used int64) {
 // TestWhatCannotBeGranted or changed, of a server that runs.
 func TestWhatCannotBeGranted(t *testing.T) {
 	s := serveIn(t, quotaRules+"}\n")
-	if _, err := s.Grant(QuotaGrant{Key: "alice", Amount: "1 MB"}); err == nil {
+	if _, err := s.Grant(t.Context(), QuotaGrant{Key: "alice", Amount: "1 MB"}); err == nil {
 		t.Error("granted, though two quotas count by user")
 	}
-	if _, err := s.Grant(QuotaGrant{Key: "alice", Amount: "1h", Limit: "daily"}); err == nil {
+	if _, err := s.Grant(t.Context(), QuotaGrant{Key: "alice", Amount: "1h", Limit: "daily"}); err == nil {
 		t.Error("a time was granted of a quota of bytes")
 	}
-	if _, err := s.Grant(QuotaGrant{Key: "alice", Amount: "1 MB", Limit: "dayly"}); err == nil {
+	if _, err := s.Grant(t.Context(), QuotaGrant{Key: "alice", Amount: "1 MB", Limit: "dayly"}); err == nil {
 		t.Error("granted of a limit that is not there")
+	}
+	if _, err := s.Grant(t.Context(), QuotaGrant{Key: "alice", Amount: "1 MB", Limit: "daily"}); !errors.Is(err, errNobody) {
+		t.Errorf("granted to who has shown a name that can only be claimed: %v", err)
 	}
 	if err := s.SetRate(NewRate{Limit: "fair", Rate: "10 Mbit/s"}); err != nil {
 		t.Error(err)

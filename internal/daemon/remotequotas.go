@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/internal/admin"
+	"github.com/sallyport/sallyport/internal/ledger"
 	"github.com/sallyport/sallyport/internal/limits"
 )
 
@@ -84,14 +85,37 @@ func (r Remote) Grant(ctx context.Context, g QuotaGrant) (QuotaLine, error) {
 	if err != nil {
 		return QuotaLine{}, err
 	}
+	note, err := checkKey(s, account, func() (bool, error) { return r.isUser(ctx, place, account) })
+	if err != nil {
+		return QuotaLine{}, err
+	}
 	if err := place.Grant(ctx, due); err != nil {
 		return QuotaLine{}, fmt.Errorf("no server answers, and the ledger cannot be written: %w", err)
 	}
 	all, err := place.Balances(ctx)
 	for _, b := range all {
 		if b.Account == due.Account {
-			return quotaOf(limit.Standing(b, now)), nil
+			q := quotaOf(limit.Standing(b, now))
+			q.Note = note
+			return q, nil
 		}
 	}
 	return QuotaLine{}, err
+}
+
+// isUser asks those who are kept, and the ledger for whom something was counted.
+func (r Remote) isUser(ctx context.Context, place ledger.Place, a limits.Account) (bool, error) {
+	all, err := place.Balances(ctx)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // nothing was used
+		return false, err
+	}
+	var counted []limits.Account
+	for _, b := range all {
+		counted = append(counted, b.Account)
+	}
+	store, err := Users{Settings: r.File}.store()
+	if err != nil && !errors.Is(err, errNoUsers) {
+		return false, err
+	}
+	return isUser(ctx, store, a, counted)
 }
