@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"html"
+	"math"
 	"net/http"
 	"net/netip"
 	"strconv"
@@ -36,8 +37,8 @@ func (r *replierHTTP) AppendDeny(b []byte, reason error, _ netip.AddrPort) []byt
 	if r.session.Rule != "" {
 		b = appendField(b, "Sallyport-Rule", quoted(r.session.Rule))
 	}
-	if status == http.StatusTooManyRequests && ReasonOf(reason) != Quota { // which is not over so soon
-		b = appendField(b, "Retry-After", retryAfter)
+	if status == http.StatusTooManyRequests {
+		b = appendRetryAfter(b, reason)
 	}
 	b = appendField(b, "Cache-Control", "no-store")
 	b = appendField(b, "Content-Type", "text/html; charset=utf-8")
@@ -52,10 +53,18 @@ func (r *replierHTTP) AppendDeny(b []byte, reason error, _ netip.AddrPort) []byt
 	return append(b, page...)
 }
 
-// retryAfter is when a client that was refused by a limit may come again, in
-// seconds: it is not known when others leave, and a limit in a time lets in more
-// all the time.
-const retryAfter = "1"
+// appendRetryAfter says when a client may come again, in seconds (RFC 9110, section
+// 10.2.3). Where a limit on sessions at once is reached it is not known when others leave. A
+// quota is not over so soon.
+func appendRetryAfter(b []byte, reason error) []byte {
+	seconds := 1
+	if later, ok := errors.AsType[*LaterError](reason); ok {
+		seconds = max(seconds, int(math.Ceil(later.After.Seconds())))
+	} else if ReasonOf(reason) == Quota {
+		return b
+	}
+	return appendField(b, "Retry-After", strconv.Itoa(seconds))
+}
 
 // page is what a person sees.
 func (r *replierHTTP) page(status int, reason error) string {
@@ -74,6 +83,9 @@ func statusOf(reason error) int {
 	word := ReasonOf(reason)
 	if word == BadRequest && errors.Is(reason, errHeadSize) {
 		return http.StatusRequestHeaderFieldsTooLarge
+	}
+	if _, ok := errors.AsType[*LaterError](reason); ok {
+		return http.StatusTooManyRequests
 	}
 	switch word {
 	case BadRequest, Garbage, ClientGone:
@@ -105,6 +117,9 @@ func sentenceFor(status int, reason error) string {
 	}
 	if errors.Is(reason, errScheme) {
 		return "The proxy takes requests for http:// addresses, and CONNECT for all else."
+	}
+	if word := ReasonOf(reason); word == BadLogin && status == http.StatusTooManyRequests {
+		return "Too many wrong passwords came from you, or from those who share your address. Try again in a while."
 	}
 	if s, ok := sentences[ReasonOf(reason)]; ok && status != http.StatusProxyAuthRequired {
 		return s

@@ -782,16 +782,19 @@ func TestRefusals(t *testing.T) {
 		reason error
 		status int
 		want   Reason
+		after  string
 	}{
-		{Denied, 403, Denied},
-		{NoName, 502, NoName},
-		{Unreachable, 502, Unreachable},
-		{TimedOut, 504, TimedOut},
-		{Busy, 503, Busy},
-		{TooMany, 429, TooMany},
-		{TooFast, 429, TooFast},
-		{Quota, 429, Quota},
-		{nil, 502, Refused}, // nobody listens
+		{Denied, 403, Denied, ""},
+		{NoName, 502, NoName, ""},
+		{Unreachable, 502, Unreachable, ""},
+		{TimedOut, 504, TimedOut, ""},
+		{Busy, 503, Busy, ""},
+		{TooMany, 429, TooMany, "1"},
+		{TooFast, 429, TooFast, "1"},
+		{&LaterError{fmt.Errorf("%w: secret detail", TooFast), 90*time.Second + 1}, 429, TooFast, "91"},
+		{&LaterError{BadLogin, 0}, 429, BadLogin, "1"},
+		{Quota, 429, Quota, ""},
+		{nil, 502, Refused, ""}, // nobody listens
 	} {
 		policy := deciding(func(context.Context, *Request) (Grant, error) {
 			grant := Grant{Rule: "no \"mail\"\r\nX-Evil: <b>", Addrs: []netip.Addr{nowhere.Addr()}}
@@ -807,7 +810,11 @@ func TestRefusals(t *testing.T) {
 				r := onLoopback(t, &Server{Policy: policy}, Listener{})
 				c := r.web()
 				c.say("%s %s HTTP/1.1\r\nHost: x\r\n\r\n", method, target)
-				isRefusal(t, c.head(strings.Replace(method, "CONNECT", "GET", 1)), method, test.status, test.want)
+				got := c.head(strings.Replace(method, "CONNECT", "GET", 1))
+				isRefusal(t, got, method, test.status, test.want)
+				if after := got.Header.Get("Retry-After"); after != test.after {
+					t.Errorf("Retry-After is %q, want %q", after, test.after)
+				}
 				r.next(test.want)
 			})
 		}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"time"
 
 	"github.com/sallyport/sallyport/internal/relay"
 )
@@ -63,6 +64,19 @@ const (
 	Shutdown    Reason = "shutdown"     // the server stopped before the session ended
 	Failed      Reason = "failed"       // a fault of the proxy's own machine; the log says which
 )
+
+// LaterError is a refusal that will be over: who comes again after that time may be let
+// in. Protocols that can say so do.
+type LaterError struct {
+	Err   error // wraps a [Reason]
+	After time.Duration
+}
+
+// Error says why it is refused.
+func (e *LaterError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the refusal.
+func (e *LaterError) Unwrap() error { return e.Err }
 
 // ReasonOf returns the word for an error: the [Reason] it wraps, or the one that
 // stands for what the operating system or the resolver said. A nil error is Closed.

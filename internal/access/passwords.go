@@ -186,7 +186,7 @@ func (p *Passwords) compare(ctx context.Context, users *users, c server.Credenti
 		}
 		<-p.slots
 		if now.Add(wait).After(last) {
-			return false, errManyGuesses
+			return false, &server.LaterError{Err: errManyGuesses, After: wait}
 		}
 		if err := pause(ctx, wait); err != nil {
 			return false, err

@@ -198,6 +198,9 @@ func TestGuessingPauses(t *testing.T) {
 				}
 				if errors.Is(err, errManyGuesses) {
 					refused.Add(1)
+					if later, ok := errors.AsType[*server.LaterError](err); !ok || later.After <= 0 || later.After > withPair.most {
+						t.Errorf("%#v: it is not told when to come again", err)
+					}
 				}
 			})
 		}

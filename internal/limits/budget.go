@@ -91,8 +91,13 @@ func (c *counter) admits(now time.Time) error {
 	switch {
 	case l.Sessions > 0 && c.sessions >= l.Sessions:
 		return fmt.Errorf("%w: the limit %q lets in %d at once by %s", server.TooMany, l.name, l.Sessions, l.Per)
-	case l.New > 0 && c.full.Sub(now) > l.In-l.In/time.Duration(l.New):
-		return fmt.Errorf("%w: the limit %q lets in %d in %v by %s", server.TooFast, l.name, l.New, l.In, l.Per)
+	case l.New == 0:
+		return nil
+	}
+	// The next one comes in when its part of the time is free again.
+	if taken, room := c.full.Sub(now), l.In-l.In/time.Duration(l.New); taken > room {
+		err := fmt.Errorf("%w: the limit %q lets in %d in %v by %s", server.TooFast, l.name, l.New, l.In, l.Per)
+		return &server.LaterError{Err: err, After: taken - room}
 	}
 	return nil
 }

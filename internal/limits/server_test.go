@@ -1,11 +1,13 @@
 package limits_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/netip"
 	"strings"
 	"sync/atomic"
@@ -209,16 +211,27 @@ func TestRefusals(t *testing.T) {
 func TestTooFast(t *testing.T) {
 	in(t, map[string]limits.Limit{"calm": {Per: limits.Source, New: 2, In: time.Minute}}, func(r *rig) {
 		c := r.asks(get)
+		client := bufio.NewReader(c)
+		hears := func(status int, after string) {
+			response, err := http.ReadResponse(client, nil)
+			if err != nil || response.StatusCode != status || response.Header.Get("Retry-After") != after {
+				r.Fatalf("%+v, %v; want %d and to come again after %q", response, err, status, after)
+			}
+			_, _ = io.Copy(io.Discard, response.Body)
+		}
 		answers := func() {
 			far := r.far()
 			synctest.Wait()
 			proxytest.Say(r, far, []byte("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"))
+			hears(200, "")
 			r.wantEnd(server.Closed)
 		}
 		answers()
 		proxytest.Say(r, c, get)
 		answers()
+		time.Sleep(1500 * time.Millisecond) // of the 30 s until the next may come
 		proxytest.Say(r, c, get)
+		hears(429, "29")
 		r.wantEnd(server.TooFast)
 		proxytest.Refused4(r, r.asks(proxytest.Connect4(targetAt, "bob")), 91)
 		r.wantEnd(server.TooFast)
