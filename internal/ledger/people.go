@@ -261,12 +261,8 @@ func (p *People) Watch(ctx context.Context, changed func(Changed)) {
 			lost = true
 			p.log.Error("the users in the ledger cannot be read: they stay as they were", "ledger", p.place.String(), "error", err)
 		}
-		wait := time.NewTimer(pause)
-		select {
-		case <-wait.C:
+		if rest(ctx, pause) {
 			pause = min(2*pause, 10*time.Second)
-		case <-ctx.Done():
-			wait.Stop()
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	mathrand "math/rand/v2"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -16,8 +17,12 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// lookEvery is how often a file is looked at for other users.
-const lookEvery = time.Second / 2
+const (
+	// lookEvery is how often a file is looked at for other users.
+	lookEvery = time.Second / 2
+	// lockPatience is for how long somebody else's lock on the file is waited out.
+	lockPatience = 5 * time.Second
+)
 
 // sqliteDialect is that of the file of this name.
 type sqliteDialect struct{ path string }
@@ -34,12 +39,29 @@ func openSQLite(ctx context.Context, path string, newer bool) (*store, error) {
 	case !errors.Is(err, fs.ErrExist):
 		return nil, err
 	}
+	// SQLite waits for a lock, but not where two who have opened a new file at once both turn
+	// its journal to WAL: one of them hears at once that it is locked.
+	for began := time.Now(); ; {
+		s, err := openStore(ctx, path, newer)
+		if !isLocked(err) || time.Since(began) > lockPatience || !rest(ctx, mathrand.N(50*time.Millisecond)) {
+			return s, err
+		}
+	}
+}
+
+func openStore(ctx context.Context, path string, newer bool) (*store, error) {
 	// FULL: what was written outlives a power cut too. It costs one fsync a flush.
-	db, err := openFile(path, url.Values{"_txlock": {"immediate"}, "_pragma": {"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)"}})
+	db, err := openFile(path, url.Values{"_txlock": {"immediate"}, "_pragma": {fmt.Sprintf("busy_timeout(%d)", lockPatience.Milliseconds()), "journal_mode(WAL)", "synchronous(FULL)"}})
 	if err != nil {
 		return nil, err
 	}
 	return newStore(ctx, db, sqliteDialect{path}, newer)
+}
+
+// isLocked reports whether an error is that somebody else has locked the file.
+func isLocked(err error) bool {
+	e, ok := errors.AsType[*sqlite.Error](err)
+	return ok && e.Code()&0xff == sqlite3.SQLITE_BUSY
 }
 
 func openFile(path string, options url.Values) (*sql.DB, error) {
@@ -111,14 +133,10 @@ func (d sqliteDialect) explain(err error) error {
 // listen: nobody tells that a file was changed.
 func (sqliteDialect) listen(context.Context) (wait func(context.Context) error, end func(), err error) {
 	wait = func(ctx context.Context) error {
-		look := time.NewTimer(lookEvery)
-		defer look.Stop()
-		select {
-		case <-look.C:
-			return nil
-		case <-ctx.Done():
+		if !rest(ctx, lookEvery) {
 			return ctx.Err()
 		}
+		return nil
 	}
 	return wait, func() {}, nil
 }

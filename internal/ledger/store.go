@@ -92,16 +92,24 @@ func (s *store) within(ctx context.Context, f func(tx *sql.Tx) error) error {
 			break
 		}
 		// Two that meet again at once would be in each other's way again.
-		pause := time.NewTimer(mathrand.N(10 * time.Millisecond << tries))
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
-			pause.Stop()
+		if !rest(ctx, mathrand.N(10*time.Millisecond<<tries)) {
 			return err
 		}
 		err = s.once(ctx, f)
 	}
 	return err
+}
+
+// rest waits, and reports whether ctx has not ended meanwhile.
+func rest(ctx context.Context, d time.Duration) bool {
+	pause := time.NewTimer(d)
+	defer pause.Stop()
+	select {
+	case <-pause.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 func (s *store) once(ctx context.Context, f func(tx *sql.Tx) error) error {

@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -26,6 +28,39 @@ func opens(t *testing.T, place Place) *store {
 	}
 	t.Cleanup(s.close)
 	return s
+}
+
+// TestOpenedByManyAtOnce: a new file is opened by all who come for it at the same moment. That
+// SQLite does not wait for who turns its journal to WAL is why there is more than one try.
+func TestOpenedByManyAtOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	first, err := openFile(path, url.Values{"_txlock": {"immediate"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	writes, err := first.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openStore(t.Context(), path, false); !isLocked(err) {
+		t.Errorf("a file that is locked: %v", err)
+	}
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			s, err := Place(path).open(t.Context())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			s.close()
+		})
+	}
+	if err := writes.Rollback(); err != nil {
+		t.Error(err)
+	}
+	all.Wait()
 }
 
 func (s *store) writes(t *testing.T, seq int64, at time.Time, counts map[Key]Counts) {
