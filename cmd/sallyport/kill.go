@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 
@@ -34,12 +35,17 @@ func newKill() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			for _, id := range ids {
-				if err := watch.EndSession(cmd.Context(), id); err != nil {
-					return fmt.Errorf("session %d: %w", id, err)
+			var faults []error
+			for _, id := range ids { // one that has ended by itself meanwhile keeps none of the others
+				err := watch.EndSession(cmd.Context(), id)
+				if errors.Is(err, daemon.ErrNobody) {
+					return err
+				}
+				if err != nil {
+					faults = append(faults, fmt.Errorf("session %d: %w", id, err))
 				}
 			}
-			return nil
+			return errors.Join(faults...)
 		},
 	}
 	remoteFlags(cmd, &remote)

@@ -23,7 +23,11 @@ type (
 // LiveOrders are the words for the order of a [LiveQuery].
 func LiveOrders() []string { return admin.SessionOrders() }
 
-// Watch is a view of a running server.
+// ErrNobody says that no server answers.
+var ErrNobody = admin.ErrNobody
+
+// Watch is a view of a running server. Its methods block until the server has answered or
+// ctx ends; where none does their errors wrap [ErrNobody].
 type Watch struct{ client admin.Client }
 
 // Watch finds the running server's socket. It does not ask the server anything.
