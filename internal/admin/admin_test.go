@@ -5,8 +5,10 @@ package admin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -97,10 +99,30 @@ func TestAPI(t *testing.T) {
 	if err := c.Reload(t.Context()); !errors.Is(err, ErrNobody) || !strings.Contains(err.Error(), path) {
 		t.Errorf("without a server: %v", err)
 	}
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	if err := c.Reload(gone); !errors.Is(err, context.Canceled) || errors.Is(err, ErrNobody) {
+		t.Errorf("whoever asks has left: %v", err)
+	}
 	denied := c.unreached(&net.OpError{Op: "dial", Net: "unix", Err: os.NewSyscallError("connect", syscall.EACCES)})
 	if errors.Is(denied, ErrNobody) || !strings.Contains(denied.Error(), "for root and for the user") {
 		t.Errorf("as somebody who may not ask: %v", denied)
 	}
+}
+
+// TestClientOfAnotherVersion: an answer that is no JSON is said to be one.
+func TestClientOfAnotherVersion(t *testing.T) {
+	path := socketIn(t)
+	ctx, stop := context.WithCancel(t.Context())
+	l := mustListen(t, path)
+	var served sync.WaitGroup
+	answers := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") })
+	served.Go(func() { Serve(ctx, l, answers, slog.New(slog.DiscardHandler)) })
+	if _, err := (Client{Socket: path}).Status(t.Context()); err == nil || !strings.Contains(err.Error(), path+", which may be of another version") {
+		t.Errorf("%v", err)
+	}
+	stop()
+	served.Wait()
 }
 
 // checkMethods: what is no operation is none, and says so.

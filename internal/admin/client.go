@@ -34,6 +34,9 @@ const (
 // expected.
 func (c Client) do(ctx context.Context, method, operation string, body, into any) error {
 	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", c.Socket)
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx) // which is no word about the server
+	}
 	if err != nil {
 		return c.unreached(err)
 	}
@@ -67,7 +70,10 @@ func (c Client) do(ctx context.Context, method, operation string, body, into any
 	case response.StatusCode == http.StatusNoContent:
 		return nil
 	case response.StatusCode == http.StatusOK:
-		return json.Unmarshal(said, into)
+		if err := json.Unmarshal(said, into); err != nil {
+			return fmt.Errorf("the server at %s, which may be of another version, gives an answer that cannot be read: %w", c.Socket, err)
+		}
+		return nil
 	}
 	return refused(response.StatusCode, said)
 }
