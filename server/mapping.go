@@ -58,6 +58,12 @@ func (t *MapTarget) asked() socks.Addr {
 	return t.Addr
 }
 
+// What a door ends with that leads nowhere.
+var (
+	errNoMapping    = errors.New("server: a listener for datagrams must be a port mapping")
+	errEmptyMapping = errors.New("server: a port mapping needs a target")
+)
+
 // hereIP is what a unix socket counts as, at either end: this machine.
 var hereIP = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 

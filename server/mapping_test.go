@@ -389,3 +389,21 @@ func TestMappingUnixSockets(t *testing.T) {
 		t.Error("the record has no socket")
 	}
 }
+
+// TestMappingToNowhere: a door that could lead nowhere is not served.
+func TestMappingToNowhere(t *testing.T) {
+	s := &Server{Policy: deciding(anything)}
+	defer s.Close()
+	in := udpSocket(t, "127.0.0.1:0")
+	for want, d := range map[error]*Door{
+		errEmptyMapping: s.Door(listenTCP(t, "127.0.0.1:0"), Listener{Mapping: &Mapping{}}),
+		errNoMapping:    s.PacketDoor(in, Listener{}),
+	} {
+		if err := d.Serve(t.Context()); !errors.Is(err, want) {
+			t.Errorf("%v, want %v", err, want)
+		}
+	}
+	if err := s.PacketDoor(in, Listener{Mapping: &Mapping{}}).Serve(t.Context()); !errors.Is(err, errEmptyMapping) {
+		t.Errorf("of datagrams: %v", err)
+	}
+}

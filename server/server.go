@@ -247,7 +247,13 @@ func (d *Door) Serve(ctx context.Context) error {
 
 // serveDoor takes whoever comes, until the socket fails or handshakes end.
 func (s *Server) serveDoor(handshakes, sessions context.Context, sv *serving) error {
-	if sv.packets != nil {
+	mapping := sv.listener.Load().Mapping
+	switch {
+	case mapping != nil && len(mapping.Targets) == 0:
+		return errEmptyMapping
+	case sv.packets != nil && mapping == nil:
+		return errNoMapping
+	case sv.packets != nil:
 		return s.mapDatagrams(sessions, sv)
 	}
 	if done, err := s.acceptOnLoop(handshakes, sessions, sv); done {

@@ -3,7 +3,6 @@ package server
 import (
 	"container/list"
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -22,9 +21,6 @@ func (s *Server) PacketDoor(socket net.PacketConn, l Listener) *Door {
 	d.listener.Store(&l)
 	return d
 }
-
-// errNoMapping is what a door for datagrams ends with that leads nowhere.
-var errNoMapping = errors.New("server: a listener for datagrams must be a port mapping")
 
 // mapper is a door for datagrams that is served. Its goroutines: the reader of its
 // socket, which is the caller of run, and those of its flows.
@@ -55,9 +51,6 @@ type flow struct {
 // mapDatagrams serves a door for datagrams until its socket fails or is closed. The
 // flows end with it.
 func (s *Server) mapDatagrams(sessions context.Context, sv *serving) error {
-	if sv.listener.Load().Mapping == nil {
-		return errNoMapping
-	}
 	s.state.associated.add(sv.address) // no target, either
 	defer s.state.associated.remove(sv.address)
 	m := &mapper{server: s, serving: sv, socket: newPacketSocket(sv.packets)}
