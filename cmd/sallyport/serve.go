@@ -76,7 +76,9 @@ func onSignals(parent context.Context, requests map[os.Signal]func()) (stop, hur
 	hurry, cancelHurry := context.WithCancel(parent)
 	ends, others := make(chan os.Signal, 4), make(chan os.Signal, 4)
 	signal.Notify(ends, syscall.SIGTERM, os.Interrupt)
-	signal.Notify(others, slices.Collect(maps.Keys(requests))...)
+	if len(requests) > 0 { // of no signals Notify would make all that there are
+		signal.Notify(others, slices.Collect(maps.Keys(requests))...)
+	}
 	var waiting sync.WaitGroup
 	waiting.Go(func() {
 		next := []context.CancelFunc{cancelStop, cancelHurry}
