@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,7 +15,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/crypto/ssh"
-	"golang.org/x/crypto/ssh/agent"
 	"golang.org/x/crypto/ssh/knownhosts"
 
 	"github.com/sallyport/sallyport/client"
@@ -208,15 +206,6 @@ func readPrivateKey(file string) (ssh.Signer, error) {
 		return nil, fmt.Errorf("%s holds no private key", file) // without err: it could quote it
 	}
 	return key, nil
-}
-
-// agentKeys asks an ssh agent. Its connection is for as long as signing in takes.
-func agentKeys(socket string) ([]ssh.Signer, error) {
-	c, err := (&net.Dialer{}).DialContext(context.Background(), "unix", socket)
-	if err != nil {
-		return nil, err
-	}
-	return agent.NewClient(c).Signers()
 }
 
 // inSSHFolder is where ssh has a file of the user's.
