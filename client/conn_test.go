@@ -65,11 +65,18 @@ func TestConnOverTCP(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
+	checkTCPLike(t, conn, server.Addr())
+}
+
+// checkTCPLike fails the test unless conn has what a connection to remote, which reverses what
+// it is sent, would have.
+func checkTCPLike(t *testing.T, conn net.Conn, remote string) {
+	t.Helper()
 	if _, ok := conn.(tcpLike); !ok {
 		t.Fatalf("%T lacks what a *net.TCPConn has", conn)
 	}
-	if conn.RemoteAddr().String() != server.Addr() {
-		t.Errorf("RemoteAddr %v, want %s", conn.RemoteAddr(), server.Addr())
+	if conn.RemoteAddr().String() != remote {
+		t.Errorf("RemoteAddr %v, want %s", conn.RemoteAddr(), remote)
 	}
 	checkReverses(t, conn)
 }
@@ -90,13 +97,7 @@ func TestConnThroughTwoProxies(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if _, ok := conn.(tcpLike); !ok {
-		t.Fatalf("%T lacks what a *net.TCPConn has", conn)
-	}
-	if conn.RemoteAddr().String() != server.Addr() {
-		t.Errorf("RemoteAddr %v, want %s", conn.RemoteAddr(), server.Addr())
-	}
-	checkReverses(t, conn)
+	checkTCPLike(t, conn, server.Addr())
 }
 
 // The accepted connection of a BIND can do the same, and its listener tells the

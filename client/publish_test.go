@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"crypto/ed25519"
 	"errors"
 	"net"
 	"net/netip"
@@ -95,14 +94,7 @@ func visitIntranet(t *testing.T, proxy string) (net.Conn, error) {
 // TestPublisher: a service is reached, and again after the server was away; at the
 // end nothing is left.
 func TestPublisher(t *testing.T) {
-	_, private, err := ed25519.GenerateKey(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, err := ssh.NewSignerFromKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := newHostKey(t)
 	at, end := serveVirtual(t, "127.0.0.1:0", key)
 	p := &Publisher{Server: at, User: "bob", HostKey: ssh.FixedHostKey(key.PublicKey()), Services: []Service{{"intranet", 80, proxytest.Echo(t, "127.0.0.1").String(), false}}}
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -135,14 +127,7 @@ func TestPublisher(t *testing.T) {
 
 // TestPublisherSaysWhatIsWrong with the very first connection.
 func TestPublisherSaysWhatIsWrong(t *testing.T) {
-	_, private, err := ed25519.GenerateKey(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, err := ssh.NewSignerFromKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := newHostKey(t)
 	at, end := serveVirtual(t, "127.0.0.1:0", key)
 	defer end()
 	nowhere := proxytest.Nowhere(t)

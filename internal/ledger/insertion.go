@@ -42,17 +42,7 @@ func (in insertion) query(ctx context.Context, tx *sql.Tx, statement string, val
 		_, err := tx.ExecContext(ctx, statement, values...)
 		return err
 	}
-	rows, err := tx.QueryContext(ctx, statement, values...)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		if err := each(rows); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
+	return query(ctx, tx, each, statement, values...)
 }
 
 // statement is the one for n rows.

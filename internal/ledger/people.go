@@ -192,21 +192,6 @@ func lastChange(ctx context.Context, from interface {
 	return version, err
 }
 
-// query calls each for the rows of an answer.
-func query(ctx context.Context, tx *sql.Tx, each func(*sql.Rows) error, statement string, values ...any) error {
-	rows, err := tx.QueryContext(ctx, statement, values...)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		if err := each(rows); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
-}
-
 // take puts news into force; anew: they are all there is.
 func (p *People) take(n news, anew bool) Changed {
 	p.mu.Lock()

@@ -100,6 +100,21 @@ func (s *store) within(ctx context.Context, f func(tx *sql.Tx) error) error {
 	return err
 }
 
+// query calls each for the rows of an answer.
+func query(ctx context.Context, tx *sql.Tx, each func(*sql.Rows) error, statement string, values ...any) error {
+	rows, err := tx.QueryContext(ctx, statement, values...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := each(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
 // rest waits, and reports whether ctx has not ended meanwhile.
 func rest(ctx context.Context, d time.Duration) bool {
 	pause := time.NewTimer(d)
