@@ -37,11 +37,11 @@ type Crowd struct {
 	said    bytes.Buffer // what the process has to say of its failure
 }
 
-// Gather opens relays through p, lets one byte go each way in each, and returns when all stand. Only one crowd is there at a
-// time. The caller ends it by Disperse.
+// Gather opens relays through p, one after the other in about the time over (0: as fast as it can), lets one byte go each way
+// in each, and returns when all stand. Only one crowd is there at a time. The caller ends it by Disperse.
 //
 // Fixed forwarders know only one target: it accepts these connections as well, and passes them on to the crowd's process.
-func (t *Target) Gather(ctx context.Context, p *Proxy, relays int) (*Crowd, error) {
+func (t *Target) Gather(ctx context.Context, p *Proxy, relays int, over time.Duration) (*Crowd, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -51,7 +51,7 @@ func (t *Target) Gather(ctx context.Context, p *Proxy, relays int) (*Crowd, erro
 		return nil, err
 	}
 	c := &Crowd{target: t, line: ours}
-	c.process = exec.CommandContext(ctx, self, CrowdCommand, p.Address.String(), string(p.Protocol), t.Address().String(), strconv.Itoa(relays))
+	c.process = exec.CommandContext(ctx, self, CrowdCommand, p.Address.String(), string(p.Protocol), t.Address().String(), strconv.Itoa(relays), over.String())
 	c.process.ExtraFiles = []*os.File{theirs}
 	c.process.Stderr = &c.said
 	err = c.process.Start()
@@ -131,14 +131,15 @@ func lineOf(fd int) (*net.UnixConn, error) {
 // BeCrowd is all that the process of a crowd does. It returns when whoever has gathered it has closed the line, and the
 // relays have ended.
 func BeCrowd(ctx context.Context, args []string) error {
-	if len(args) != 4 {
-		return errors.New("a crowd is told the proxy, its protocol, the target, and how many relays")
+	if len(args) != 5 {
+		return errors.New("a crowd is told the proxy, its protocol, the target, how many relays, and over which time")
 	}
 	proxy, proxyErr := netip.ParseAddrPort(args[0])
 	target, targetErr := netip.ParseAddrPort(args[2])
-	relays, err := strconv.Atoi(args[3])
+	relays, relaysErr := strconv.Atoi(args[3])
+	over, overErr := time.ParseDuration(args[4])
 	line, lineErr := lineOf(crowdLine)
-	if err := errors.Join(proxyErr, targetErr, err, lineErr); err != nil {
+	if err := errors.Join(proxyErr, targetErr, relaysErr, overErr, lineErr); err != nil {
 		return err
 	}
 	defer line.Close()
@@ -149,7 +150,7 @@ func BeCrowd(ctx context.Context, args []string) error {
 		defer stop()
 		arrived <- receive(line)
 	}()
-	conns, err := (&Proxy{Address: proxy, Protocol: Protocol(args[1])}).rest(ctx, target, relays)
+	conns, err := (&Proxy{Address: proxy, Protocol: Protocol(args[1])}).rest(ctx, target, relays, over)
 	if err == nil {
 		_, err = line.Write([]byte(crowdIsThere))
 	}
@@ -164,8 +165,12 @@ func BeCrowd(ctx context.Context, args []string) error {
 
 // rest opens relays to target, one after the other, in each of which one byte went each way. It returns those that it has
 // opened on a fault, too.
-func (p *Proxy) rest(ctx context.Context, target netip.AddrPort, relays int) (conns []*net.TCPConn, err error) {
-	for range relays {
+func (p *Proxy) rest(ctx context.Context, target netip.AddrPort, relays int, over time.Duration) (conns []*net.TCPConn, err error) {
+	began := time.Now()
+	for i := range relays {
+		if err := wait(ctx, time.Until(began.Add(over/time.Duration(relays)*time.Duration(i)))); err != nil {
+			return conns, err
+		}
 		conn, err := p.Dial(ctx, target)
 		if err != nil {
 			return conns, err

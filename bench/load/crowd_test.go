@@ -36,7 +36,7 @@ func TestCrowd(t *testing.T) {
 		return len(open)
 	}
 	before := own()
-	crowd, err := target.Gather(t.Context(), p, 50)
+	crowd, err := target.Gather(t.Context(), p, 50, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,12 +73,12 @@ func TestCrowdFails(t *testing.T) {
 		}
 	})
 	closes := &Proxy{Address: ln.Addr().(*net.TCPAddr).AddrPort(), Protocol: Socks4}
-	if _, err := target.Gather(t.Context(), closes, 1); err == nil || !strings.Contains(err.Error(), "the proxy's answer") {
+	if _, err := target.Gather(t.Context(), closes, 1, 0); err == nil || !strings.Contains(err.Error(), "the proxy's answer") {
 		t.Errorf("of a proxy that says nothing: %v", err)
 	}
 	ln.Close()
 	all.Wait()
-	if _, err := target.Gather(t.Context(), closes, 1); err == nil || !strings.Contains(err.Error(), "connection refused") {
+	if _, err := target.Gather(t.Context(), closes, 1, 0); err == nil || !strings.Contains(err.Error(), "connection refused") {
 		t.Errorf("of a proxy that is gone: %v", err)
 	}
 }
@@ -135,7 +135,7 @@ func TestIdleCountsWhatIsHeld(t *testing.T) {
 func TestBulkAmong(t *testing.T) {
 	target, p := aTarget(t)
 	times := 0
-	among, err := BulkAmong(t.Context(), p, target, 20, time.Millisecond, func() (Cost, error) {
+	among, err := BulkAmong(t.Context(), p, target, 20, 0, time.Millisecond, func() (Cost, error) {
 		times++
 		return []Cost{{CPU: 1, All: 3, Rate: 10}, {CPU: 9, All: 12, Rate: 7}, {CPU: 2, All: 4, Rate: 20}}[times-1], nil
 	})
@@ -143,7 +143,7 @@ func TestBulkAmong(t *testing.T) {
 	if err != nil || among != want {
 		t.Errorf("%+v, %v; want %+v", among, err, want)
 	}
-	among, err = BulkAmong(t.Context(), p, target, 20, time.Millisecond, func() (Cost, error) {
+	among, err = BulkAmong(t.Context(), p, target, 20, 20*time.Millisecond, time.Millisecond, func() (Cost, error) {
 		return Bulk(t.Context(), p, target, Down, 1, 20*time.Millisecond)
 	})
 	if err != nil || among.Alone.Rate <= 0 || among.Crowded.Rate <= 0 || among.Alone.CPU <= 0 || among.Crowded.CPU <= 0 {

@@ -192,7 +192,7 @@ func HoldIdle(ctx context.Context, p *Proxy, t *Target, relays int, rest time.Du
 	if err != nil {
 		return nil, err
 	}
-	crowd, err := t.Gather(ctx, p, relays)
+	crowd, err := t.Gather(ctx, p, relays, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -217,8 +217,9 @@ type Among struct {
 
 // BulkAmong moves bulk without a crowd, with one, and without one again, of which Alone is the mean: what the machine has
 // to do besides changes from one minute to the next. Before each the proxy is left to rest, since to begin and to end
-// a crowd is no rest; but for the first, to which whoever calls it comes from other work.
-func BulkAmong(ctx context.Context, p *Proxy, t *Target, relays int, rest time.Duration, bulk func() (Cost, error)) (Among, error) {
+// a crowd is no rest; but for the first, to which whoever calls it comes from other work. The relays begin in the time over: of a crowd
+// that came at once all would have their timers run off at once, too (keep-alive probes), within the turn or outside it.
+func BulkAmong(ctx context.Context, p *Proxy, t *Target, relays int, over, rest time.Duration, bulk func() (Cost, error)) (Among, error) {
 	settled := func() (Cost, error) {
 		cost, err := bulk()
 		return cost, cmp.Or(err, t.Settle(ctx))
@@ -227,7 +228,7 @@ func BulkAmong(ctx context.Context, p *Proxy, t *Target, relays int, rest time.D
 	if err != nil {
 		return Among{}, err
 	}
-	crowd, err := t.Gather(ctx, p, relays)
+	crowd, err := t.Gather(ctx, p, relays, over)
 	if err != nil {
 		return Among{}, err
 	}

@@ -65,6 +65,9 @@ func (r row) measure(ctx context.Context, y *yard, rn *runner, target *load.Targ
 // it does about them afterwards (collecting garbage, giving memory back) is done then.
 const idleRest = 12 * time.Second
 
+// crowdOver is the time in which a crowd comes: that of Go's keep-alive probes, so that as many are due at any time.
+const crowdOver = 15 * time.Second
+
 // rowsOf are the rows that the options ask for.
 func rowsOf(o options) []row {
 	switch {
@@ -148,7 +151,7 @@ func crowded(o options, streams int) row {
 	return row{
 		name: fmt.Sprintf("crowded: %s, among %d idle relays", alone.name, o.crowd), unit: alone.unit, scale: alone.scale, columns: crowdedColumns,
 		work: func(ctx context.Context, p *load.Proxy, t *load.Target) (figures, error) {
-			among, err := load.BulkAmong(ctx, p, t, o.crowd, idleRest, func() (load.Cost, error) {
+			among, err := load.BulkAmong(ctx, p, t, o.crowd, crowdOver, idleRest, func() (load.Cost, error) {
 				return load.Bulk(ctx, p, t, load.Down, streams, o.turn)
 			})
 			return figures{Cost: among.Crowded, alone: among.Alone}, err
