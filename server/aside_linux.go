@@ -23,6 +23,7 @@ func newAside(socket *net.TCPListener) net.Listener {
 	if err != nil {
 		return socket
 	}
+	_ = raw.Control(func(fd uintptr) { handDown(int(fd)) }) // else it is closed
 	return &aside{Listener: socket, raw: raw, taken: -1}
 }
 

@@ -104,14 +104,7 @@ func newEntrance(s *Server, sv *serving) *entrance {
 	if raw == nil {
 		return nil
 	}
-	// What is set here Linux hands down to what is accepted. Go would set it on each.
-	_ = raw.Control(func(listening uintptr) {
-		fd := int(listening)
-		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-		if on, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE); err == nil && on == 0 {
-			keepAlive(fd) // else its owner has said how
-		}
-	})
+	_ = raw.Control(func(listening uintptr) { handDown(int(listening)) })
 	e := &entrance{serving: sv, policy: policy, socket: sv.socket, raw: raw, ended: make(chan error, 1)}
 	e.take = func(listening uintptr) { e.fd, e.remote, e.fault = engine.Accept(int(listening)) }
 	return e

@@ -3,8 +3,6 @@ package server
 import (
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/sallyport/sallyport/internal/engine"
 	"github.com/sallyport/sallyport/internal/relay"
 )
@@ -49,19 +47,6 @@ func (b *bed) Expired() {
 	keepAlive(b.loop.Descriptor(b.target)) // so that one that is gone is noticed
 	b.session.goToRest()
 	b.bed = nil
-}
-
-// keepAlive has the other end of a connection asked whether it is still there, as Go
-// does for those that it accepts and dials.
-func keepAlive(fd int) {
-	for _, o := range [...]struct{ level, name, value int }{
-		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
-		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 15},  // seconds
-		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15}, // seconds
-		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 9},
-	} {
-		_ = engine.SetOption(fd, o.level, o.name, o.value) // it goes without, too
-	}
 }
 
 // Ready is never called: the descriptors are the relay's.

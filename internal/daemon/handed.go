@@ -39,12 +39,6 @@ func (d *door) open(ctx context.Context, in *handover.Inherited) (err error) {
 	}
 	d.removes = isOwn(taken.Name)
 	d.socket = server.Aside(taken.Listener)
-	if _, tcp := taken.Listener.(*net.TCPListener); tcp {
-		if err := keepSocketAlive(taken.Listener); err != nil {
-			taken.Close()
-			return err
-		}
-	}
 	return nil
 }
 

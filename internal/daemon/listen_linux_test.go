@@ -10,8 +10,7 @@ import (
 // TestAcceptedConnectionsInherit: what is set on a listening socket holds for the
 // connections that it accepts.
 func TestAcceptedConnectionsInherit(t *testing.T) {
-	lc := listenConfig("")
-	socket, err := lc.Listen(t.Context(), "tcp4", "127.0.0.1:0")
+	socket, err := openSocket(t.Context(), "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -21,7 +20,7 @@ func TestAcceptedConnectionsInherit(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	accepted, err := socket.Accept()
+	accepted, err := socket.(net.Listener).Accept()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,8 +20,5 @@ func listenConfig(device string) net.ListenConfig {
 	}}
 }
 
-// keepSocketAlive sets nothing: here Go sets it on each connection.
-func keepSocketAlive(net.Listener) error { return nil }
-
 // boundDevice: only Linux can bind sockets to an interface.
 func boundDevice(syscall.Conn) string { return "" }
