@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -87,10 +88,14 @@ func isAboutLogins(err error, c socks.Command) bool {
 	return server.ReasonOf(err) == server.BadLogin || err != nil && c == socks.Associate
 }
 
+// chooseListener returns the one of a name; empty: the only one. One that has several
+// addresses stands in the settings as many.
 func (r *rehearsal) chooseListener(name string) (config.Listener, error) {
 	var names []string
 	for _, l := range r.settings.Listeners {
-		names = append(names, fmt.Sprintf("%q", nameOf(l)))
+		if quoted := strconv.Quote(nameOf(l)); !slices.Contains(names, quoted) {
+			names = append(names, quoted)
+		}
 	}
 	if name == "" && len(names) == 1 {
 		return r.settings.Listeners[0], nil
