@@ -18,7 +18,14 @@ type Ledger struct {
 	DenyWhenLost bool
 	Flush        time.Duration // from one write to the next
 	Keep         LedgerKeep
-	Hosts        int // how many target hosts of a user are counted apart in a day
+	Apart        LedgerApart
+}
+
+// LedgerApart is how many things of the clients' choice are counted apart in a day.
+type LedgerApart struct {
+	Hosts   int // target hosts of a user, or of a source that has proved no name
+	Names   int // names of a source that were not proved
+	Sources int // addresses of an IPv6 /64
 }
 
 // LedgerKeep is for how long use is kept by minute, hour and day. No longer for
@@ -28,8 +35,11 @@ type LedgerKeep struct{ Minutes, Hours, Days time.Duration }
 // mostNode is how many bytes the name of a node may have.
 const mostNode = 100
 
-// mostHosts is how many target hosts of a user may be counted apart in a day.
-const mostHosts = 250_000
+// mostApart is how many of each may be counted apart in a day, and usualApart how many are.
+const (
+	mostApart  = 250_000
+	usualApart = 1000
+)
 
 const day = 24 * time.Hour
 
@@ -44,7 +54,7 @@ func flushBounds() bounds { return bounds{100 * time.Millisecond, time.Minute, "
 func keepBounds() bounds { return bounds{time.Hour, 36500 * day, "from 1h to 36500d"} }
 
 func defaultLedger() Ledger {
-	return Ledger{Flush: time.Second, Hosts: 1000, Keep: LedgerKeep{Minutes: 2 * day, Hours: 60 * day, Days: 3 * 365 * day}}
+	return Ledger{Flush: time.Second, Apart: LedgerApart{usualApart, usualApart, usualApart}, Keep: LedgerKeep{Minutes: 2 * day, Hours: 60 * day, Days: 3 * 365 * day}}
 }
 
 const (
@@ -65,18 +75,22 @@ func (d *decoder) decodeLedger(n *node) {
 				d.settings.Ledger.Flush = value
 			}
 		},
-		"keep": d.ledgerKeep,
-		"hosts": func(v *node) {
-			if most, ok := d.number(v, 1, mostHosts); ok {
-				d.settings.Ledger.Hosts = most
-			}
-		},
-		"node": d.ledgerNode,
+		"keep":    d.ledgerKeep,
+		"hosts":   func(v *node) { d.ledgerApart(v, &d.settings.Ledger.Apart.Hosts) },
+		"names":   func(v *node) { d.ledgerApart(v, &d.settings.Ledger.Apart.Names) },
+		"sources": func(v *node) { d.ledgerApart(v, &d.settings.Ledger.Apart.Sources) },
+		"node":    d.ledgerNode,
 		"when_lost": func(v *node) {
 			word, _ := d.word(v, lostWords())
 			d.settings.Ledger.DenyWhenLost = word == "deny"
 		},
 	})
+}
+
+func (d *decoder) ledgerApart(n *node, most *int) {
+	if number, ok := d.number(n, 1, mostApart); ok {
+		*most = number
+	}
 }
 
 func lostWords() words {

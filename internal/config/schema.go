@@ -278,7 +278,9 @@ func ledgerSchema() *jsonschema.Schema {
 				"store":     store("sqlite: and the name of a file, a URL of PostgreSQL, or off; default: ledger.db in the folder for what a service keeps"),
 				"node":      text("what this server is called among those that share the database; default: the name of the machine"),
 				"when_lost": lost,
-				"hosts":     number("how many target hosts of a user are counted apart in a day; default: 1000", 1, mostHosts),
+				"hosts":     number("how many target hosts of a user are counted apart in a day; default: 1000", 1, mostApart),
+				"names":     number("how many names of a source that it has not proved are counted apart in a day; default: 1000", 1, mostApart),
+				"sources":   number("how many addresses of an IPv6 /64 are counted apart in a day; default: 1000", 1, mostApart),
 				"flush":     duration("from one write to the next, 100ms to 1m; default: 1s"),
 				"keep": object("for how long", properties{
 					"minutes": duration("use by minute; default: 2d"),

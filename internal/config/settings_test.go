@@ -42,7 +42,7 @@ func byDefault() *Settings {
 		},
 		Resolver: Resolver{Cache: 30 * time.Second},
 		Log:      Log{Level: "info", Format: "text", AccessFormat: AccessJSON},
-		Ledger:   Ledger{Flush: time.Second, Hosts: 1000, Keep: LedgerKeep{48 * time.Hour, 1440 * time.Hour, 26280 * time.Hour}},
+		Ledger:   Ledger{Flush: time.Second, Apart: LedgerApart{1000, 1000, 1000}, Keep: LedgerKeep{48 * time.Hour, 1440 * time.Hour, 26280 * time.Hour}},
 	}
 }
 
@@ -133,7 +133,7 @@ rules:
 timeouts: {association: 30s, handshake: 1s, connect: 1m30s, bind: 0.5d, ident: 1500ms, idle: 30d, half_closed: 2d12h, drain: 0, upgrade: 12h}
 log: {level: error, format: json}
 admin: off
-ledger: {store: "sqlite:used.db", flush: 2s, hosts: 500, keep: {minutes: 1d, hours: 2d, days: 3660d}}
+ledger: {store: "sqlite:used.db", flush: 2s, hosts: 500, names: 60, sources: 70, keep: {minutes: 1d, hours: 2d, days: 3660d}}
 `
 
 // wholeListeners are those of whole.
@@ -269,7 +269,7 @@ func TestWholeFile(t *testing.T) {
 			Cache: time.Hour,
 		},
 		Log: Log{Level: "error", Format: "json", AccessFormat: AccessJSON}, Admin: Admin{Off: true},
-		Ledger: Ledger{Path: "/etc/sallyport/used.db", Flush: 2 * time.Second, Hosts: 500, Keep: LedgerKeep{24 * time.Hour, 48 * time.Hour, 3660 * 24 * time.Hour}},
+		Ledger: Ledger{Path: "/etc/sallyport/used.db", Flush: 2 * time.Second, Apart: LedgerApart{500, 60, 70}, Keep: LedgerKeep{24 * time.Hour, 48 * time.Hour, 3660 * 24 * time.Hour}},
 	}
 	parse(t, whole)
 	for _, file := range []string{whole, strings.ReplaceAll(whole, "\n", "\r\n"), "---\n" + whole + "...\n"} {

@@ -54,7 +54,7 @@ func openLedger(ctx context.Context, l config.Ledger, usual string, quotas ledge
 	}
 	var opened *ledger.Ledger
 	if err == nil {
-		opened, err = ledger.Open(ctx, place, ledger.Options{Flush: l.Flush, Keep: ledger.Keep(l.Keep), Hosts: l.Hosts, Node: nodeName(l), Allow: !l.DenyWhenLost, Log: log, Quotas: quotas})
+		opened, err = ledger.Open(ctx, place, ledger.Options{Flush: l.Flush, Keep: ledger.Keep(l.Keep), Apart: ledger.Apart(l.Apart), Node: nodeName(l), Allow: !l.DenyWhenLost, Log: log, Quotas: quotas})
 	}
 	switch {
 	case err == nil:

@@ -43,7 +43,8 @@ type counter struct {
 	open    map[*server.Session]*reading
 	pending map[Key]Counts // counted, and not in a batch yet
 	crowded bool           // a key was turned away
-	hosts   hosts
+	apart   apart          // of sessions
+	nothing apart          // of what came to nothing, so that who is not let in leaves others theirs
 }
 
 // reading is what was last read off a session.
@@ -55,8 +56,8 @@ type reading struct {
 // counted reports whether the session is among those that were counted.
 func (r *reading) counted() bool { return r.up != 0 || r.down != 0 }
 
-func newCounter(mostHosts int) counter {
-	return counter{open: make(map[*server.Session]*reading), pending: make(map[Key]Counts), hosts: hosts{most: mostHosts}}
+func newCounter(most Apart) counter {
+	return counter{open: make(map[*server.Session]*reading), pending: make(map[Key]Counts), apart: apart{most: most}, nothing: apart{most: most}}
 }
 
 // Opened implements [server.Recorder].
@@ -77,7 +78,7 @@ func (c *counter) Closed(s *server.Session, _ error) {
 		r = &reading{}
 	}
 	if !r.counted() && up == 0 && down == 0 && !s.Address.IsValid() && !s.Offered && s.Proxy == "" {
-		c.add(keyOfNothing(s.Record), Counts{Refused: 1})
+		c.add(c.nothing.bound(keyOfNothing(s.Record), false, time.Now()), Counts{Refused: 1})
 		return
 	}
 	c.read(r, s.Record, up, down)
@@ -115,7 +116,7 @@ func (c *counter) read(r *reading, record *server.Record, up, down int64) {
 		return
 	}
 	if r.key == nil {
-		key := c.hosts.bound(keyOf(record), time.Now())
+		key := c.apart.bound(keyOf(record), isProved(record.Identity), time.Now())
 		r.key = &key
 	}
 	c.add(*r.key, counts)

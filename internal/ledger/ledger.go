@@ -23,7 +23,7 @@ import (
 type Options struct {
 	Flush time.Duration // from one write to the next
 	Keep  Keep
-	Hosts int    // how many target hosts of a user are counted apart in a day; 0: DefaultHosts
+	Apart Apart
 	Node  string // what this node is called among those that share the ledger
 	Log   *slog.Logger
 	Allow bool // while a shared ledger is away: who has used up what was leased may go on
@@ -73,7 +73,7 @@ var _ server.Recorder = (*Ledger)(nil)
 // file or the database, which stays as it is. A database that cannot be reached is no
 // error: the log says so, and Run reaches it when it can. Run or Close must be called.
 func Open(ctx context.Context, place Place, o Options) (*Ledger, error) {
-	l := &Ledger{counter: newCounter(o.Hosts), place: place, options: o, writer: writer{rand.Text(), o.Node}, leased: leased{}}
+	l := &Ledger{counter: newCounter(o.Apart), place: place, options: o, writer: writer{rand.Text(), o.Node}, leased: leased{}}
 	ctx, cancel := context.WithTimeout(ctx, place.patience())
 	defer cancel()
 	var err error

@@ -233,7 +233,7 @@ func TestLegible(t *testing.T) {
 
 // TestTooManyKeys: beyond the bound the sums stay right, and it is said.
 func TestTooManyKeys(t *testing.T) {
-	c := newCounter(0)
+	c := newCounter(Apart{})
 	for i := range mostKeys + 500 {
 		c.add(Key{Host: fmt.Sprint(i)}, Counts{Sessions: 1, Up: 2})
 	}
