@@ -142,7 +142,7 @@ func (e *entrance) begin() {
 	lookout := -1
 	err := e.raw.Control(func(fd uintptr) { lookout, failed = engine.Lookout(int(fd)) })
 	if err = errors.Join(err, failed); err == nil {
-		if e.handle, err = e.loop.Add(lookout, e); err != nil {
+		if e.handle, err = e.loop.Add(lookout, e, 0); err != nil {
 			_ = unix.Close(lookout)
 		}
 	}

@@ -58,7 +58,11 @@ func (q *quick) dial() {
 		q.missed(dialError(q.dialled(), err))
 		return
 	}
-	target, fault := q.loop.Add(fd, q)
+	var more engine.Events
+	if err != nil {
+		more = engine.Writable // that is what tells of its answer
+	}
+	target, fault := q.loop.Add(fd, q, more)
 	if fault != nil {
 		_ = unix.Close(fd)
 		q.missed(fault)
@@ -231,6 +235,7 @@ func (q *quick) answer() {
 	case errors.Is(err, unix.EAGAIN):
 		if q.stage != toAnswer {
 			q.stage = toAnswer
+			q.loop.AwaitRoom(q.client)
 			q.loop.Set(&q.timer, q, q.loop.Now()+lingerTime)
 		}
 	default:

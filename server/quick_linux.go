@@ -66,7 +66,7 @@ func newQuick(e *entrance, l *engine.Loop, remote, local netip.AddrPort) *quick 
 // begin puts the client's descriptor on the loop.
 func (q *quick) begin(fd int) {
 	var err error
-	if q.client, err = q.loop.Add(fd, q); err != nil {
+	if q.client, err = q.loop.Add(fd, q, 0); err != nil {
 		_ = unix.Close(fd)
 		q.end(err)
 		return

@@ -67,7 +67,7 @@ func pair(t *testing.T) (near, far int) {
 
 func add(t *testing.T, l *Loop, fd int, r Record) Handle {
 	t.Helper()
-	h, err := l.Add(fd, r)
+	h, err := l.Add(fd, r, Writable)
 	if err != nil {
 		t.Error(err)
 	}
@@ -115,6 +115,46 @@ func TestEventsAreTold(t *testing.T) {
 	if err := unix.SetNonblock(near, true); !errors.Is(err, unix.EBADF) {
 		t.Errorf("a descriptor that was closed: %v", err)
 	}
+}
+
+// TestAwaitRoom: of room to write only those are told that ask for it, and at once where it is there.
+func TestAwaitRoom(t *testing.T) {
+	l, do := attach(t)
+	near, far := pair(t)
+	defer unix.Close(far)
+	got := make(chan Events, 10)
+	var h Handle
+	do(func() {
+		var err error
+		if h, err = l.Add(near, &probe{ready: func(_ Handle, e Events) { got <- e }}, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	write(t, far, "x")
+	if e := await(t, got, "an event"); e != Readable {
+		t.Errorf("a socket with room that has not asked for it was told %x, want %x", e, Readable)
+	}
+	do(func() { l.AwaitRoom(h) })
+	if e := await(t, got, "an event"); e&Writable == 0 {
+		t.Errorf("one with room that has asked was told %x, want %x", e, Writable)
+	}
+	for piece := make([]byte, 64<<10); ; {
+		if _, err := unix.Write(near, piece); err != nil {
+			break
+		}
+	}
+	for piece := make([]byte, 64<<10); ; {
+		if _, err := unix.Read(far, piece); err != nil {
+			break
+		}
+	}
+	if e := await(t, got, "an event"); e&Writable == 0 {
+		t.Errorf("one that has room again was told %x, want %x", e, Writable)
+	}
+	do(func() {
+		l.Close(h)
+		l.AwaitRoom(h) // nothing comes of it
+	})
 }
 
 // TestStaleEvents: of two descriptors for which something has come in one turn, whoever is told first closes both, and adds a
@@ -380,7 +420,7 @@ func TestPanicIsContained(t *testing.T) {
 func TestAddFails(t *testing.T) {
 	l, do := attach(t)
 	do(func() {
-		if _, err := l.Add(-1, &probe{}); err == nil {
+		if _, err := l.Add(-1, &probe{}, 0); err == nil {
 			t.Error("a descriptor that is none was added")
 		}
 		for i := range l.table.slots {

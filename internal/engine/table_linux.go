@@ -68,19 +68,32 @@ func (t *table) remove(h Handle) int {
 	return int(s.fd)
 }
 
-// watched are all events, so that epoll is told of a descriptor once in its life.
-const watched = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLPRI | unix.EPOLLRDHUP | unix.EPOLLET
+// watched is what every descriptor is watched for, so that epoll is told of most of them once in their lives.
+const watched = unix.EPOLLIN | unix.EPOLLPRI | unix.EPOLLRDHUP | unix.EPOLLET
 
-// Add has the descriptor fd, which must be non-blocking, watched for r. What is there already counts as having come. The
-// descriptor is the caller's until Add has succeeded, and then the loop's until Close or Release.
-func (l *Loop) Add(fd int, r Record) (Handle, error) {
+// Add has the descriptor fd, which must be non-blocking, watched for r. What is there already counts as having come. Of room to
+// write it is told where more is Writable: a new socket has that, and to be told so costs as much as to be told of a byte; see
+// AwaitRoom. The descriptor is the caller's until Add has succeeded, and then the loop's until Close or Release.
+func (l *Loop) Add(fd int, r Record, more Events) (Handle, error) {
 	h := l.table.add(r, fd)
-	event := unix.EpollEvent{Events: watched, Fd: int32(uint32(h)), Pad: int32(h >> 32)} // 64 bits that are ours
-	if err := unix.EpollCtl(l.fd, unix.EPOLL_CTL_ADD, fd, &event); err != nil {
+	if err := l.watch(unix.EPOLL_CTL_ADD, fd, h, more); err != nil {
 		l.table.remove(h)
 		return 0, os.NewSyscallError("epoll_ctl", err)
 	}
 	return h, nil
+}
+
+// watch tells epoll of a descriptor.
+func (l *Loop) watch(how, fd int, h Handle, more Events) error {
+	return unix.EpollCtl(l.fd, how, fd, &unix.EpollEvent{Events: watched | uint32(more), Fd: int32(uint32(h)), Pad: int32(h >> 32)}) // 64 bits that are ours
+}
+
+// AwaitRoom has h told of room to write from now on, too: for who has met that there is none. What is there by now counts as
+// having come.
+func (l *Loop) AwaitRoom(h Handle) {
+	if s := l.table.at(h); s != nil {
+		_ = l.watch(unix.EPOLL_CTL_MOD, int(s.fd), h, Writable) // it was added
+	}
 }
 
 // Descriptor returns the descriptor that h stands for, or -1.

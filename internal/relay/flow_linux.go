@@ -29,6 +29,7 @@ type flow struct {
 	resume time.Duration // until when its pacer makes it pause, by the loop's clock; 0: it does not
 	bulk   bool          // the last read brought much
 	ended  bool          // by a FIN that was passed on
+	asked  bool          // the loop tells when there is room where it writes to
 }
 
 // stock is a pipe or memory with what is in it.
@@ -219,6 +220,10 @@ func (r *record) write(i int, little []byte, most int) (int, error) {
 	switch {
 	case errors.Is(err, unix.EAGAIN):
 		to.writable = false
+		if !f.asked {
+			f.asked = true
+			r.loop.AwaitRoom(to.handle)
+		}
 		return 0, nil
 	case err != nil:
 		return 0, faultOf(resets[1-i], os.NewSyscallError("write", err))

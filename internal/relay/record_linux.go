@@ -105,7 +105,7 @@ func isUnix(conn net.Conn) bool {
 // begin is the first that is done on the loop.
 func (r *record) begin() {
 	for i := range r.sides {
-		h, err := r.loop.Add(int(r.sides[i].fd), r)
+		h, err := r.loop.Add(int(r.sides[i].fd), r, 0)
 		if err != nil {
 			r.end(faultOf(resets[i], err))
 			return
