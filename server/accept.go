@@ -152,9 +152,9 @@ func (g *gate) try() (free chan struct{}, news *bool) {
 	if !g.paused && g.open >= g.limit {
 		g.paused, g.free = true, make(chan struct{})
 	}
-	if short := g.paused; short != g.said && (short || g.open <= g.limit/2) {
-		g.said = short
-		news = &short
+	if g.paused != g.said && (g.paused || g.open <= g.limit/2) {
+		g.said = g.paused
+		news = new(g.paused)
 	}
 	if g.paused {
 		return g.free, news

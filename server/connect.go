@@ -128,16 +128,16 @@ func (x *exchange) open(ctx context.Context, how approach) (*route, error) {
 	if ctx.Err() != nil {
 		return nil, x.deny(context.Cause(ctx), netip.AddrPort{})
 	}
-	if err := x.write(x.arrive(r, addrPort(target.LocalAddr()))); err != nil {
+	if err := x.write(x.arrive(nil, r, addrPort(target.LocalAddr()))); err != nil {
 		return nil, fmt.Errorf("%w: %w", ClientGone, err)
 	}
 	granted = true
 	return r, nil
 }
 
-// arrive makes the route known, whose end on this machine is local, and returns
+// arrive makes the route known, whose end on this machine is local, and appends
 // what the client is told.
-func (x *exchange) arrive(r *route, local netip.AddrPort) []byte {
+func (x *exchange) arrive(b []byte, r *route, local netip.AddrPort) []byte {
 	r.key = x.session.primary()
 	r.primaries = &x.server.state.primaries
 	r.primaries.add(r.key, x.session.Proxy)
@@ -145,7 +145,7 @@ func (x *exchange) arrive(r *route, local netip.AddrPort) []byte {
 		local = netip.AddrPort{}
 	}
 	x.session.bound(local)
-	return x.request.Replier.AppendGrant(nil, local)
+	return x.request.Replier.AppendGrant(b, local)
 }
 
 // route is what stands between a granted CONNECT and its target.
@@ -190,7 +190,7 @@ func (x *exchange) judge(ctx context.Context) (passage, error) {
 	if err != nil {
 		return passage{}, err
 	}
-	return x.passage(grant)
+	return x.passage(nil, grant)
 }
 
 // dial connects to the first of the addresses that answers, or has an upstream

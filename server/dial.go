@@ -126,9 +126,9 @@ func interleave(addrs []netip.AddrPort) []netip.AddrPort {
 
 // targets puts the judged addresses and the port together. It drops what is no
 // host's address, and this proxy's own listeners: a request through them would
-// go round for ever.
-func (s *Server) targets(addrs []netip.Addr, port uint16) ([]netip.AddrPort, error) {
-	hosts := make([]netip.AddrPort, 0, len(addrs))
+// go round for ever. What is left lies in room, if there is enough of that.
+func (s *Server) targets(room []netip.AddrPort, addrs []netip.Addr, port uint16) ([]netip.AddrPort, error) {
+	hosts := slices.Grow(room[:0], len(addrs))
 	reason := errNoAddress
 	for _, a := range addrs {
 		to := netip.AddrPortFrom(a.Unmap(), port)

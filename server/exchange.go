@@ -114,16 +114,20 @@ func (s *Server) report(fault any, stack []byte) {
 
 // begin starts a session: the first of the connection, or, where one connection
 // carries many, the next.
-func (x *exchange) begin() {
+func (x *exchange) begin() { x.beginIn(&whole{}) }
+
+// beginIn is begin in memory that there is already.
+func (x *exchange) beginIn(w *whole) {
 	_, secure := x.conn.(*tls.Conn)
 	x.request = nil
-	x.session = NewSession(Record{
+	w.record = Record{
 		ID:       x.server.state.lastID.Add(1),
 		Started:  time.Now(),
 		Listener: x.listener.Name,
 		Client:   x.remote,
 		TLS:      secure,
-	})
+	}
+	x.session = newSession(w)
 	if x.relayed != nil {
 		x.session.Client, x.session.Through = x.relayed.client, x.session.Client
 	}
@@ -133,13 +137,13 @@ func (x *exchange) begin() {
 // that of its life.
 func (x *exchange) opened(sessions context.Context) context.Context {
 	ctx, end := context.WithCancelCause(sessions)
-	x.openedFor(end)
+	x.openedFor(endFunc(end))
 	return ctx
 }
 
 // openedFor is opened for who goes by no context: end is told when the session is
 // to end.
-func (x *exchange) openedFor(end func(reason error)) {
+func (x *exchange) openedFor(end ender) {
 	x.session.open(x.serving, x.request, end)
 	x.server.recorder().Opened(x.session)
 }

@@ -67,7 +67,7 @@ func (x *exchange) detect(first byte) (handshake, error) {
 		return &socks4{listener: l}, nil
 	case first == socks.Version5 && l.speaks(SOCKS5):
 		x.session.Protocol = SOCKS5
-		return newSOCKS5(x.login(SOCKS5)), nil
+		return &socks5{login: x.login(SOCKS5)}, nil
 	case beginsMethod(first) && l.speaks(HTTP):
 		return httpOpening{secure: x.session.TLS}, nil
 	case first == recordHandshake && l.TLS == nil:

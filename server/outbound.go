@@ -156,8 +156,9 @@ type passage struct {
 	proxy string           // see Departure
 }
 
-// passage puts a grant and the target's port together.
-func (x *exchange) passage(g Grant) (passage, error) {
+// passage puts a grant and the target's port together. The addresses lie in room, if
+// there is enough of that.
+func (x *exchange) passage(room []netip.AddrPort, g Grant) (passage, error) {
 	if g.Virtual {
 		return passage{name: x.request.Target.Name, offer: true}, nil
 	}
@@ -167,7 +168,7 @@ func (x *exchange) passage(g Grant) (passage, error) {
 		return p, nil
 	}
 	var err error
-	p.addrs, err = x.server.targets(g.Addrs, x.request.Target.Port)
+	p.addrs, err = x.server.targets(room, g.Addrs, x.request.Target.Port)
 	return p, err
 }
 

@@ -24,7 +24,7 @@ type queue struct {
 type waiter struct {
 	serving *serving // where it came from, for clear; nil: it is not told by that
 	source  netip.Prefix
-	end     func(reason error) // is called at most once, when it must make room; it must not block
+	end     ender // is told at most once, when it must make room
 	in      bool
 	why     error    // why it had to leave; nil: it had not to
 	places  [2]place // among all, and among those of its source
@@ -78,9 +78,9 @@ func (q *queue) limit(most, perEach int) {
 	q.most, q.perEach, q.bySource = most, perEach, make(map[netip.Prefix]line)
 }
 
-// enter lets one more in, and calls end with the reason Busy when a newer one
+// enter lets one more in, and tells end the reason Busy when a newer one
 // takes its place. It must leave when the handshake is over.
-func (q *queue) enter(w *waiter, source netip.Addr, end func(reason error)) {
+func (q *queue) enter(w *waiter, source netip.Addr, end ender) {
 	w.source, w.end, w.why = sourceKey(source), end, nil
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -109,7 +109,7 @@ func (q *queue) leave(w *waiter) bool {
 
 // pass has another told in the place of w's end, or returns why w had to leave
 // already.
-func (q *queue) pass(w *waiter, end func(reason error)) (why error) {
+func (q *queue) pass(w *waiter, end ender) (why error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	w.end = end
@@ -134,7 +134,7 @@ func (q *queue) clear(sv *serving, reason error) {
 func (q *queue) hold(parent context.Context, source netip.Addr) (ctx context.Context, leave func()) {
 	ctx, end := context.WithCancelCause(parent)
 	w := &waiter{}
-	q.enter(w, source, end)
+	q.enter(w, source, endFunc(end))
 	return ctx, func() {
 		q.leave(w)
 		end(nil)
@@ -152,7 +152,7 @@ func (q *queue) evict(w *waiter) {
 func (q *queue) expel(w *waiter, reason error) {
 	q.remove(w)
 	w.why = reason
-	w.end(reason)
+	w.end.End(reason)
 }
 
 // remove takes w out, if it is still there. Callers hold mu.

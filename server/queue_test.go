@@ -78,7 +78,7 @@ func (m *modelQueue) enters(w *waiter) {
 	w.serving = m.servings[m.IntN(len(m.servings))]
 	left, old := mustLeave(m.in, source, m.most, m.perEach)
 	m.in = append(left, w)
-	m.enter(w, source, func(reason error) { m.ended[w] = reason })
+	m.enter(w, source, endFunc(func(reason error) { m.ended[w] = reason }))
 	if old != nil && (!errors.Is(m.ended[old], Busy) || !errors.Is(m.pass(old, old.end), Busy)) {
 		m.fault = "the oldest did not make room"
 	}

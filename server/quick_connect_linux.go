@@ -215,7 +215,7 @@ func (q *quick) connected() {
 		q.refuse(why)
 		return
 	}
-	q.out = q.arrive(&q.path, local)
+	q.out = q.arrive(q.said[:0], &q.path, local)
 	q.answer()
 }
 

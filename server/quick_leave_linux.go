@@ -21,7 +21,7 @@ func (q *quick) shakeElsewhere(next step) {
 		defer x.contain()
 		ctx, end := context.WithCancelCause(handshakes)
 		defer end(nil)
-		if why := queue.pass(&q.waiter, end); why != nil {
+		if why := queue.pass(&q.waiter, endFunc(end)); why != nil {
 			x.end(sessions, why)
 			return
 		}

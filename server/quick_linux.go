@@ -38,6 +38,13 @@ type quick struct {
 
 	// What was told of either and not acted upon, which is told only once.
 	came, targetCame engine.Events
+
+	// What else a session needs until it rests lies here: one piece of memory costs less
+	// than five.
+	whole whole
+	bed   bed
+	at    [1]netip.AddrPort // the first of the target's addresses
+	said  [22]byte          // the answer, where it is one of SOCKS
 }
 
 // stage is how far a quick has come.
@@ -58,7 +65,7 @@ func newQuick(e *entrance, l *engine.Loop, remote, local netip.AddrPort) *quick 
 		exchange: exchange{server: sv.server, remote: remote, local: local, listener: sv.listener.Load(), serving: sv, gone: sv.gone},
 		waiter:   waiter{serving: sv}, entrance: e, loop: l,
 	}
-	q.exchange.begin()
+	q.beginIn(&q.whole)
 	q.driver = newDriver(&q.exchange)
 	return q
 }
@@ -76,7 +83,7 @@ func (q *quick) begin(fd int) {
 		q.asked(next)
 		return
 	}
-	q.server.state.handshakes.enter(&q.waiter, q.session.Client.Addr(), q.told)
+	q.server.state.handshakes.enter(&q.waiter, q.session.Client.Addr(), q)
 	if why := q.entrance.refuse(); why != nil { // since the queue was cleared, maybe
 		q.end(why)
 		return
@@ -88,9 +95,9 @@ func (q *quick) begin(fd int) {
 	q.loop.Set(&q.timer, q, q.loop.Now()+q.server.timeouts().Handshake)
 }
 
-// told has the loop end what the quick does for a reason; nil: it is over anyway. It
-// may be called from any goroutine.
-func (q *quick) told(reason error) {
+// End implements ender: it has the loop end what the quick does for a reason; nil: it is
+// over anyway. It may be called from any goroutine.
+func (q *quick) End(reason error) {
 	if reason != nil {
 		q.loop.Post(q, func() { q.stop(reason) })
 	}
@@ -227,7 +234,7 @@ func (q *quick) asked(last step) {
 	q.stage = toDecide
 	_ = q.requested(last, slices.Clone(q.driver.buf)) // it is no refusal
 	q.driver.buf = nil
-	q.openedFor(q.told)
+	q.openedFor(q)
 	if why := q.entrance.cut(); why != nil { // since the sessions were ended, maybe
 		q.session.End(why)
 	}
@@ -265,7 +272,7 @@ func (q *quick) judgeNow() (to passage, known bool, err error) {
 	if err := q.enter(grant, err); err != nil {
 		return passage{}, true, err
 	}
-	to, err = q.passage(grant)
+	to, err = q.passage(q.at[:0], grant)
 	return to, true, err
 }
 

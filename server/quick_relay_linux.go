@@ -7,17 +7,18 @@ import (
 	"github.com/sallyport/sallyport/internal/relay"
 )
 
-// carried is what a quick leaves behind while its relay goes on: no more than the
-// end needs.
+// carried is what a quick leaves behind while its relay goes on: the relay, and no more
+// than the end needs.
 type carried struct {
 	parted
-	loop *engine.Loop
-	bed  *bed // nil: the session rests
+	bed   *bed // nil: the session rests
+	relay relay.Joined
 }
 
 // bed is for a session that does not rest yet.
 type bed struct {
 	*carried
+	loop   *engine.Loop
 	target engine.Handle
 	timer  engine.Timer
 }
@@ -26,15 +27,15 @@ type bed struct {
 func (q *quick) relay() {
 	session := q.session
 	limits, head := session.limits(q.server.timeouts()), q.head
-	c := &carried{parted: q.part(&q.path), loop: q.loop}
-	c.bed = &bed{carried: c, target: q.target}
+	c := &carried{parted: q.part(&q.path), bed: &q.bed}
+	q.bed = bed{carried: c, loop: q.loop, target: q.target}
 	q.stage = hasLeft
-	c.loop.Set(&c.bed.timer, c.bed, c.loop.Now()+restAfter)
-	going := relay.Join(c.loop,
+	q.loop.Set(&q.bed.timer, &q.bed, q.loop.Now()+restAfter)
+	c.relay.Start(q.loop,
 		relay.Socket{Handle: q.client, Came: q.came | engine.Writable, Head: head},
 		relay.Socket{Handle: q.target, Came: q.targetCame | engine.Writable},
-		&session.meter, limits, c.end)
-	session.pass(going)
+		&session.meter, limits, c)
+	session.pass(&c.relay)
 }
 
 // restAfter is how long a session lasts before little is made of it, and its target is
@@ -55,11 +56,10 @@ func (b *bed) Ready(engine.Handle, engine.Events) {}
 // Broken is never called: Expired does not panic.
 func (b *bed) Broken(fault any, _ []byte) { panic(fault) }
 
-// end is the last of the session. Its sockets are closed.
-func (c *carried) end(reason error) {
+// RelayEnded is the last of the session.
+func (c *carried) RelayEnded(reason error) {
 	if c.bed != nil {
-		c.loop.Stop(&c.bed.timer)
+		c.bed.loop.Stop(&c.bed.timer)
 	}
-	c.loop.Detach()
-	c.parted.end(reason)
+	c.end(reason)
 }

@@ -33,9 +33,11 @@ type paces struct{ up, down Pacer }
 
 // NewSession returns a session that a server would tell its [Recorder] of, for a
 // recorder's tests.
-func NewSession(r Record) *Session {
-	w := &whole{record: r}
-	return &Session{ID: r.ID, Started: r.Started, Record: &w.record, life: life{whole: w}}
+func NewSession(r Record) *Session { return newSession(&whole{record: r}) }
+
+// newSession is NewSession of a record that lies in w.
+func newSession(w *whole) *Session {
+	return &Session{ID: w.record.ID, Started: w.record.Started, Record: &w.record, life: life{whole: w}}
 }
 
 // Record is what is known of a session.

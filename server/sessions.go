@@ -147,8 +147,8 @@ type endFunc func(reason error)
 func (f endFunc) End(reason error) { f(reason) }
 
 // open makes the session known. end is told when it is to end.
-func (s *Session) open(from *serving, r *Request, end func(reason error)) {
-	s.life.serving, s.life.end = from, endFunc(end)
+func (s *Session) open(from *serving, r *Request, end ender) {
+	s.life.serving, s.life.end = from, end
 	s.life.whole.request = r
 	s.life.state().sessions.add(s)
 }
@@ -287,7 +287,7 @@ func (s *Session) hold(g Grant, before *Judge) {
 	s.life.whole.grant, s.life.granted, s.life.judge = g, true, before
 	s.setAlarm(g.Until)
 	s.life.mu.Unlock()
-	if isOver(g.Until, time.Now()) {
+	if !g.Until.IsZero() && isOver(g.Until, time.Now()) {
 		s.End(Schedule) // at once, and not when the alarm has rung
 	}
 	s.catchUp()

@@ -21,7 +21,10 @@ func (l *Listener) maxUserID() int {
 }
 
 // socks4 is the handshake of SOCKS 4 and 4a: one request, nothing before it.
-type socks4 struct{ listener *Listener }
+type socks4 struct {
+	listener *Listener
+	asked    Request // what it ends in: one piece of memory for both
+}
 
 func (h *socks4) feed(arrived []byte) (int, step) {
 	r, took, err := socks.ParseRequest4(arrived, h.listener.maxUserID())
@@ -43,7 +46,8 @@ func (h *socks4) feed(arrived []byte) (int, step) {
 // request turns what was on the wire into what is asked. It refuses what no
 // policy could grant, and returns what it made of that too.
 func (h *socks4) request(r socks.Request4) (*Request, error) {
-	request := &Request{
+	request := &h.asked
+	*request = Request{
 		Protocol: SOCKS4,
 		Command:  r.Command,
 		Identity: Identity{Name: r.UserID},

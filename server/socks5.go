@@ -13,17 +13,36 @@ import (
 // method that was chosen asks for one (RFC 1929), and the request.
 type socks5 struct {
 	login    Login
-	next     func(arrived []byte) (int, step) // reads the message that is due
+	due      message5
 	identity Identity
+	asked    Request // what it ends in: one piece of memory for both
 }
 
-func newSOCKS5(login Login) *socks5 {
-	h := &socks5{login: login}
-	h.next = h.greeting
-	return h
+// message5 is what a client of SOCKS 5 has to say next.
+type message5 int
+
+const (
+	greeting5 message5 = iota
+	login5
+	request5
+)
+
+func (h *socks5) feed(arrived []byte) (int, step) {
+	switch h.due {
+	case greeting5:
+		return h.greeting(arrived)
+	case login5:
+		return h.password(arrived)
+	default:
+		return h.request(arrived)
+	}
 }
 
-func (h *socks5) feed(arrived []byte) (int, step) { return h.next(arrived) }
+// The answers to a greeting that go on.
+var (
+	chosePassword = socks.Choice5{Method: socks.Password}.Append(nil)
+	choseNoAuth   = socks.Choice5{Method: socks.NoAuth}.Append(nil)
+)
 
 // greeting chooses the method: a password where the client offers one and it
 // would be read, none where the rules can do without, else there is nothing to
@@ -38,11 +57,11 @@ func (h *socks5) greeting(arrived []byte) (int, step) {
 	}
 	switch {
 	case g.Offers(socks.Password) && h.login != LoginNone:
-		h.next = h.password
-		return took, step{reply: socks.Choice5{Method: socks.Password}.Append(nil)}
+		h.due = login5
+		return took, step{reply: chosePassword}
 	case g.Offers(socks.NoAuth) && h.login != LoginRequired:
-		h.next = h.request
-		return took, step{reply: socks.Choice5{Method: socks.NoAuth}.Append(nil)}
+		h.due = request5
+		return took, step{reply: choseNoAuth}
 	case h.login == LoginRequired:
 		return took, h.noMethod(fmt.Errorf("%w: the client offers none", BadLogin))
 	}
@@ -73,7 +92,7 @@ func (h *socks5) authenticated(id Identity, err error) step {
 	if err != nil {
 		return h.badLogin(err)
 	}
-	h.identity, h.next = id, h.request
+	h.identity, h.due = id, request5
 	return step{reply: socks.LoginReply5{Granted: true}.Append(nil)}
 }
 
@@ -88,7 +107,7 @@ func (h *socks5) request(arrived []byte) (int, step) {
 		return len(arrived), refuse5(fmt.Errorf("%w: %w", BadRequest, err), socks.GeneralFailure5)
 	}
 	target, err := r.Host.Addr()
-	request := &Request{
+	h.asked = Request{
 		Protocol: SOCKS5,
 		Command:  r.Command,
 		Identity: h.identity,
@@ -97,10 +116,10 @@ func (h *socks5) request(arrived []byte) (int, step) {
 	}
 	if err != nil {
 		refused := refuse5(fmt.Errorf("%w: %w", BadRequest, err), socks.HostUnreachable5)
-		refused.about = request
+		refused.about = &h.asked
 		return took, refused
 	}
-	return took, step{request: request}
+	return took, step{request: &h.asked}
 }
 
 func refuse5(reason error, code socks.Code5) step {

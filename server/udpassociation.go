@@ -336,7 +336,7 @@ func (a *association) count(d *destination, g Grant) error {
 // again (a conversation must not change its partner), else the first that the
 // system knows a way to.
 func (a *association) choose(ctx context.Context, granted []netip.Addr, d *destination, by *exit) (netip.AddrPort, error) {
-	hosts, err := a.server.targets(granted, d.target.Port)
+	hosts, err := a.server.targets(nil, granted, d.target.Port)
 	if err != nil {
 		return netip.AddrPort{}, err
 	}

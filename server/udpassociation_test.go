@@ -82,7 +82,7 @@ func associateInMemory(t *testing.T, p Policy, idle time.Duration) *memoryAssoci
 	m.association.client, m.direct = m.client, &exit{sockets: [families]packetSocket{v4: m.target}}
 	ctx, end := context.WithCancelCause(context.WithoutCancel(t.Context()))
 	from := &serving{Door: m.server.Door(nil, Listener{}), gone: func() {}}
-	m.session.open(from, &m.request, end)
+	m.session.open(from, &m.request, endFunc(end))
 	m.session.leaveReviewsTo(m.review)
 	t.Cleanup(m.session.close)
 	go func() { m.ended <- m.run(ctx, near) }()

@@ -157,7 +157,7 @@ func (m *mapper) begin(sessions context.Context, from netip.AddrPort, now time.T
 	})
 	f.session.leaveReviewsTo(f.review)
 	ctx, end := context.WithCancelCause(sessions)
-	f.session.open(m.serving, &f.request, end)
+	f.session.open(m.serving, &f.request, endFunc(end))
 	f.pass = func(payload []byte, now time.Time) (*net.UDPAddr, *exit) { return f.route(ctx, target, payload, now) }
 	s.recorder().Opened(f.session)
 	l.Mapping.tried(chosen, nil)

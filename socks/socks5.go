@@ -211,9 +211,11 @@ func parseHost5(b []byte, at int) (h Host5, end int, err error) {
 func (h Host5) append(b []byte) []byte {
 	switch {
 	case h.IP.Is4():
-		b = append(append(b, typeIPv4), h.IP.AsSlice()...)
+		ip := h.IP.As4()
+		b = append(append(b, typeIPv4), ip[:]...)
 	case h.IP.IsValid():
-		b = append(append(b, typeIPv6), h.IP.AsSlice()...)
+		ip := h.IP.As16()
+		b = append(append(b, typeIPv6), ip[:]...)
 	default:
 		b = appendCounted(append(b, typeName), h.Name)
 	}

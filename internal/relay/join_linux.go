@@ -13,10 +13,21 @@ type Socket struct {
 	Head   []byte        // as in Side
 }
 
-// Join starts a relay between two sockets that a loop watches, and takes them over. It is called on the loop's goroutine, and done
-// is, too, with what Run would return, maybe before Join returns. The sockets are closed by then.
-func Join(loop *engine.Loop, client, target Socket, m *Meter, l Limits, done func(error)) (going Relay) {
-	r := &record{loop: loop, meter: m, limits: l, done: done, joined: true}
+// Joined is a relay between two sockets that a loop watches. It is a part of what its owner keeps of it, and starts once.
+type Joined struct{ record record }
+
+// Owner is told of a relay's end.
+type Owner interface {
+	// RelayEnded is called once, on the loop's goroutine, with what Run would return: maybe before Start returns. The sockets are
+	// closed by then.
+	RelayEnded(reason error)
+}
+
+// Start begins, and takes over the sockets and the caller's use of the loop, whose Detach it is that comes behind RelayEnded. It is
+// called on the loop's goroutine.
+func (j *Joined) Start(loop *engine.Loop, client, target Socket, m *Meter, l Limits, owner Owner) {
+	r := &j.record
+	r.loop, r.meter, r.limits, r.owner = loop, m, l, owner
 	for i, s := range [2]Socket{client, target} {
 		r.sides[i] = side{handle: s.Handle, fd: int32(loop.Descriptor(s.Handle))}
 		r.sides[i].note(s.Came)
@@ -25,7 +36,6 @@ func Join(loop *engine.Loop, client, target Socket, m *Meter, l Limits, done fun
 		}
 		loop.Hand(s.Handle, r)
 	}
-	going = r
 	defer func() { // whoever calls is not to meet a fault of ours
 		if fault := recover(); fault != nil {
 			r.Broken(fault, debug.Stack())
@@ -33,5 +43,7 @@ func Join(loop *engine.Loop, client, target Socket, m *Meter, l Limits, done fun
 	}()
 	r.begun()
 	r.work()
-	return r
 }
+
+// End is what Relay says.
+func (j *Joined) End(reason error) { j.record.End(reason) }

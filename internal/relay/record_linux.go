@@ -17,7 +17,7 @@ import (
 type record struct {
 	loop   *engine.Loop
 	meter  *Meter
-	done   func(error)
+	owner  Owner
 	limits Limits
 	sides  [2]side
 	flows  [2]flow
@@ -27,8 +27,13 @@ type record struct {
 	half   bool          // one side has said FIN
 	over   bool
 	queued bool // it will be told by the loop to go on
-	joined bool // its owner is on the loop, too: done is called there
 }
+
+// elsewhere is an owner that is on no loop: it may block.
+type elsewhere func(reason error)
+
+// RelayEnded implements Owner.
+func (done elsewhere) RelayEnded(reason error) { go done(reason) }
 
 // side is one of the two sockets, and what is known of it. Events are told once, so what they said is kept until a call proves
 // that it holds no longer.
@@ -71,7 +76,7 @@ func engage(client, target Side, m *Meter, l Limits) Relay {
 
 // Start is what Relay says.
 func (r *record) Start(done func(error)) {
-	r.done = done
+	r.owner = elsewhere(done)
 	r.loop.Post(r, r.begin)
 }
 
@@ -113,6 +118,7 @@ func (r *record) begin() {
 		r.sides[i].handle = h
 	}
 	r.begun()
+	r.work() // nothing may ever come, and what was read before has to go
 }
 
 // begun begins to measure time and rates.
@@ -300,12 +306,8 @@ func (r *record) end(err error) {
 		}
 	}
 	r.closeSides()
-	if r.joined {
-		r.done(err)
-		return
-	}
-	r.loop.Detach()
-	go r.done(err) // it may block
+	defer r.loop.Detach()
+	r.owner.RelayEnded(err)
 }
 
 func (r *record) closeSides() {

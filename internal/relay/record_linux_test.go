@@ -39,6 +39,20 @@ func (r *socketRig) start(l Limits) Relay {
 	return started
 }
 
+// TestHeadAlone: what was read before goes to the target, and be it that nothing else ever comes.
+func TestHeadAlone(t *testing.T) {
+	r := newSocketRig(t, listen(t, "tcp"), looped).run(t.Context(), "early bird", Limits{})
+	if err := r.target.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len("early bird"))
+	if _, err := io.ReadFull(r.target, got); string(got) != "early bird" {
+		t.Errorf("%q has come, %v", got, err)
+	}
+	r.cancel(context.Canceled)
+	r.wantReset(t, context.Canceled)
+}
+
 // TestRecordsHaveNoGoroutine: what is left of relays that were handed over is their loops, and those end with them.
 func TestRecordsHaveNoGoroutine(t *testing.T) {
 	const relays = 50
