@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
@@ -14,6 +15,11 @@ const (
 	memoryLook  = 5 * time.Second
 	littleWaste = 2 << 20 // bytes that are not worth a collection
 )
+
+// slackSize is how much memory is held that nobody touches, in bytes: the system gives
+// none for it, but to the garbage collector it is in use. So a heap of some MB may grow by as
+// much before it is collected, which while sessions come and go would else be many times a second.
+const slackSize = 8 << 20
 
 // memory is what the runtime says of the heap, in bytes.
 type memory struct {
@@ -47,6 +53,8 @@ func (t *tidier) isTime(now memory) bool {
 func tidyMemory(ctx context.Context) {
 	tick := time.NewTicker(memoryLook)
 	defer tick.Stop()
+	slack := make([]byte, slackSize)
+	defer runtime.KeepAlive(slack)
 	var t tidier
 	for {
 		select {

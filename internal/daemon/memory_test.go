@@ -1,9 +1,11 @@
 package daemon
 
 import (
+	"context"
 	"runtime"
 	"runtime/debug"
 	"testing"
+	"testing/synctest"
 )
 
 // TestTidier: memory is given back once after something has happened, and not while it
@@ -43,5 +45,28 @@ func TestReadMemory(t *testing.T) {
 	debug.FreeOSMemory()
 	if now := readMemory(); now.allocated < before.allocated+8<<20 || now.live == 0 || now.live > now.allocated {
 		t.Errorf("%+v, after %+v", now, before)
+	}
+}
+
+// TestSlack: as long as memory is tidied, the garbage collector takes a piece of it for being in
+// use, and lets the heap grow by that.
+func TestSlack(t *testing.T) {
+	live := func() uint64 {
+		runtime.GC()
+		return readMemory().live
+	}
+	before := live()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, end := context.WithCancel(t.Context())
+		go tidyMemory(ctx)
+		synctest.Wait()
+		if now := live(); now < before+slackSize/2 {
+			t.Errorf("%d bytes are in use, and %d were before", now, before)
+		}
+		end()
+		synctest.Wait()
+	})
+	if now := live(); now > before+slackSize/2 {
+		t.Errorf("%d bytes are in use at the end, and %d were before", now, before)
 	}
 }
