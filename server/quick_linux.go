@@ -44,7 +44,7 @@ type quick struct {
 	whole whole
 	bed   bed
 	at    [1]netip.AddrPort // the first of the target's addresses
-	said  [22]byte          // the answer, where it is one of SOCKS
+	said  [40]byte          // the answer, if it is no longer than that: no grant is
 }
 
 // stage is how far a quick has come.

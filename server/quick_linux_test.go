@@ -439,33 +439,52 @@ func TestQuickWaits(t *testing.T) {
 	}
 }
 
-// TestQuickAllocates little for a session.
+// TestQuickAllocates little for a session: the quick, the session, what its end needs, what was
+// asked, and what was granted. The test's own two ends are among what is counted.
 func TestQuickAllocates(t *testing.T) {
 	if testing.Short() {
 		t.Skip("counts what the whole process allocates")
 	}
-	r := onLoopback(t, &Server{Policy: prompt{deciding(anything)}, Recorder: nobody{}}, Listener{})
-	fd, address := bareListener(t)
-	defer unix.Close(fd)
-	at := net.TCPAddrFromAddrPort(netip.MustParseAddrPort(r.address))
-	ask := proxytest.Connect4(address, "")
-	session := func() {
-		client, far := bareSession(t, at, fd, ask, granted4)
-		_ = unix.Close(client)
-		_ = unix.Close(far)
-	}
-	const sessions = 200
-	for range sessions {
-		session()
-	}
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	for range sessions {
-		session()
-	}
-	runtime.ReadMemStats(&after)
-	t.Logf("%d allocations, %d bytes a session, the test's own among them", (after.Mallocs-before.Mallocs)/sessions, (after.TotalAlloc-before.TotalAlloc)/sessions)
-	if n := (after.Mallocs - before.Mallocs) / sessions; n > 28 {
-		t.Errorf("%d allocations a session", n)
+	const granted5 = "\x05\x00\x05\x00\x00\x01\x7f\x00\x00\x01"
+	for name, way := range map[string]struct {
+		speaks func(to netip.AddrPort) (m *Mapping, ask []byte, answer string)
+		most   uint64
+	}{
+		"SOCKS 4": {func(to netip.AddrPort) (*Mapping, []byte, string) {
+			return nil, proxytest.Connect4(to, ""), granted4
+		}, 10},
+		"SOCKS 5": {func(to netip.AddrPort) (*Mapping, []byte, string) {
+			return nil, append(proxytest.Greeting5(socks.NoAuth), proxytest.Ask5(socks.Connect, to)...), granted5
+		}, 10},
+		"HTTP": {func(to netip.AddrPort) (*Mapping, []byte, string) {
+			return nil, fmt.Appendf(nil, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n", to, to), established
+		}, 16},
+		"mapping": {func(to netip.AddrPort) (*Mapping, []byte, string) { return mappingOf(to), nil, "" }, 10},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fd, address := bareListener(t)
+			defer unix.Close(fd)
+			mapping, ask, answer := way.speaks(address)
+			r := onLoopback(t, &Server{Policy: prompt{deciding(anything)}, Recorder: nobody{}}, Listener{Mapping: mapping})
+			at := net.TCPAddrFromAddrPort(netip.MustParseAddrPort(r.address))
+			sessions := func(count int) {
+				for range count {
+					client, far := bareSession(t, at, fd, ask, answer)
+					_ = unix.Close(client)
+					_ = unix.Close(far)
+				}
+			}
+			const counted = 200
+			sessions(counted)
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			sessions(counted)
+			runtime.ReadMemStats(&after)
+			n := (after.Mallocs - before.Mallocs) / counted
+			t.Logf("%d allocations, %d bytes a session", n, (after.TotalAlloc-before.TotalAlloc)/counted)
+			if n > way.most {
+				t.Errorf("%d allocations a session, want at most %d", n, way.most)
+			}
+		})
 	}
 }

@@ -175,12 +175,12 @@ func (r *record) read(i, most int) (little []byte, err error) {
 			f.stock = bulkStock()
 		}
 		room = most + 1 // a pipe may be full before
-		n, err = retry(func() (int, error) { return f.stock.fill(int(from.fd), most) })
+		n, err = f.stock.fill(int(from.fd), most)
 	} else {
 		little = r.loop.Scratch()
 		little = little[:min(most, len(little))]
 		room = len(little)
-		n, err = retry(func() (int, error) { return engine.Read(int(from.fd), little) })
+		n, err = engine.Read(int(from.fd), little)
 	}
 	switch {
 	case errors.Is(err, unix.EAGAIN):
@@ -207,12 +207,13 @@ func (r *record) read(i, most int) (little []byte, err error) {
 // write writes what was read: little, or else the flow's stock, up to most bytes of it. What there is no room for stays in stock.
 func (r *record) write(i int, little []byte, most int) (int, error) {
 	f, to := &r.flows[i], &r.sides[1-i]
-	n, err := retry(func() (int, error) {
-		if len(little) > 0 {
-			return engine.Write(int(to.fd), little)
-		}
-		return f.stock.drain(int(to.fd), most)
-	})
+	var n int
+	var err error
+	if len(little) > 0 {
+		n, err = engine.Write(int(to.fd), little)
+	} else {
+		n, err = f.stock.drain(int(to.fd), most)
+	}
 	n = max(0, n)
 	if n < len(little) {
 		f.stock = stockOf(little[n:])
@@ -259,14 +260,4 @@ func (r *record) finish(i int) error {
 		return faultOf(resets[1-i], os.NewSyscallError("shutdown", err))
 	}
 	return nil
-}
-
-// retry makes a call again that was interrupted.
-func retry(call func() (int, error)) (int, error) {
-	for {
-		n, err := call()
-		if !errors.Is(err, unix.EINTR) {
-			return n, err
-		}
-	}
 }

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"errors"
 	"os"
 	"slices"
 	"sync"
@@ -166,22 +167,29 @@ func sweepPipes() {
 	}
 }
 
-// spliceFlags: neither the pipe nor the socket is waited for.
-const spliceFlags = unix.SPLICE_F_NONBLOCK | unix.SPLICE_F_MOVE
+// splice moves up to most bytes from one descriptor to the other, again where it was interrupted. Neither is waited for.
+func splice(from, to, most int) (int, error) {
+	for {
+		n, err := unix.Splice(from, nil, to, nil, most, unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
+		if !errors.Is(err, unix.EINTR) {
+			return int(n), err
+		}
+	}
+}
 
 // fill moves what is there from the socket into the empty pipe, up to most bytes.
 func (p *pipe) fill(socket, most int) (int, error) {
-	n, err := unix.Splice(socket, nil, p.in, nil, most, spliceFlags)
-	p.held += max(0, int(n))
-	return int(n), err
+	n, err := splice(socket, p.in, most)
+	p.held += max(0, n)
+	return n, err
 }
 
 // drain moves what there is room for from the pipe into the socket.
 func (p *pipe) drain(socket int) (int, error) {
-	n, err := unix.Splice(p.out, nil, socket, nil, p.held, spliceFlags)
-	p.held -= max(0, int(n))
+	n, err := splice(p.out, socket, p.held)
+	p.held -= max(0, n)
 	if n == 0 && err == nil && p.held > 0 {
 		err = os.ErrClosed // never seen; but a loop must end
 	}
-	return int(n), err
+	return n, err
 }
