@@ -76,7 +76,7 @@ func TestMappedTargetsWait(t *testing.T) {
 		r.next(Closed)
 		told(b, "[0 timed-out 1 timed-out 2 closed 2 ended]")
 
-		r, b = begins(200*time.Millisecond, stuck, stuck)
+		r, b = begins(time.Second, stuck, stuck)
 		proxytest.Ends(t, proxytest.Dial(t, r.address))
 		r.next(TimedOut)
 		told(b, "[0 timed-out]")
