@@ -86,7 +86,7 @@ type Balance struct {
 // nobody else counts towards the quotas.
 func (t *Table) Restore(all []Balance, first float64) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	defer t.unlock()
 	t.banked, t.first = true, first
 	now := time.Now()
 	for _, b := range all {
@@ -110,7 +110,7 @@ func (t *Table) Restore(all []Balance, first float64) {
 // it is written, once: the table counts it as written from now on.
 func (t *Table) Due(now time.Time) []Due {
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	defer t.unlock()
 	all := slices.Grow(t.orphans, t.lastDue)
 	t.orphans = nil
 	for _, l := range t.named {
@@ -132,7 +132,7 @@ func (t *Table) Due(now time.Time) []Due {
 // anybody else; those that are not in it have used what this node has counted.
 func (t *Table) Settled(all []Balance) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	defer t.unlock()
 	t.away = isThere
 	now := time.Now()
 	for _, b := range all {

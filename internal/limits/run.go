@@ -41,7 +41,7 @@ func (t *Table) Run(ctx context.Context, log *slog.Logger) {
 // tick looks at every counter of a quota, and returns what is to be told.
 func (t *Table) tick(now time.Time) []Notice {
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	defer t.unlock()
 	for _, l := range t.named {
 		if l.kind() != quota {
 			continue

@@ -37,7 +37,7 @@ type Tally struct {
 // followed from the quotas. Quotas of sessions are left out.
 func (t *Table) Standings(now time.Time) (all []Standing, tallies []Tally) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	defer t.unlock()
 	for _, l := range t.named {
 		if l.kind() != quota || l.Per == Session {
 			continue
@@ -113,7 +113,7 @@ var ErrNoLimit = errors.New("no such limit")
 // quota may come, or go on as before, at once.
 func (t *Table) Grant(a Account, n int64, now time.Time) (Standing, error) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	defer t.unlock()
 	l := t.named[a.Limit]
 	if l == nil {
 		return Standing{}, fmt.Errorf("%w: %q", ErrNoLimit, a.Limit)
@@ -174,7 +174,7 @@ func (l Limit) Grant(a Account, n int64, now time.Time) (Due, error) {
 // or up or down.
 func (t *Table) SetRate(name string, rate, up, down int64) error {
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	defer t.unlock()
 	l := t.named[name]
 	switch {
 	case l == nil:

@@ -92,6 +92,8 @@ type Table struct {
 	orphans  []Due     // of counters that are forgotten
 	lastDue  int       // how many were due the last time
 	notices  []Notice  // that nobody was told of yet
+
+	dismissed []dismissal // that are to follow when the mutex is free
 }
 
 // Set puts limits in the place of those before. One that has the name, the kind and
@@ -99,7 +101,7 @@ type Table struct {
 // hold for the sessions that are open, too. One that is gone holds nobody any more.
 func (t *Table) Set(all map[string]Limit) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	defer t.unlock()
 	before := t.named
 	t.named = make(map[string]*limit, len(all))
 	for name, now := range all {
@@ -118,6 +120,30 @@ func (t *Table) Set(all map[string]Limit) {
 		}
 		gone.change(Limit{Per: gone.Per})
 		gone.gone = true
+	}
+}
+
+// dismissal is the end of a session by a quota.
+type dismissal struct {
+	end    func(reason error)
+	reason error
+}
+
+// dismiss has a session ended, by whoever is the next to call unlock. The table's mutex
+// is held: a session ends under a lock of its own, under which another goroutine may
+// just be about to enter or to leave.
+func (t *Table) dismiss(a *account, reason error) {
+	t.dismissed = append(t.dismissed, dismissal{a.end, reason})
+}
+
+// unlock frees the table's mutex, and then ends those that are dismissed. It is for all
+// but who enters and who leaves: whom they dismiss ends with the next tick.
+func (t *Table) unlock() {
+	all := t.dismissed
+	t.dismissed = nil
+	t.mu.Unlock()
+	for _, d := range all {
+		d.end(d.reason)
 	}
 }
 

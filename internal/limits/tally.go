@@ -119,7 +119,7 @@ func (c *counter) spend(n int, up bool, now time.Time) {
 func (c *counter) lookLocked(now time.Time) {
 	table := c.of.table
 	table.mu.Lock()
-	defer table.mu.Unlock()
+	defer table.unlock()
 	c.look(now)
 }
 
@@ -277,14 +277,14 @@ func (c *counter) judge() {
 				continue // it is about to leave
 			}
 			c.holders[holder] = true
-			holder.end(reason)
+			c.of.table.dismiss(holder, reason)
 			l.ended++
 		}
 	case used > line:
 		c.put(waiting, line, most)
 		if err := c.isCut(); err != nil {
 			for holder := range c.holders {
-				holder.end(err)
+				c.of.table.dismiss(holder, err)
 			}
 		}
 	default:
