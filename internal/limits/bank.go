@@ -117,7 +117,7 @@ func (t *Table) Due(now time.Time) []Due {
 		if l.kind() != quota {
 			continue
 		}
-		for c := range l.open {
+		for c := range l.open.all() {
 			c.countTime(now)
 			c.gather()
 			c.look(now)

@@ -2,6 +2,7 @@ package limits
 
 import (
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/sallyport/sallyport/server"
@@ -9,22 +10,32 @@ import (
 
 // budget is what one request counts towards. It implements [server.Budget].
 type budget struct {
-	table  *Table
-	claims []claim
+	table   *Table
+	claims  []claim
+	entered bool // account is in use; the table's mutex guards it
+
+	// What most sessions have no more of.
+	few     [2]claim
+	account account
 }
 
 // stay is a session's time within a budget. It implements [server.Stay].
 type stay struct {
 	*account
-	of       []*holding
-	up, down pacer
+	of []*holding
 }
 
 // account is what all stays of a session hold together. The table's mutex guards it.
 type account struct {
 	table *Table
-	holds []*holding // of different counters; few
 	end   func(reason error)
+	since instant    // when the first stay began
+	holds []*holding // of different counters; few
+
+	// What most sessions have no more of.
+	first stay
+	own   [2]holding
+	held  [2]*holding
 }
 
 // holding returns what is held of the counter of a claim; nil: nothing.
@@ -40,45 +51,74 @@ func (a *account) holding(of claim) *holding {
 // holding is what a session holds of one counter.
 type holding struct {
 	*counter
-	up, down *lane // nil: that direction is not limited
+	by    *account
+	place link[holding]         // among those of the counter's quota
+	ended bool                  // by it
+	turns atomic.Pointer[turns] // nil: there was no rate yet
 }
 
 // Enter implements [server.Budget].
 func (b *budget) Enter(before server.Stay, end func(error)) (server.Stay, error) {
 	b.table.mu.Lock()
 	defer b.table.mu.Unlock()
-	s := &stay{account: &account{table: b.table, end: end}}
-	if old, ok := before.(*stay); ok && old.table == b.table {
-		s.account = old.account
-	}
 	now := time.Now()
-	s.of = make([]*holding, 0, len(b.claims))
+	s := b.begin(before, end, now)
 	held := len(s.holds)
-	for _, c := range b.claims {
-		h := s.holding(c)
-		if h == nil {
-			h = &holding{counter: c.find()}
-			if err := h.admits(now); err != nil {
-				s.holds = s.holds[:held]
-				return nil, err
-			}
-			s.holds = append(s.holds, h)
-		}
-		s.of = append(s.of, h)
+	if err := s.claim(b.claims, now); err != nil {
+		s.holds = s.holds[:held]
+		return nil, err
 	}
 	for _, h := range s.holds[held:] {
 		h.enter(now)
-		h.open()
 		if h.tally != nil {
-			h.holders[s.account] = false
+			h.holders.add(&h.place, h)
 		}
 	}
-	s.up.isUp = true
-	for _, h := range s.of {
-		s.up.add(h.up, h.counter)
-		s.down.add(h.down, h.counter)
-	}
 	return s, nil
+}
+
+// begin returns a stay that holds nothing of its own yet.
+func (b *budget) begin(before server.Stay, end func(error), now time.Time) *stay {
+	if old, ok := before.(*stay); ok && old.table == b.table {
+		return &stay{account: old.account}
+	}
+	a := &b.account
+	if b.entered {
+		a = &account{}
+	}
+	b.entered = true
+	a.table, a.end, a.since = b.table, end, instantOf(now)
+	a.first.account, a.holds = a, a.held[:0]
+	return &a.first
+}
+
+// claim has the stay be of the counters of all claims, or says which of them has no room
+// for one more session. Those that the session does not hold yet are not entered yet.
+func (s *stay) claim(claims []claim, now time.Time) error {
+	fresh := s.own[:0]
+	if s != &s.first || len(claims) > cap(fresh) {
+		fresh = make([]holding, 0, len(claims)) // which has room for all: they do not move
+	}
+	for _, c := range claims {
+		if s.holding(c) != nil {
+			continue
+		}
+		fresh = fresh[:len(fresh)+1]
+		h := &fresh[len(fresh)-1]
+		h.counter, h.by = c.find(), s.account
+		if err := h.admits(now); err != nil {
+			return err
+		}
+		s.holds = append(s.holds, h)
+	}
+	if s == &s.first {
+		s.of = s.holds[:len(s.holds):len(s.holds)]
+		return nil
+	}
+	for _, c := range claims {
+		s.of = append(s.of, s.holding(c))
+	}
+	return nil
 }
 
 // admits says why there is no room for one more session.
@@ -102,44 +142,26 @@ func (c *counter) admits(now time.Time) error {
 	return nil
 }
 
-// open makes the lanes. Both directions together are one share.
-func (h *holding) open() {
-	if h.counter.up == nil {
-		return
-	}
-	up := &share{shaper: h.counter.up}
-	down := up
-	if h.counter.up != h.counter.down {
-		down = &share{shaper: h.counter.down}
-	}
-	h.up, h.down = &lane{share: up}, &lane{share: down}
-}
-
 // Pace implements [server.Stay].
 func (s *stay) Pace() (up, down server.Pacer) {
-	if s.up.paces() {
-		up = &s.up
+	for _, h := range s.of {
+		if h.counter.up != nil { // then the other, too, and whatever has a quota
+			return (*upward)(s), (*downward)(s)
+		}
 	}
-	if s.down.paces() {
-		down = &s.down
-	}
-	return up, down
+	return nil, nil
 }
 
 // Leave implements [server.Stay].
 func (s *stay) Leave() {
 	s.table.mu.Lock()
 	defer s.table.mu.Unlock()
-	now := time.Now()
 	for _, h := range s.holds {
-		if h.up != nil {
-			h.up.close()
-			h.down.close()
-		}
+		h.turns.Load().close()
 		if h.tally != nil {
-			delete(h.holders, s.account)
+			h.holders.remove(&h.place)
 		}
-		h.leave(now)
+		h.leave()
 	}
 	s.holds = nil
 }

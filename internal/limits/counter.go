@@ -1,9 +1,6 @@
 package limits
 
-import (
-	"container/list"
-	"time"
-)
+import "time"
 
 // counter is what one limit has counted for one key. The table's mutex guards it,
 // but for the shapers.
@@ -12,7 +9,8 @@ type counter struct {
 	sessions int           // that are open
 	up, down *shaper       // of a rate; the same one for both directions together
 	full     time.Time     // of new sessions: when as many may come at once as ever
-	place    *list.Element // among the idle ones; nil: it is not
+	known    link[counter] // among those of the limit
+	idle     link[counter] // among those that nobody is open of
 	*tally                 // of a quota; nil: it is of another kind
 }
 
@@ -52,12 +50,12 @@ func (cl claim) find() *counter {
 	c := &counter{of: cl}
 	switch cl.kind() {
 	case together:
-		c.up = &shaper{}
+		c.up = newShaper()
 		c.down = c.up
 	case apart:
-		c.up, c.down = &shaper{}, &shaper{}
+		c.up, c.down = newShaper(), newShaper()
 	case quota:
-		c.up = &shaper{} // of those that are over
+		c.up = newShaper() // of those that are over
 		c.down, c.tally = c.up, newTally()
 	}
 	c.set(cl.Limit)
@@ -68,12 +66,10 @@ func (cl claim) find() *counter {
 func (c *counter) enter(now time.Time) {
 	l := c.of.limit
 	if c.sessions == 0 { // else both have it
-		if l.open[c] = struct{}{}; l.Per != Session {
-			l.counters[c.of.key] = c
-		}
+		l.keep(c)
 	}
 	c.sessions++
-	l.idle.remove(c)
+	l.idle.remove(&c.idle)
 	if c.tally != nil {
 		c.begins(now)
 	}
@@ -85,12 +81,21 @@ func (c *counter) enter(now time.Time) {
 	}
 }
 
+// keep has the limit know a counter, if it does not yet.
+func (l *limit) keep(c *counter) {
+	if c.known.of != nil {
+		return
+	}
+	if l.open.add(&c.known, c); l.Per != Session {
+		l.counters[c.of.key] = c
+	}
+}
+
 // leave counts one less, and forgets the counter where nothing is to be known of it
 // any more.
-func (c *counter) leave(now time.Time) {
-	l := c.of.limit
-	if c.tally != nil {
-		c.countTime(now)
+func (c *counter) leave() {
+	if c.tally != nil && c.isTimed() {
+		c.countTime(time.Now())
 	}
 	c.sessions--
 	if c.tally != nil {
@@ -99,16 +104,17 @@ func (c *counter) leave(now time.Time) {
 	if c.sessions > 0 {
 		return
 	}
-	l.idle.add(c)
-	l.sweep(now)
+	l := c.of.limit
+	l.idle.add(&c.idle, c)
+	l.sweep(time.Now())
 }
 
 // sweep forgets idle counters from which nothing follows any more.
 func (l *limit) sweep(now time.Time) {
-	for c := l.idle.first(); c != nil && (c.isFresh(now) || l.idle.Len() > mostIdle); c = l.idle.first() {
-		l.idle.remove(c)
+	for c := l.idle.head(); c != nil && (c.isFresh(now) || l.idle.length > mostIdle); c = l.idle.head() {
+		l.idle.remove(&c.idle)
 		l.table.leaveDue(c, now)
-		delete(l.open, c)
+		l.open.remove(&c.known)
 		if l.counters[c.of.key] == c {
 			delete(l.counters, c.of.key)
 		}
@@ -127,28 +133,4 @@ func (c *counter) isFresh(now time.Time) bool {
 		return c.up.isPaid(now) && c.down.isPaid(now)
 	}
 	return !c.full.After(now)
-}
-
-// queue holds the idle counters, the one that is so for the longest time first.
-type queue struct{ list.List }
-
-func (q *queue) add(c *counter) { c.place = q.PushBack(c) }
-
-func (q *queue) remove(c *counter) {
-	if c.place != nil {
-		q.Remove(c.place)
-		c.place = nil
-	}
-}
-
-func (q *queue) first() *counter {
-	e := q.Front()
-	if e == nil {
-		return nil
-	}
-	c, ok := e.Value.(*counter)
-	if !ok {
-		return nil
-	}
-	return c
 }

@@ -8,7 +8,7 @@ func (t *Table) Known() (n int) {
 	defer t.mu.Unlock()
 	for _, l := range t.named {
 		l.sweep(time.Now())
-		n += len(l.open)
+		n += l.open.length
 	}
 	return n
 }

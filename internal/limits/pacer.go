@@ -5,69 +5,104 @@ import (
 	"time"
 )
 
-// pacer is one direction of a session through all rates and quotas that it counts
-// towards. It implements [server.Pacer].
-type pacer struct {
-	lanes  []*lane
-	quotas []*counter
-	isUp   bool
-}
-
-// paces reports whether anything in it could hold the session up.
-func (p *pacer) paces() bool { return len(p.lanes) > 0 || len(p.quotas) > 0 }
-
-// add has the session count towards one more.
-func (p *pacer) add(l *lane, c *counter) {
-	if l != nil {
-		p.lanes = append(p.lanes, l)
-	}
-	if c.tally != nil {
-		p.quotas = append(p.quotas, c)
-	}
-}
+// upward and downward are a stay as the pacer of one direction, through all rates and
+// quotas that it counts towards. They are the stay itself, and need no memory.
+// They implement [server.Pacer].
+type (
+	upward   stay
+	downward stay
+)
 
 // Chunk implements [server.Pacer].
-func (p *pacer) Chunk() int {
+func (u *upward) Chunk() int { return (*stay)(u).chunk(up) }
+
+// Took implements [server.Pacer].
+func (u *upward) Took(n int) time.Duration { return (*stay)(u).took(n, up) }
+
+// Passes implements [server.Pacer].
+func (u *upward) Passes(n int) bool { return (*stay)(u).passes(n, up) }
+
+// Chunk implements [server.Pacer].
+func (d *downward) Chunk() int { return (*stay)(d).chunk(down) }
+
+// Took implements [server.Pacer].
+func (d *downward) Took(n int) time.Duration { return (*stay)(d).took(n, down) }
+
+// Passes implements [server.Pacer].
+func (d *downward) Passes(n int) bool { return (*stay)(d).passes(n, down) }
+
+// direction is that of bytes.
+type direction int
+
+const (
+	up direction = iota
+	down
+)
+
+func (s *stay) chunk(d direction) int {
 	least := math.MaxInt
-	for _, c := range p.quotas {
-		least = min(least, c.chunk())
-	}
-	for _, l := range p.lanes {
-		least = min(least, l.chunk())
+	for _, h := range s.of {
+		if l := h.lane(d); l != nil {
+			least = min(least, l.chunk())
+		}
+		if h.tally != nil {
+			least = min(least, h.chunk())
+		}
 	}
 	return least
 }
 
-// Took implements [server.Pacer].
-func (p *pacer) Took(n int) time.Duration {
+func (s *stay) took(n int, d direction) time.Duration {
+	if n == 0 && !s.waits(d) {
+		return 0
+	}
 	now := time.Now()
 	var longest time.Duration
-	for _, l := range p.lanes { // first: what is still within a quota is not slowed by its end
-		longest = max(longest, l.took(n, now))
+	for _, h := range s.of { // first: what is still within a quota is not slowed by its end
+		if l := h.lane(d); l != nil {
+			longest = max(longest, l.took(n, instantOf(now)))
+		}
 	}
-	for _, c := range p.quotas {
-		longest = max(longest, c.took(n, p.isUp, now))
+	for _, h := range s.of {
+		if h.tally != nil {
+			longest = max(longest, h.took(n, d, now))
+		}
 	}
 	return longest
 }
 
-// Passes implements [server.Pacer].
-func (p *pacer) Passes(n int) bool {
-	for _, c := range p.quotas {
-		if c.stops() {
+// waits reports whether there may be anything to wait for before the first piece. It
+// asks no clock: as a rule there is nothing, and never was since the stay began.
+func (s *stay) waits(d direction) bool {
+	for _, h := range s.of {
+		if h.tally != nil && h.stops() {
+			return true
+		}
+		if l := h.lane(d); l != nil && (s.account == nil || instant(l.shaper.paid.Load()) > s.since) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *stay) passes(n int, d direction) bool {
+	for _, h := range s.of {
+		if h.tally != nil && h.stops() {
+			return false
+		}
+		if l := h.lane(d); l != nil && !l.fits() {
 			return false
 		}
 	}
-	for _, l := range p.lanes {
-		if !l.fits() {
-			return false
+	for _, h := range s.of {
+		if l := h.lane(d); l != nil {
+			l.pass(n)
 		}
 	}
-	for _, l := range p.lanes {
-		l.pass(n)
-	}
-	for _, c := range p.quotas {
-		c.spend(n, p.isUp, time.Now())
+	for _, h := range s.of {
+		if h.tally != nil {
+			h.spend(n, d, time.Now())
+		}
 	}
 	return true
 }

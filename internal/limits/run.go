@@ -46,7 +46,7 @@ func (t *Table) tick(now time.Time) []Notice {
 		if l.kind() != quota {
 			continue
 		}
-		for c := range l.open {
+		for c := range l.open.all() {
 			c.countTime(now)
 			c.look(now)
 		}

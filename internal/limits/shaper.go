@@ -1,7 +1,6 @@
 package limits
 
 import (
-	"container/list"
 	"math"
 	"sync"
 	"sync/atomic"
@@ -35,31 +34,107 @@ const (
 // all pieces that were moved before it are paid for. So the sessions take turns,
 // and as their pieces are as large as each other, so are their shares. What one
 // does not use is not counted, and falls to the others.
+//
+// Its mutex guards what is changed. The atomics are read without it: how large a piece
+// is to be need not be told to the byte.
 type shaper struct {
-	open atomic.Bool // rate is 0
 	flow flow
 
+	tempo  atomic.Pointer[tempo] // nil: no limit
+	paid   atomic.Int64          // the instant at which all that was moved is paid for
+	shares atomic.Int64          // sessions that have lanes in active
+
 	mu     sync.Mutex
-	rate   float64       // bytes a second; 0: no limit
-	burst  time.Duration // how much time unused is made up for
-	paid   time.Time     // when all that was moved is paid for
-	shares int           // sessions that have lanes in active
-	active list.List     // of *lane: those that had a turn lately, the last turn last
+	active chain[lane] // those that had a turn lately, the last turn last
+}
+
+// tempo is how fast a shaper is.
+type tempo struct {
+	rate  float64       // bytes a second, over 0
+	burst time.Duration // how much time unused is made up for
+}
+
+// instant is a moment by the clock that nobody puts back, in nanoseconds.
+type instant int64
+
+var firstInstant = time.Now()
+
+// longAgo is before all that counts.
+const longAgo instant = math.MinInt64 / 2
+
+func instantOf(t time.Time) instant { return instant(t.Sub(firstInstant)) }
+
+// turns are those of a session with the shapers of one counter.
+type turns struct {
+	lanes  [2]lane  // of each direction
+	shares [2]share // of them; the first of both, where both directions are limited together
 }
 
 // share is a session's part of a shaper. Its lanes count towards it together.
 type share struct {
 	shaper *shaper
-	lanes  int // that are active
+	lanes  atomic.Int32 // that are active
 }
 
-// lane is one direction of a share, or one lane both. The shaper's mutex guards
-// it.
+// lane is one direction of a share. The shaper's mutex guards it.
 type lane struct {
 	*share
-	place *list.Element // in active; nil: it is not
-	due   time.Time     // when its last turn is paid for
-	own   time.Time     // when its datagrams would be, with no more than its part of the rate
+	place  link[lane]  // in active
+	active atomic.Bool // it is there
+	due    instant     // when its last turn is paid for
+	own    instant     // when its datagrams would be, with no more than its part of the rate
+}
+
+// lane returns that of a direction; nil: it is not limited now.
+func (h *holding) lane(d direction) *lane {
+	if c := h.counter; c.up == nil || c.up.tempo.Load() == nil && c.down.tempo.Load() == nil {
+		return nil
+	}
+	t := h.turns.Load()
+	for t == nil {
+		h.turns.CompareAndSwap(nil, h.newTurns())
+		t = h.turns.Load()
+	}
+	return &t.lanes[d]
+}
+
+func (h *holding) newTurns() *turns {
+	t := &turns{}
+	for i, s := range [...]*shaper{h.counter.up, h.counter.down} {
+		t.shares[i].shaper, t.lanes[i].own = s, longAgo
+	}
+	t.lanes[up].share, t.lanes[down].share = &t.shares[0], &t.shares[0]
+	if h.counter.up != h.counter.down {
+		t.lanes[down].share = &t.shares[1]
+	}
+	return t
+}
+
+// close is the end of them; of nil it is none.
+func (t *turns) close() {
+	if t == nil {
+		return
+	}
+	for i := range t.shares {
+		one := &t.shares[i]
+		if one.lanes.Load() == 0 {
+			continue // nor will there be one
+		}
+		one.shaper.mu.Lock()
+		for j := range t.lanes {
+			if t.lanes[j].share == one {
+				t.lanes[j].leave()
+			}
+		}
+		one.shaper.mu.Unlock()
+	}
+}
+
+// newShaper returns one without a limit.
+func newShaper() *shaper {
+	s := &shaper{}
+	s.paid.Store(int64(longAgo))
+	return s
 }
 
 // set changes the rate, and the burst, in bytes. What is not paid for yet is from now
@@ -67,19 +142,21 @@ type lane struct {
 func (s *shaper) set(rate float64, burst int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := time.Now()
-	if debt := s.paid.Sub(now); debt > 0 && s.rate > 0 {
-		owed := debt.Seconds() * s.rate
-		s.paid = now
-		if rate > 0 {
-			s.paid = now.Add(seconds(owed / rate))
-		}
+	before := s.tempo.Load()
+	if rate == 0 {
+		s.tempo.Store(nil)
+	} else {
+		s.tempo.Store(&tempo{rate, max(catchUp, seconds(float64(burst)/rate))})
 	}
-	s.rate, s.burst = rate, catchUp
+	now := instantOf(time.Now())
+	debt := time.Duration(instant(s.paid.Load()) - now)
+	if debt <= 0 || before == nil {
+		return
+	}
 	if rate > 0 {
-		s.burst = max(catchUp, seconds(float64(burst)/rate))
+		now += instant(seconds(debt.Seconds() * before.rate / rate))
 	}
-	s.open.Store(rate == 0)
+	s.paid.Store(int64(now))
 }
 
 // seconds returns a time that fits, and be it an age.
@@ -90,121 +167,110 @@ func seconds(n float64) time.Duration {
 // isPaid reports whether nothing is owed and all of the burst is there, so that the
 // shaper can be forgotten.
 func (s *shaper) isPaid(now time.Time) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return !s.paid.After(now.Add(-s.burst))
+	burst := catchUp
+	if t := s.tempo.Load(); t != nil {
+		burst = t.burst
+	}
+	return instant(s.paid.Load()) <= instantOf(now)-instant(burst)
 }
 
 // chunk returns how much the lane may move in its turn.
 func (l *lane) chunk() int {
-	s := l.shaper
-	if s.open.Load() {
+	t := l.shaper.tempo.Load()
+	if t == nil {
 		return math.MaxInt
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.rate == 0 {
-		return math.MaxInt
-	}
-	part := s.rate / l.parts()
+	part := t.rate / l.parts()
 	slow := min(piece, part*slowRound.Seconds())
 	saved := 0.0 // of a burst
-	if s.burst > catchUp {
-		saved = min(time.Since(s.paid), s.burst).Seconds() * part
+	if t.burst > catchUp {
+		unused := time.Duration(instantOf(time.Now()) - instant(l.shaper.paid.Load()))
+		saved = min(unused, t.burst).Seconds() * part
 	}
 	return int(max(leastPiece, slow, part*round.Seconds(), saved))
 }
 
 // parts is into how many equal parts the rate is divided, of which l has one.
 func (l *lane) parts() float64 {
-	shares, lanes := l.shaper.shares, l.lanes
-	if l.lanes == 0 {
+	shares, lanes := l.shaper.shares.Load(), l.lanes.Load()
+	if lanes == 0 {
 		shares++
 	}
-	if l.place == nil {
+	if !l.active.Load() {
 		lanes++
 	}
-	return float64(shares * lanes)
+	return float64(shares * int64(lanes))
 }
 
 // took counts n bytes of a turn, and returns how long it is to the next one.
-func (l *lane) took(n int, now time.Time) time.Duration {
+func (l *lane) took(n int, now instant) time.Duration {
 	s := l.shaper
-	if s.open.Load() {
-		return 0
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.rate == 0 {
+	if s.tempo.Load() == nil {
 		return 0
 	}
 	if n > 0 {
+		s.mu.Lock()
 		l.count(n, now)
+		s.mu.Unlock()
 	}
-	if wait := s.paid.Sub(now); wait >= shortest {
+	if wait := time.Duration(instant(s.paid.Load()) - now); wait >= shortest {
 		return wait
 	}
 	return 0
 }
 
 // count notes that n bytes were moved. Callers hold the shaper's mutex.
-func (l *lane) count(n int, now time.Time) {
+func (l *lane) count(n int, now instant) {
 	s := l.shaper
-	s.flow.moved.Add(int64(n))
-	if earliest := now.Add(-s.burst); s.paid.Before(earliest) {
-		s.paid = earliest
+	t := s.tempo.Load()
+	if t == nil {
+		return
 	}
-	s.paid = s.paid.Add(seconds(float64(n) / s.rate))
-	l.due = s.paid
-	if l.place == nil {
-		l.place = s.active.PushBack(l)
-		if l.lanes++; l.lanes == 1 {
-			s.shares++
+	s.flow.moved.Add(int64(n))
+	l.due = max(instant(s.paid.Load()), now-instant(t.burst)) + instant(seconds(float64(n)/t.rate))
+	s.paid.Store(int64(l.due))
+	if !l.active.Load() {
+		l.active.Store(true)
+		if l.lanes.Add(1) == 1 {
+			s.shares.Add(1)
 		}
 	}
-	s.active.MoveToBack(l.place)
+	s.active.remove(&l.place)
+	s.active.add(&l.place, l)
 	s.rest(now)
 }
 
 // rest takes out the lanes that had no turn for a while. Their order is that in
 // which their turns are paid for.
-func (s *shaper) rest(now time.Time) {
-	for e := s.active.Front(); e != nil; e = s.active.Front() {
-		l, ok := e.Value.(*lane)
-		if !ok || now.Sub(l.due) <= activeFor {
-			return
-		}
+func (s *shaper) rest(now instant) {
+	for l := s.active.head(); l != nil && now-l.due > instant(activeFor); l = s.active.head() {
 		l.leave()
 	}
 }
 
 // leave takes the lane out of the active ones. Callers hold the shaper's mutex.
 func (l *lane) leave() {
-	if l.place == nil {
+	if !l.active.Load() {
 		return
 	}
-	l.shaper.active.Remove(l.place)
-	l.place = nil
-	if l.lanes--; l.lanes == 0 {
-		l.shaper.shares--
+	l.shaper.active.remove(&l.place)
+	l.active.Store(false)
+	if l.lanes.Add(-1) == 0 {
+		l.shaper.shares.Add(-1)
 	}
-}
-
-// close is the end of the lane.
-func (l *lane) close() {
-	l.shaper.mu.Lock()
-	defer l.shaper.mu.Unlock()
-	l.leave()
 }
 
 // fits reports whether a datagram may pass: where nothing waits, or where the
 // lane has used less than its part.
 func (l *lane) fits() bool {
 	s := l.shaper
+	if s.tempo.Load() == nil {
+		return true
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := time.Now()
-	return s.rate == 0 || !s.paid.After(now) || l.own.Sub(now) <= catchUp
+	now := instantOf(time.Now())
+	return instant(s.paid.Load()) <= now || l.own-now <= instant(catchUp)
 }
 
 // pass counts a datagram.
@@ -212,13 +278,11 @@ func (l *lane) pass(n int) {
 	s := l.shaper
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.rate == 0 {
+	t := s.tempo.Load()
+	if t == nil {
 		return
 	}
-	now := time.Now()
-	if l.own.Before(now) {
-		l.own = now
-	}
-	l.own = l.own.Add(seconds(float64(n) * l.parts() / s.rate))
+	now := instantOf(time.Now())
+	l.own = max(l.own, now) + instant(seconds(float64(n)*l.parts()/t.rate))
 	l.count(n, now)
 }

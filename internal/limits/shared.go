@@ -63,7 +63,7 @@ func (t *Table) Rates(now time.Time) (all []RateUse) {
 		if !l.isShared() {
 			continue
 		}
-		for c := range l.open {
+		for c := range l.open.all() {
 			u := RateUse{c.account(), c.up.flow.since(elapsed), 0}
 			if c.down != c.up {
 				u.Down = c.down.flow.since(elapsed)

@@ -42,7 +42,7 @@ func (t *Table) Standings(now time.Time) (all []Standing, tallies []Tally) {
 		if l.kind() != quota || l.Per == Session {
 			continue
 		}
-		for c := range l.open {
+		for c := range l.open.all() {
 			c.countTime(now)
 			c.look(now)
 			if c.used.Load() > 0 || c.most() != l.Quota || c.sessions > 0 {
@@ -138,10 +138,9 @@ func (t *Table) Grant(a Account, n int64, now time.Time) (Standing, error) {
 // kept returns the counter of a claim that is kept though nobody may be there.
 func (cl claim) kept() *counter {
 	c := cl.find()
-	if _, there := cl.open[c]; !there {
-		cl.open[c] = struct{}{}
-		cl.counters[cl.key] = c
-		cl.idle.add(c)
+	if c.known.of == nil {
+		cl.keep(c)
+		cl.idle.add(&c.idle, c)
 	}
 	return c
 }

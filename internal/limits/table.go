@@ -84,6 +84,7 @@ const mostIdle = 100_000
 type Table struct {
 	mu     sync.Mutex // guards the limits and their counters, too; taken before a shaper's
 	named  map[string]*limit
+	set    int      // how often they were set
 	banked bool     // a bank comes for what is due
 	first  float64  // the part of a quota that may be used before the bank was asked
 	away   whenAway // the bank cannot be asked
@@ -103,11 +104,12 @@ func (t *Table) Set(all map[string]Limit) {
 	t.mu.Lock()
 	defer t.unlock()
 	before := t.named
+	t.set++
 	t.named = make(map[string]*limit, len(all))
 	for name, now := range all {
 		l := before[name]
 		if l == nil || l.Per != now.Per || l.kind() != now.kind() {
-			l = &limit{table: t, name: name, counters: make(map[key]*counter), open: make(map[*counter]struct{})}
+			l = &limit{table: t, name: name, counters: make(map[key]*counter)}
 		} else {
 			delete(before, name)
 		}
@@ -115,7 +117,7 @@ func (t *Table) Set(all map[string]Limit) {
 		t.named[name] = l
 	}
 	for _, gone := range before {
-		for c := range gone.open {
+		for c := range gone.open.all() {
 			t.leaveDue(c, time.Now())
 		}
 		gone.change(Limit{Per: gone.Per})
@@ -157,14 +159,14 @@ type limit struct {
 	ended    int64 // likewise
 	gone     bool  // it limits nothing any more
 	counters map[key]*counter
-	open     map[*counter]struct{} // those that shapes can be changed of: of sessions that are open, or idle
-	idle     queue
+	open     chain[counter] // those that shapes can be changed of: of sessions that are open, or idle
+	idle     chain[counter] // those that nobody is open of, who is so for the longest time first
 }
 
 // change sets other numbers.
 func (l *limit) change(now Limit) {
 	l.Limit = now
-	for c := range l.open {
+	for c := range l.open.all() {
 		c.set(now)
 	}
 }
@@ -191,6 +193,9 @@ type Part struct {
 	rule   string
 	names  []string
 	groups map[string][]string // of each user
+
+	limits []*limit // those of the names that the table has, as it was set last when somebody came
+	set    int      // how often it was set by then; the table's mutex guards both
 }
 
 // Of returns the part of a rule: its limits by their names, which the table may not
@@ -204,16 +209,29 @@ func (t *Table) Of(rule string, names []string, groups map[string][]string) *Par
 func (p *Part) Budget(r *server.Request, id server.Identity) server.Budget {
 	p.table.mu.Lock()
 	defer p.table.mu.Unlock()
-	b := &budget{table: p.table}
-	for _, name := range p.names {
-		if l := p.table.named[name]; l != nil {
-			b.claims = p.claims(b.claims, l, r, id)
-		}
-	}
-	if len(b.claims) == 0 {
+	p.look()
+	if len(p.limits) == 0 {
 		return nil
 	}
+	b := &budget{table: p.table}
+	b.claims = b.few[:0]
+	for _, l := range p.limits {
+		b.claims = p.claims(b.claims, l, r, id)
+	}
 	return b
+}
+
+// look finds the limits, where the table was set since the last time. Its mutex is held.
+func (p *Part) look() {
+	if p.set == p.table.set {
+		return
+	}
+	p.set, p.limits = p.table.set, nil
+	for _, name := range p.names {
+		if l := p.table.named[name]; l != nil {
+			p.limits = append(p.limits, l)
+		}
+	}
 }
 
 // claim is a limit and for whom it counts.

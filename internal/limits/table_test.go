@@ -135,8 +135,8 @@ func wantEmpty(t *testing.T, tab *Table) {
 	defer tab.mu.Unlock()
 	for name, l := range tab.named {
 		l.sweep(time.Now())
-		if len(l.counters) > 0 || len(l.open) > 0 || l.idle.Len() > 0 {
-			t.Errorf("%s: %d keys, %d counters, %d idle ones are left", name, len(l.counters), len(l.open), l.idle.Len())
+		if len(l.counters) > 0 || l.open.length > 0 || l.idle.length > 0 {
+			t.Errorf("%s: %d keys, %d counters, %d idle ones are left", name, len(l.counters), l.open.length, l.idle.length)
 		}
 	}
 }

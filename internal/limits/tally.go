@@ -45,15 +45,15 @@ type tally struct {
 	counts          atomic.Int32 // a Measure
 	stands          atomic.Int32 // a state
 
-	start, since int64             // the present slot, and the oldest that counts; Unix seconds
-	slots        []slot            // the oldest first
-	counted      int64             // how much of used is in slots
-	lease        int64             // up to where the bank lets used go; below 0: anywhere
-	heard        bool              // the bank was there, and lease is what it said
-	asked        time.Time         // when the bank was last asked
-	online       time.Time         // up to when time was counted
-	warned       int               // so many of the warnings were given
-	holders      map[*account]bool // true: it was ended
+	start, since int64     // the present slot, and the oldest that counts; Unix seconds
+	slots        []slot    // the oldest first
+	counted      int64     // how much of used is in slots
+	lease        int64     // up to where the bank lets used go; below 0: anywhere
+	heard        bool      // the bank was there, and lease is what it said
+	asked        time.Time // when the bank was last asked
+	online       time.Time // up to when time was counted
+	warned       int       // so many of the warnings were given
+	holders      chain[holding]
 }
 
 // slot is what was counted in a slot.
@@ -63,7 +63,7 @@ type slot struct {
 	granted, given int64  // the same of what was granted beyond the quota
 }
 
-func newTally() *tally { return &tally{lease: -1, holders: make(map[*account]bool)} }
+func newTally() *tally { return &tally{lease: -1} }
 
 func (t *tally) is() state { return state(t.stands.Load()) }
 
@@ -82,8 +82,8 @@ func (c *counter) chunk() int {
 }
 
 // took counts n bytes, and returns for how long no more may follow.
-func (c *counter) took(n int, up bool, now time.Time) time.Duration {
-	c.spend(n, up, now)
+func (c *counter) took(n int, d direction, now time.Time) time.Duration {
+	c.spend(n, d, now)
 	switch {
 	case !c.stops():
 		return 0
@@ -99,15 +99,18 @@ func (c *counter) stops() bool {
 }
 
 // spend counts n bytes.
-func (c *counter) spend(n int, up bool, now time.Time) {
+func (c *counter) spend(n int, d direction, now time.Time) {
 	if at := now.UnixNano(); at >= c.until.Load() || at < c.earliest.Load() {
 		c.lookLocked(now)
 	}
-	direction, other := &c.movedDown, Up
-	if up {
-		direction, other = &c.movedUp, Down
+	if n == 0 {
+		return
 	}
-	direction.Add(int64(n))
+	moved, other := &c.movedDown, Up
+	if d == up {
+		moved, other = &c.movedUp, Down
+	}
+	moved.Add(int64(n))
 	if m := Measure(c.counts.Load()); m == Online || m == other {
 		return
 	}
@@ -272,19 +275,19 @@ func (c *counter) judge() {
 	case used > most:
 		c.put(over, most, math.MaxInt64)
 		reason := c.isUsedUp()
-		for holder, told := range c.holders {
-			if told {
+		for h := range c.holders.all() {
+			if h.ended {
 				continue // it is about to leave
 			}
-			c.holders[holder] = true
-			c.of.table.dismiss(holder, reason)
+			h.ended = true
+			c.of.table.dismiss(h.by, reason)
 			l.ended++
 		}
 	case used > line:
 		c.put(waiting, line, most)
 		if err := c.isCut(); err != nil {
-			for holder := range c.holders {
-				c.of.table.dismiss(holder, err)
+			for h := range c.holders.all() {
+				c.of.table.dismiss(h.by, err)
 			}
 		}
 	default:
@@ -309,12 +312,12 @@ func (c *counter) put(s state, line, mark int64) {
 // warn gives the warnings that are due, and returns how much may be used before the
 // next.
 func (c *counter) warn(most, used int64) int64 {
-	marks := append(slices.Clone(c.of.Warn), 100)
-	for i, percent := range marks {
-		at := int64(float64(most) / 100 * float64(percent))
-		reached := used >= at
-		if percent == 100 {
-			at, reached = most, used > most
+	for i := range len(c.of.Warn) + 1 {
+		percent, at, reached := 100, most, used > most
+		if i < len(c.of.Warn) {
+			percent = c.of.Warn[i]
+			at = int64(float64(most) / 100 * float64(percent))
+			reached = used >= at
 		}
 		switch {
 		case !reached:
@@ -339,9 +342,12 @@ func (c *counter) retune() {
 	c.look(now)
 }
 
+// isTimed reports whether it is time that counts.
+func (t *tally) isTimed() bool { return Measure(t.counts.Load()) == Online }
+
 // countTime counts the time in which a session was open.
 func (c *counter) countTime(now time.Time) {
-	if Measure(c.counts.Load()) != Online || c.sessions == 0 {
+	if !c.isTimed() || c.sessions == 0 {
 		c.online = now
 		return
 	}
