@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,11 +41,12 @@ const other = "(other)"
 // counter counts in memory. Its lock is never held while something is waited for.
 type counter struct {
 	mu      sync.Mutex
-	open    map[*server.Session]*reading
-	pending map[Key]Counts // counted, and not in a batch yet
-	crowded bool           // a key was turned away
-	apart   apart          // of sessions
-	nothing apart          // of what came to nothing, so that who is not let in leaves others theirs
+	open    map[*server.Session]reading
+	ended   map[subject]*sum // of sessions that have ended since the last collect, and is not in pending yet
+	pending map[Key]Counts   // counted, and not in a batch yet
+	crowded bool             // a key was turned away
+	apart   apart            // of sessions
+	nothing apart            // of what came to nothing, so that who is not let in leaves others theirs
 }
 
 // reading is what was last read off a session.
@@ -56,15 +58,46 @@ type reading struct {
 // counted reports whether the session is among those that were counted.
 func (r *reading) counted() bool { return r.up != 0 || r.down != 0 }
 
+// moved returns what the session has moved since the last time.
+func (r *reading) moved(up, down int64) Counts {
+	counts := Counts{Up: up - r.up, Down: down - r.down}
+	if !r.counted() {
+		counts.Sessions = 1
+	}
+	r.up, r.down = up, down
+	return counts
+}
+
+// subject is what a session is counted by as its record has it. A Key is made of it, which
+// takes longer than to count.
+type subject struct {
+	user, listener, rule, name string
+	source, host               netip.Addr
+	proved                     bool // the user is who he says
+	nothing                    bool // it came to nothing
+}
+
+// sum is what was used by those of one subject.
+type sum struct {
+	key Key
+	Counts
+}
+
+// mostSubjects bounds those that are kept apart from their keys.
+const mostSubjects = 10_000
+
 func newCounter(most Apart) counter {
-	return counter{open: make(map[*server.Session]*reading), pending: make(map[Key]Counts), apart: apart{most: most}, nothing: apart{most: most}}
+	return counter{
+		open: make(map[*server.Session]reading), ended: make(map[subject]*sum), pending: make(map[Key]Counts),
+		apart: apart{most: most}, nothing: apart{most: most},
+	}
 }
 
 // Opened implements [server.Recorder].
 func (c *counter) Opened(s *server.Session) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.open[s] = &reading{}
+	c.open[s] = reading{}
 }
 
 // Closed implements [server.Recorder].
@@ -74,14 +107,39 @@ func (c *counter) Closed(s *server.Session, _ error) {
 	defer c.mu.Unlock()
 	r := c.open[s]
 	delete(c.open, s)
-	if r == nil {
-		r = &reading{}
-	}
 	if !r.counted() && up == 0 && down == 0 && !s.Address.IsValid() && !s.Offered && s.Proxy == "" {
-		c.add(c.nothing.bound(keyOfNothing(s.Record), false, time.Now()), Counts{Refused: 1})
+		c.sum(subjectOfNothing(s.Record)).Refused++
 		return
 	}
-	c.read(r, s.Record, up, down)
+	counts := r.moved(up, down)
+	switch {
+	case counts == Counts{}:
+	case r.key != nil:
+		c.add(*r.key, counts)
+	default:
+		c.sum(subjectOf(s.Record)).add(counts)
+	}
+}
+
+// sum returns that of a subject. Callers hold mu.
+func (c *counter) sum(of subject) *sum {
+	is := c.ended[of]
+	if is == nil {
+		if len(c.ended) >= mostSubjects {
+			c.settle()
+		}
+		is = &sum{key: c.keyOf(&of)}
+		c.ended[of] = is
+	}
+	return is
+}
+
+// settle adds what was used by sessions that have ended. Callers hold mu.
+func (c *counter) settle() {
+	for _, is := range c.ended {
+		c.add(is.key, is.Counts)
+	}
+	clear(c.ended)
 }
 
 // collect reads the counters of the open sessions, and tells whether there are too
@@ -89,37 +147,31 @@ func (c *counter) Closed(s *server.Session, _ error) {
 func (c *counter) collect() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.settle()
 	for s, r := range c.open {
 		up, down := s.Up(), s.Down()
 		switch {
+		case up == r.up && down == r.down && r.key == nil:
+			continue
 		case up == r.up && down == r.down:
 			r.key = nil // it is worth more than the rest of what is kept of a session
-		case r.key != nil:
-			c.read(r, nil, up, down)
 		default:
-			now := s.Now()
-			c.read(r, &now, up, down)
+			c.read(&r, s, up, down)
 		}
+		c.open[s] = r
 	}
 	return c.crowded
 }
 
-// read counts what the session has moved since the last time. By the record it is
-// known what to count it by, where r has no key. Callers hold mu.
-func (c *counter) read(r *reading, record *server.Record, up, down int64) {
-	counts := Counts{Up: up - r.up, Down: down - r.down}
-	if !r.counted() {
-		counts.Sessions = 1
-	}
-	r.up, r.down = up, down
-	if counts == (Counts{}) {
-		return
-	}
+// read counts what an open session has moved since the last time. Callers hold mu.
+func (c *counter) read(r *reading, s *server.Session, up, down int64) {
 	if r.key == nil {
-		key := c.apart.bound(keyOf(record), isProved(record.Identity), time.Now())
+		now := s.Now()
+		of := subjectOf(&now)
+		key := c.keyOf(&of)
 		r.key = &key
 	}
-	c.add(*r.key, counts)
+	c.add(*r.key, r.moved(up, down))
 }
 
 // add counts, under another key where there are too many. Callers hold mu.
@@ -146,23 +198,38 @@ func (c *counter) take() map[Key]Counts {
 	return taken
 }
 
-func keyOf(r *server.Record) Key {
-	k := keyOfNothing(r)
-	k.User = legible(r.Identity.Name)
-	if r.Target.IP.IsValid() {
-		k.Host = r.Target.IP.String()
-	} else {
-		k.Host = legible(r.Target.Name)
+func subjectOf(r *server.Record) subject {
+	of := subjectOfNothing(r)
+	of.user, of.host, of.proved, of.nothing = r.Identity.Name, r.Target.IP, isProved(r.Identity), false
+	if !r.Target.IP.IsValid() {
+		of.name = r.Target.Name
 	}
-	return k
+	return of
 }
 
-// keyOfNothing leaves out what a client may choose that nobody has let in: it would
+// subjectOfNothing leaves out what a client may choose that nobody has let in: it would
 // fill the ledger with names of its own.
-func keyOfNothing(r *server.Record) Key {
-	k := Key{Listener: legible(r.Listener), Rule: legible(r.Rule)}
-	if r.Client.IsValid() {
-		k.Source = r.Client.Addr().Unmap().WithZone("").String()
+func subjectOfNothing(r *server.Record) subject {
+	return subject{listener: r.Listener, rule: r.Rule, source: r.Client.Addr(), nothing: true}
+}
+
+// keyOf returns the key of a subject, as far as those like it are counted apart. Callers
+// hold mu.
+func (c *counter) keyOf(s *subject) Key {
+	among := &c.apart
+	if s.nothing {
+		among = &c.nothing
+	}
+	return among.bound(s.key(), s.proved, time.Now())
+}
+
+func (s *subject) key() Key {
+	k := Key{User: legible(s.user), Listener: legible(s.listener), Rule: legible(s.rule), Host: legible(s.name)}
+	if s.source.IsValid() {
+		k.Source = s.source.Unmap().WithZone("").String()
+	}
+	if s.host.IsValid() {
+		k.Host = s.host.String()
 	}
 	return k
 }

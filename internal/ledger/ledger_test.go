@@ -18,6 +18,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/proxytest"
 	"github.com/sallyport/sallyport/server"
+	"github.com/sallyport/sallyport/socks"
 )
 
 // everybody grants every address, and claims are names.
@@ -246,6 +247,52 @@ func TestTooManyKeys(t *testing.T) {
 	}
 	if c.collect() {
 		t.Error("it is said again, when there is room")
+	}
+}
+
+// ended returns a session of a user that has reached a host.
+func ended(user, host string) *server.Session {
+	at := netip.MustParseAddrPort("192.0.2.1:443")
+	return server.NewSession(server.Record{
+		Listener: "lan", Client: at, Identity: server.Identity{Name: user, Proof: server.Password}, Target: socks.Addr{Name: host, Port: 443}, Address: at, Rule: "web",
+	})
+}
+
+// TestManySubjects: however many different sessions end between two writes, each is
+// counted once, by what it is counted by.
+func TestManySubjects(t *testing.T) {
+	c := newCounter(Apart{Hosts: mostSubjects * 2})
+	const each = 2
+	for range each {
+		for i := range mostSubjects + 10 {
+			s := ended("alice", fmt.Sprint(i))
+			c.Opened(s)
+			c.Closed(s, nil)
+		}
+	}
+	if c.collect() {
+		t.Error("there are too many")
+	}
+	batch := c.take()
+	for k, counts := range batch {
+		if counts != (Counts{Sessions: each}) || k.User != "alice" || k.Source != "192.0.2.1" || k.Rule != "web" {
+			t.Fatalf("%+v has %+v", k, counts)
+		}
+	}
+	if len(batch) != mostSubjects+10 || len(c.open) > 0 {
+		t.Errorf("%d keys, %d open", len(batch), len(c.open))
+	}
+	if c.collect(); len(c.take()) > 0 {
+		t.Error("they are counted again")
+	}
+}
+
+// TestCountingAllocates nothing for a session like one before.
+func TestCountingAllocates(t *testing.T) {
+	c := newCounter(Apart{})
+	s := ended("alice", "www.example")
+	if n := testing.AllocsPerRun(200, func() { c.Opened(s); c.Closed(s, nil) }); n > 0 {
+		t.Errorf("%v allocations", n)
 	}
 }
 
