@@ -20,6 +20,9 @@ const (
 // becomes \xNN, so that nothing a client sends can form a line of its own or
 // move a terminal's cursor, and what is too long is cut, with "..." in its place.
 func Escape(s string) string {
+	if isPlain(s) {
+		return s
+	}
 	var b strings.Builder
 	for i, size := 0, 0; i < len(s); i += size {
 		var r rune
@@ -42,6 +45,16 @@ func Escape(s string) string {
 		b.WriteString(piece)
 	}
 	return b.String()
+}
+
+// isPlain reports whether a text is short and ASCII, and has nothing to escape.
+func isPlain(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' || s[i] == '\\' {
+			return false
+		}
+	}
+	return len(s) <= maxField
 }
 
 // Unescape returns the text of which [Escape] has made s. It fails where s was

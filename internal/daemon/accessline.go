@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"strconv"
@@ -15,8 +16,9 @@ import (
 	"github.com/sallyport/sallyport/socks"
 )
 
-// accessFormat makes the line of a session that is over, with its line end.
-type accessFormat func(s *server.Session, reason error) []byte
+// accessFormat makes the line of a session that is over, with its line end. It lies in
+// the room.
+type accessFormat func(room *lineRoom, s *server.Session, reason error) []byte
 
 // newAccessFormat returns the one that the settings name, or have a template of.
 func newAccessFormat(text string) (accessFormat, error) {
@@ -30,7 +32,9 @@ func newAccessFormat(text string) (accessFormat, error) {
 	if err != nil {
 		return nil, err
 	}
-	return func(s *server.Session, reason error) []byte { return templateLine(pieces, s, reason) }, nil
+	return func(room *lineRoom, s *server.Session, reason error) []byte {
+		return templateLine(room.line[:0], pieces, s, reason)
+	}, nil
 }
 
 // accessEntry is what a line tells. Texts are escaped as in the log.
@@ -81,9 +85,9 @@ func newAccessEntry(s *server.Session, reason error) accessEntry {
 
 // jsonLine has the fields of the log's line, but that what is empty is left out, and the
 // time that was taken is a number.
-func jsonLine(s *server.Session, reason error) []byte {
+func jsonLine(room *lineRoom, s *server.Session, reason error) []byte {
 	now := time.Now()
-	f := fields{line: make([]byte, 0, 512), json: true}
+	f := fields{line: room.line[:0], stamp: &room.stamp, json: true}
 	f.time("time", now)
 	appendClient(&f, s)
 	f.some("user", access.Escape(s.Identity.Name))
@@ -112,7 +116,11 @@ func jsonLine(s *server.Session, reason error) []byte {
 		f.number("dropped", n)
 	}
 	f.name("took")
-	f.line = strconv.AppendFloat(f.line, float64(now.Sub(s.Started).Milliseconds())/1000, 'f', -1, 64)
+	took := max(now.Sub(s.Started), 0).Truncate(time.Millisecond)
+	f.line = strconv.AppendInt(f.line, int64(took/time.Second), 10)
+	if part := took % time.Second; part > 0 {
+		f.line = bytes.TrimRight(appendFraction(f.line, int64(part), 3), "0")
+	}
 	f.text("reason", string(server.ReasonOf(reason)))
 	f.some("detail", detailOf(reason))
 	f.end()
@@ -120,9 +128,8 @@ func jsonLine(s *server.Session, reason error) []byte {
 }
 
 // templateLine puts the fields into their places. What has nothing to say is a -.
-func templateLine(pieces []config.AccessPiece, s *server.Session, reason error) []byte {
+func templateLine(line []byte, pieces []config.AccessPiece, s *server.Session, reason error) []byte {
 	e := newAccessEntry(s, reason)
-	var line []byte
 	for _, p := range pieces {
 		if p.Field == "" {
 			line = append(line, p.Text...)
@@ -153,11 +160,34 @@ func (e *accessEntry) field(name string, s *server.Session) string {
 	case "port":
 		return strings.TrimPrefix(strconv.Itoa(int(s.Target.Port)), "0")
 	}
-	return map[string]string{
-		"listener": e.Listener, "client": e.Client, "through": e.Through, "protocol": e.Protocol, "user": e.User, "proof": e.Proof,
-		"command": e.Command, "target": e.Target, "socket": e.Socket, "address": e.Address, "bound": e.Bound, "rule": e.Rule,
-		"via": e.Via, "proxy": e.Proxy, "reason": e.Reason, "detail": e.Detail,
-	}[name]
+	return e.text(name)
+}
+
+// text returns what is a text anyway.
+func (e *accessEntry) text(name string) string {
+	for _, one := range [...]struct{ name, text string }{
+		{"listener", e.Listener},
+		{"client", e.Client},
+		{"through", e.Through},
+		{"protocol", e.Protocol},
+		{"user", e.User},
+		{"proof", e.Proof},
+		{"command", e.Command},
+		{"target", e.Target},
+		{"socket", e.Socket},
+		{"address", e.Address},
+		{"bound", e.Bound},
+		{"rule", e.Rule},
+		{"via", e.Via},
+		{"proxy", e.Proxy},
+		{"reason", e.Reason},
+		{"detail", e.Detail},
+	} {
+		if one.name == name {
+			return one.text
+		}
+	}
+	return ""
 }
 
 func (e *accessEntry) number(name string) string {
@@ -209,6 +239,9 @@ func accessWord(value string) string {
 // escapedBytes writes each byte of the characters that are not to stand there as prefix
 // and two digits.
 func escapedBytes(text, prefix string, isBad func(rune) bool) string {
+	if utf8.ValidString(text) && !strings.ContainsFunc(text, isBad) {
+		return text
+	}
 	var b strings.Builder
 	for i, size := 0, 0; i < len(text); i += size {
 		var r rune
@@ -227,10 +260,13 @@ func escapedBytes(text, prefix string, isBad func(rune) bool) string {
 // squidLine is a line in the native format of Squid's access.log: time, duration in ms,
 // client, result and HTTP's status, bytes to the client, method, target, user, way, type.
 // There is no status where no HTTP was spoken: it is the one that HTTP would have had.
-func squidLine(s *server.Session, reason error) []byte {
-	e := newAccessEntry(s, reason)
+func squidLine(room *lineRoom, s *server.Session, reason error) []byte {
+	now := time.Now()
 	result, status := squidResult(s, server.ReasonOf(reason))
-	method := strings.ToUpper(cmp.Or(e.Command, "none"))
+	method := "NONE"
+	if s.Command != 0 {
+		method = strings.ToUpper(command(s.Command))
+	}
 	way := "HIER_NONE/-"
 	switch {
 	case s.Via != "":
@@ -238,8 +274,8 @@ func squidLine(s *server.Session, reason error) []byte {
 	case s.Address.IsValid():
 		way = "HIER_DIRECT/" + s.Address.Addr().String()
 	}
-	return fmt.Appendf(nil, "%d.%03d %6d %s %s/%03d %d %s %s %s %s -\n",
-		e.Time.Unix(), e.Time.Nanosecond()/int(time.Millisecond), int64(e.Took*1000+0.5), squidWord(host(s)), result, status, e.Down,
+	return fmt.Appendf(room.line[:0], "%d.%03d %6d %s %s/%03d %d %s %s %s %s -\n",
+		now.Unix(), now.Nanosecond()/int(time.Millisecond), now.Sub(s.Started).Milliseconds(), squidWord(host(s)), result, status, s.Down(),
 		squidWord(method), squidWord(targetText(s)), squidWord(s.Identity.Name), way)
 }
 

@@ -15,6 +15,7 @@ type accessLog struct {
 	mu    sync.RWMutex
 	now   *accessFile // nil: none
 	ended int64       // lines that were lost of the files before
+	rooms lineRooms
 }
 
 // accessFile is a file, the queue before it, and how lines look.
@@ -61,9 +62,13 @@ func (*accessLog) Opened(*server.Session) {}
 func (l *accessLog) Closed(s *server.Session, reason error) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	if l.now != nil {
-		_, _ = l.now.queue.Write(l.now.format(s, reason)) // it never fails
+	if l.now == nil {
+		return
 	}
+	room := l.rooms.take()
+	defer l.rooms.giveBack(room)
+	room.line = l.now.format(room, s, reason)
+	_, _ = l.now.queue.Write(room.line) // it never fails
 }
 
 // next returns what is to be written to by other settings: what is, where it is the same

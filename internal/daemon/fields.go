@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/netip"
 	"strconv"
+	"sync"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -19,23 +20,41 @@ type fields struct {
 	line  []byte
 	begin int // where it begins, behind what is none of it
 	json  bool
+	stamp *stamp // nil: nobody has written a time before
 }
+
+// lineRoom is what one line after the other is written with.
+type lineRoom struct {
+	line  []byte
+	stamp stamp
+}
+
+// lineRooms are those that nobody writes with.
+type lineRooms struct{ pool sync.Pool }
+
+func (r *lineRooms) take() *lineRoom {
+	if room, ok := r.pool.Get().(*lineRoom); ok {
+		return room
+	}
+	return &lineRoom{line: make([]byte, 0, 1<<10)}
+}
+
+func (r *lineRooms) giveBack(room *lineRoom) { r.pool.Put(room) }
 
 // name begins a field.
 func (f *fields) name(name string) {
+	line, isFirst := f.line, len(f.line) == f.begin
 	switch {
-	case !f.json && len(f.line) > f.begin:
-		f.line = append(f.line, ' ')
-	case f.json && len(f.line) == f.begin:
-		f.line = append(f.line, '{')
+	case f.json && isFirst:
+		line = append(append(append(line, '{', '"'), name...), '"', ':')
 	case f.json:
-		f.line = append(f.line, ',')
+		line = append(append(append(line, ',', '"'), name...), '"', ':')
+	case isFirst:
+		line = append(append(line, name...), '=')
+	default:
+		line = append(append(append(line, ' '), name...), '=')
 	}
-	if f.json {
-		f.line = append(append(append(f.line, '"'), name...), '"', ':')
-		return
-	}
-	f.line = append(append(f.line, name...), '=')
+	f.line = line
 }
 
 // end ends the line.
@@ -118,20 +137,58 @@ func (f *fields) truth(name string) {
 func (f *fields) seconds(name string, took time.Duration) {
 	f.name(name)
 	f.quote()
-	f.line = append(strconv.AppendFloat(f.line, took.Seconds(), 'f', 3, 64), 's')
+	took = max(took, 0).Round(time.Millisecond)
+	f.line = strconv.AppendInt(f.line, int64(took/time.Second), 10)
+	f.line = append(appendFraction(f.line, int64(took%time.Second), 3), 's')
 	f.quote()
 }
 
 // time adds a time: in JSON to the nanosecond, else to the millisecond.
 func (f *fields) time(name string, t time.Time) {
-	layout := "2006-01-02T15:04:05.000Z07:00"
-	if f.json {
-		layout = time.RFC3339Nano
-	}
 	f.name(name)
 	f.quote()
-	f.line = t.AppendFormat(f.line, layout)
+	if f.stamp == nil {
+		f.stamp = &stamp{}
+	}
+	f.stamp.set(t)
+	f.line = append(f.line, f.stamp.before...)
+	switch nanos := int64(t.Nanosecond()); {
+	case !f.json:
+		f.line = appendFraction(f.line, nanos, 3)
+	case nanos > 0:
+		f.line = bytes.TrimRight(appendFraction(f.line, nanos, 9), "0")
+	}
+	f.line = append(f.line, f.stamp.behind...)
 	f.quote()
+}
+
+// stamp is a second, as it is written before and behind its fraction: many lines have the
+// same.
+type stamp struct {
+	second         int64
+	before, behind []byte // of none in the beginning
+}
+
+func (s *stamp) set(t time.Time) {
+	if s.second == t.Unix() && len(s.before) > 0 {
+		return
+	}
+	s.second = t.Unix()
+	s.before = t.AppendFormat(s.before[:0], "2006-01-02T15:04:05")
+	s.behind = t.AppendFormat(s.behind[:0], "Z07:00")
+}
+
+// appendFraction appends the first digits of so many nanoseconds as a fraction of a second.
+func appendFraction(to []byte, nanos int64, digits int) []byte {
+	to = append(to, ".000000000"[:1+digits]...)
+	for range 9 - digits {
+		nanos /= 10
+	}
+	for i := len(to) - 1; nanos > 0; i-- {
+		to[i] = byte('0' + nanos%10)
+		nanos /= 10
+	}
+	return to
 }
 
 // isPlain reports whether a text means itself between quotes in JSON.

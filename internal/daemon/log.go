@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -70,7 +69,7 @@ type sessionLog struct {
 	journal bool
 	off     atomic.Bool // they are below the log's level
 	json    atomic.Bool
-	spare   sync.Pool // of *fields
+	rooms   lineRooms
 }
 
 func (l *sessionLog) set(settings config.Log) {
@@ -86,29 +85,27 @@ func (l *sessionLog) Closed(s *server.Session, reason error) {
 	if l.off.Load() {
 		return
 	}
-	f, _ := l.spare.Get().(*fields)
-	if f == nil {
-		f = &fields{line: make([]byte, 0, 1<<10)}
-	}
-	defer l.spare.Put(f)
-	f.line, f.json = f.line[:0], l.json.Load()
+	room := l.rooms.take()
+	defer l.rooms.giveBack(room)
+	f, now := fields{line: room.line[:0], stamp: &room.stamp, json: l.json.Load()}, time.Now() // not in room: what lies on the stack is written to without asking the garbage collector
 	if l.journal {
 		f.line = append(f.line, journalInfo...)
 	}
 	f.begin = len(f.line)
-	f.time(slog.TimeKey, time.Now())
+	f.time(slog.TimeKey, now)
 	f.text(slog.LevelKey, "INFO")
 	f.text(slog.MessageKey, "session")
-	appendClient(f, s)
+	appendClient(&f, s)
 	if s.Command != 0 || s.Target != (socks.Addr{}) {
-		appendRequest(f, s)
+		appendRequest(&f, s)
 	}
 	f.number("up", s.Up())
 	f.number("down", s.Down())
-	f.seconds("took", time.Since(s.Started))
+	f.seconds("took", now.Sub(s.Started))
 	f.text("reason", string(server.ReasonOf(reason)))
 	f.some("detail", detailOf(reason))
 	f.end()
+	room.line = f.line
 	_, _ = l.queue.Write(f.line) // it never fails
 }
 

@@ -66,7 +66,7 @@ func TestSessionLine(t *testing.T) {
 					log := newLogger(stream{Writer: &written}, config.Log{Format: format})
 					s := server.NewSession(tt.record)
 					s.Started = time.Now()
-					time.Sleep(1234500 * time.Microsecond)
+					time.Sleep(1234400 * time.Microsecond)
 					log.sessions.Closed(s, tt.reason)
 					log.queue.close()
 					got := strings.TrimSuffix(written.String(), "\n")

@@ -98,16 +98,14 @@ func (q *logQueue) take() (count int64, more bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	waiting := q.lines[q.handed:]
-	q.batch = q.batch[:0]
-	for len(waiting) > 0 {
-		size := bytes.IndexByte(waiting, '\n') + 1
-		if len(q.batch) > 0 && len(q.batch)+size > logQueueBatch {
-			break
+	size := len(waiting)
+	if size > logQueueBatch {
+		if size = bytes.LastIndexByte(waiting[:logQueueBatch], '\n') + 1; size == 0 {
+			size = bytes.IndexByte(waiting, '\n') + 1
 		}
-		q.batch = append(q.batch, waiting[:size]...)
-		waiting = waiting[size:]
-		count++
 	}
+	q.batch, waiting = append(q.batch[:0], waiting[:size]...), waiting[size:]
+	count = int64(bytes.Count(q.batch, []byte{'\n'}))
 	q.handed = len(q.lines) - len(waiting)
 	q.count -= int(count)
 	switch {
