@@ -43,23 +43,32 @@ type Pacer interface {
 	Passes(n int) bool
 }
 
-// enter counts the session towards a budget, until its end; b may be nil. The
-// pacers are for what this grant is about.
-func (s *Session) enter(b Budget) (up, down Pacer, err error) {
+// enter counts the session towards a budget, until its end; b may be nil. The paces are
+// for what this grant is about; nil: as fast as it goes.
+func (s *Session) enter(b Budget) (*paces, error) {
 	if b == nil {
-		return nil, nil, nil
+		return nil, nil
 	}
 	s.life.mu.Lock()
 	defer s.life.mu.Unlock()
-	stay, err := b.Enter(s.life.tied().stay, s.End)
+	before := s.life.tied().stay
+	stay, err := b.Enter(before, s.End)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	if s.life.tie().stay = stay; s.life.ended {
+	ties := s.life.tie()
+	is := &ties.paces
+	if before != nil {
+		is = &paces{}
+	}
+	is.up, is.down = stay.Pace()
+	if ties.stay = stay; s.life.ended {
 		s.leave() // it is over: nobody else would
 	}
-	up, down = stay.Pace()
-	return up, down, nil
+	if is.up == nil && is.down == nil {
+		return nil, nil
+	}
+	return is, nil
 }
 
 // leave counts the session out. Callers hold life.mu.

@@ -276,9 +276,9 @@ func (x *exchange) enter(grant Grant, err error) error {
 	if err != nil {
 		return err
 	}
-	up, down, err := x.session.enter(grant.Budget)
-	if up != nil || down != nil {
-		x.session.pace = &paces{up, down}
+	pace, err := x.session.enter(grant.Budget)
+	if pace != nil {
+		x.session.pace = pace
 	}
 	return err
 }

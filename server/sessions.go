@@ -114,6 +114,7 @@ type life struct {
 // ties are what few sessions have.
 type ties struct {
 	stay    Stay               // what it counts towards, until it ends; nil: nothing
+	paces   paces              // the first that the stay has said; they do not change
 	alarm   *alarm             // at the grant's end; nil: it has none
 	reviews func(judge *Judge) // of an association, whose grants are its own affair
 }

@@ -325,10 +325,12 @@ func (a *association) judge(life context.Context, d *destination) (at netip.Addr
 // count counts the association towards what a grant says, as far as it does not
 // count there already.
 func (a *association) count(d *destination, g Grant) error {
-	up, down, err := a.session.enter(g.Budget)
+	pace, err := a.session.enter(g.Budget)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	d.up, d.down = up, down
+	if d.up, d.down = nil, nil; pace != nil {
+		d.up, d.down = pace.up, pace.down
+	}
 	return err
 }
 
