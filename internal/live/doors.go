@@ -28,16 +28,24 @@ type UserBytes struct{ Up, Down int64 }
 // own. It is no user's.
 const OthersUsers = ""
 
-// passage returns the counts of a door. Callers hold mu. Doors are named by the
+// door is what is counted at a Door, and the accounts of those without a user, before and
+// after their rules have their hits.
+type door struct {
+	Passage
+	plain, ruled account
+}
+
+// door returns that by which a session has come. Callers hold mu. Doors are named by the
 // settings and protocols by the server: there are not many.
-func (v *View) passage(r *server.Record) *Passage {
+func (v *View) door(r *server.Record) *door {
 	at := Door{r.Listener, r.Protocol}
-	p := v.doors[at]
-	if p == nil {
-		p = &Passage{Refused: make(map[server.Reason]uint64), Ended: make(map[server.Reason]uint64)}
-		v.doors[at] = p
+	d := v.doors[at]
+	if d == nil {
+		d = &door{Passage: Passage{Refused: make(map[server.Reason]uint64), Ended: make(map[server.Reason]uint64)}}
+		d.plain, d.ruled = account{door: d}, account{door: d, ruled: true}
+		v.doors[at] = d
 	}
-	return p
+	return d
 }
 
 // userBytes returns the counts of a session's user, once that is known. Callers hold
@@ -73,9 +81,9 @@ func (v *View) Doors() map[Door]Passage {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	all := make(map[Door]Passage, len(v.doors))
-	for at, p := range v.doors {
-		one := *p
-		one.Refused, one.Ended = maps.Clone(p.Refused), maps.Clone(p.Ended)
+	for at, d := range v.doors {
+		one := d.Passage
+		one.Refused, one.Ended = maps.Clone(one.Refused), maps.Clone(one.Ended)
 		all[at] = one
 	}
 	return all

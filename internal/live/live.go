@@ -6,7 +6,6 @@ package live
 
 import (
 	"context"
-	"maps"
 	"sync"
 	"time"
 
@@ -28,9 +27,9 @@ type View struct {
 	mu       sync.Mutex
 	open     map[*server.Session]*reading
 	slowed   map[*server.Session]int64 // those that were, to so many bits a second
-	totals   Totals
-	rules    map[string]Rule
-	doors    map[Door]*Passage
+	totals   Totals                    // but for what the doors know
+	rules    map[string]*Rule
+	doors    map[Door]*door
 	users    map[string]*UserBytes
 	accounts map[account]*account
 	// mostUsers is how many have a count of their own; 0: none are counted.
@@ -40,7 +39,7 @@ type View struct {
 	refusals ring[Refusal]
 	refused  uint64    // how many there were: the number of the last
 	last     time.Time // of the last sample
-	before   Totals    // as they were then; only its numbers
+	before   Sample    // as the sums were then
 	next     chan struct{}
 }
 
@@ -53,7 +52,7 @@ type reading struct {
 
 // account is what sessions are counted by. Those that are counted by the same have one.
 type account struct {
-	door  *Passage
+	door  *door
 	user  *UserBytes // nil: not known yet, or not counted
 	ruled bool       // their rules have their hits
 }
@@ -61,9 +60,15 @@ type account struct {
 // account returns the one of its kind. Callers hold mu. There are at most two for each
 // door and user that is counted.
 func (v *View) account(kind account) *account {
+	switch {
+	case kind.user == nil && kind.ruled:
+		return &kind.door.ruled
+	case kind.user == nil:
+		return &kind.door.plain
+	}
 	a := v.accounts[kind]
 	if a == nil {
-		a = &kind
+		a = &account{kind.door, kind.user, kind.ruled}
 		v.accounts[kind] = a
 	}
 	return a
@@ -89,7 +94,7 @@ func (r *reading) moved(up, down int64, took float64) {
 	case is == speed{}:
 		r.speed = nil
 	case r.speed == nil:
-		r.speed = &is
+		r.speed = &speed{is.up, is.down} // not &is, which would be made for those that rest, too
 	default:
 		*r.speed = is
 	}
@@ -140,11 +145,10 @@ func New() *View {
 	return &View{
 		open:     make(map[*server.Session]*reading),
 		slowed:   make(map[*server.Session]int64),
-		rules:    make(map[string]Rule),
-		doors:    make(map[Door]*Passage),
+		rules:    make(map[string]*Rule),
+		doors:    make(map[Door]*door),
 		users:    make(map[string]*UserBytes),
 		accounts: make(map[account]*account),
-		totals:   Totals{Refused: make(map[server.Reason]uint64), Ended: make(map[server.Reason]uint64)},
 		next:     make(chan struct{}),
 		last:     time.Now(),
 
@@ -157,7 +161,7 @@ func (v *View) Opened(s *server.Session) {
 	now := s.Now()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	r := &reading{account: v.account(account{door: v.passage(&now)})}
+	r := &reading{account: &v.door(&now).plain}
 	v.open[s] = r
 	v.totals.Opened++
 	r.door.Opened++
@@ -175,16 +179,14 @@ func (v *View) Closed(s *server.Session, err error) {
 	if r != nil {
 		r.door.Open--
 	} else { // it ended before its request was known
-		r = &reading{account: v.account(account{door: v.passage(s.Record)})}
+		r = &reading{account: &v.door(s.Record).plain}
 	}
 	v.decided(r, s.Record)
 	v.count(r, up, down)
 	if up > 0 || down > 0 || s.Address.IsValid() || s.Offered {
-		v.totals.Ended[reason]++
 		r.door.Ended[reason]++
 		return
 	}
-	v.totals.Refused[reason]++
 	r.door.Refused[reason]++
 	v.remember(Refusal{Record: *s.Record, Reason: reason, Err: err})
 }
@@ -209,7 +211,13 @@ func (v *View) decided(r *reading, now *server.Record) {
 		return
 	}
 	is := account{door: r.door, ruled: true}
-	v.rules[now.Rule] = Rule{v.rules[now.Rule].Hits + 1, time.Now()}
+	rule := v.rules[now.Rule]
+	if rule == nil {
+		rule = &Rule{}
+		v.rules[now.Rule] = rule
+	}
+	rule.Hits++
+	rule.Last = time.Now()
 	if v.mostUsers > 0 {
 		is.user = v.userBytes(now)
 	}
@@ -252,22 +260,14 @@ func (v *View) sample(now time.Time) {
 		}
 		v.count(r, up, down)
 	}
-	refused := sum(v.totals.Refused)
 	v.samples.push(Sample{
-		At: now, Open: len(v.open), Refused: refused - sum(v.before.Refused),
+		At: now, Open: len(v.open), Refused: v.refused - v.before.Refused,
 		Up:   int64(float64(v.totals.Up-v.before.Up) / took),
 		Down: int64(float64(v.totals.Down-v.before.Down) / took),
 	})
-	v.before = Totals{Up: v.totals.Up, Down: v.totals.Down, Refused: map[server.Reason]uint64{"": refused}}
+	v.before = Sample{Up: v.totals.Up, Down: v.totals.Down, Refused: v.refused}
 	close(v.next)
 	v.next = make(chan struct{})
-}
-
-func sum(counts map[server.Reason]uint64) (n uint64) {
-	for _, c := range counts {
-		n += c
-	}
-	return n
 }
 
 // Next returns a channel that is closed with the next sample.
@@ -283,15 +283,29 @@ func (v *View) Totals() Totals {
 	defer v.mu.Unlock()
 	t := v.totals
 	t.Open = len(v.open)
-	t.Refused, t.Ended = maps.Clone(t.Refused), maps.Clone(t.Ended)
+	t.Refused, t.Ended = make(map[server.Reason]uint64), make(map[server.Reason]uint64)
+	for _, p := range v.doors {
+		add(t.Refused, p.Refused)
+		add(t.Ended, p.Ended)
+	}
 	return t
+}
+
+func add(sums, more map[server.Reason]uint64) {
+	for reason, n := range more {
+		sums[reason] += n
+	}
 }
 
 // Rules returns what each rule has decided that has decided anything, by its name.
 func (v *View) Rules() map[string]Rule {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return maps.Clone(v.rules)
+	all := make(map[string]Rule, len(v.rules))
+	for name, r := range v.rules {
+		all[name] = *r
+	}
+	return all
 }
 
 // Samples returns those of the last minutes, the oldest first.
