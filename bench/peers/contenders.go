@@ -24,8 +24,11 @@ type contender struct {
 
 	// command returns what runs it in the foreground, listening at one address. If it is fixed, it leads to the other.
 	// nil: there is no proxy, and the target is reached directly.
-	command func(ctx context.Context, y *yard, at, target netip.AddrPort) ([]string, error)
+	command command
 }
+
+// command returns a program and its arguments.
+type command func(ctx context.Context, y *yard, at, target netip.AddrPort) ([]string, error)
 
 // socksAndHTTP is what those speak that speak everything.
 var socksAndHTTP = []load.Protocol{load.Socks5, load.Socks4, load.HTTP}
@@ -53,7 +56,7 @@ func (o options) contenders() []contender {
 	case o.maps:
 		return mappers()
 	case o.records:
-		return recording()
+		return recording("", sallyport)
 	case o.limits:
 		return limited()
 	case o.lists > 0:
@@ -62,15 +65,16 @@ func (o options) contenders() []contender {
 	return contenders
 }
 
-// ourBuild is another build of this proxy.
-func ourBuild(name, binary string) contender {
-	return contender{
-		name: name, protocols: socksAndHTTP, ours: true, anybody: true, datagrams: true,
-		command: func(_ context.Context, _ *yard, at, _ netip.AddrPort) ([]string, error) {
-			binary, err := filepath.Abs(binary)
-			return []string{binary, "serve", "--listen", at.String()}, err
-		},
+// ourBuild is another build of this proxy, or, where that is with and without something, several contenders.
+func (o options) ourBuild(name, binary string) []contender {
+	command := func(_ context.Context, _ *yard, at, _ netip.AddrPort) ([]string, error) {
+		binary, err := filepath.Abs(binary)
+		return []string{binary, "serve", "--listen", at.String()}, err
 	}
+	if o.records {
+		return recording(name+" ", command)
+	}
+	return []contender{{name: name, protocols: socksAndHTTP, ours: true, anybody: true, datagrams: true, command: command}}
 }
 
 func port(a netip.AddrPort) string { return strconv.Itoa(int(a.Port())) }

@@ -13,8 +13,9 @@ import (
 )
 
 // recording are this proxy with all that counts, limits, records and shows (everything), without what shows and the
-// access log (recorded), and without any of it (silent).
-func recording() []contender {
+// access log (recorded), and without any of it (silent). Their names have the prefix, and build is the command of one that has
+// settings of its own.
+func recording(prefix string, build command) []contender {
 	const limits = `
 limits:
   fast: {rate: 1 Tbit/s, per: source}
@@ -22,24 +23,24 @@ limits:
 rules: {allow: everything, from: loopback, to: any, limits: [much, fast]}
 `
 	return []contender{
-		watched("everything", func(y *yard, page uint16) string {
-			file := func(name string) string { return filepath.Join(y.dir, "everything."+name) }
+		watched(prefix+"everything", build, func(y *yard, page uint16) string {
+			file := func(name string) string { return filepath.Join(y.dir, prefix+"everything."+name) }
 			return limits + fmt.Sprintf("ledger: 'sqlite:%s'\nlog: {access: %q}\nadmin: {listen: '127.0.0.1:%d', file: %q, socket: %q, metrics: open}\n",
 				file("db"), file("access"), page, file("administrators"), file("socket"))
 		}),
-		watched("recorded", func(y *yard, _ uint16) string {
-			return limits + fmt.Sprintf("ledger: 'sqlite:%s'\nadmin: off\n", filepath.Join(y.dir, "recorded.db"))
+		watched(prefix+"recorded", build, func(y *yard, _ uint16) string {
+			return limits + fmt.Sprintf("ledger: 'sqlite:%s'\nadmin: off\n", filepath.Join(y.dir, prefix+"recorded.db"))
 		}),
-		watched("silent", func(*yard, uint16) string {
+		watched(prefix+"silent", build, func(*yard, uint16) string {
 			return "\nrules: {allow: everything, from: loopback, to: any}\nledger: off\nlog: {level: warn}\nadmin: off\n"
 		}),
 	}
 }
 
 // watched is this proxy with settings, to which a port is given where there can be a dashboard.
-func watched(name string, settings func(y *yard, page uint16) string) contender {
-	command := func(ctx context.Context, y *yard, at, target netip.AddrPort) ([]string, error) {
-		args, err := sallyport(ctx, y, at, target)
+func watched(name string, build command, settings func(y *yard, page uint16) string) contender {
+	serve := func(ctx context.Context, y *yard, at, target netip.AddrPort) ([]string, error) {
+		args, err := build(ctx, y, at, target)
 		if err != nil {
 			return nil, err
 		}
@@ -53,5 +54,5 @@ func watched(name string, settings func(y *yard, page uint16) string) contender 
 		}
 		return []string{args[0], "serve", "--config", conf}, err
 	}
-	return contender{name: name, protocols: []load.Protocol{load.Socks5}, ours: true, anybody: true, command: command}
+	return contender{name: name, protocols: []load.Protocol{load.Socks5}, ours: true, anybody: true, command: serve}
 }

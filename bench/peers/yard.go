@@ -105,7 +105,7 @@ func (y *yard) start(ctx context.Context, o options, target netip.AddrPort, prog
 	list := o.contenders()
 	for build := range strings.SplitSeq(o.also, ",") {
 		if name, binary, ok := strings.Cut(build, "="); ok {
-			list = append(slices.Clone(list), ourBuild(name, binary))
+			list = append(slices.Clone(list), o.ourBuild(name, binary)...)
 		}
 	}
 	var runners []*runner
