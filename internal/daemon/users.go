@@ -214,22 +214,11 @@ func (l ledgerUsers) SetPassword(ctx context.Context, name, password string) err
 		return err
 	}
 	hash := access.HashPassword(password)
-	return l.changeHash(ctx, name, func(old string) string { return access.Enable(hash, access.IsEnabled(old)) })
+	return inAccess(l.ChangeHash(ctx, name, func(old string) string { return access.Enable(hash, access.IsEnabled(old)) }))
 }
 
 func (l ledgerUsers) Enable(ctx context.Context, name string, on bool) error {
-	return l.changeHash(ctx, name, func(old string) string { return access.Enable(old, on) })
-}
-
-func (l ledgerUsers) changeHash(ctx context.Context, name string, change func(old string) string) error {
-	old, err := l.Hash(ctx, name)
-	switch {
-	case err != nil:
-		return err
-	case old == "":
-		return ErrNoUser
-	}
-	return inAccess(l.SetHash(ctx, name, change(old)))
+	return inAccess(l.ChangeHash(ctx, name, func(old string) string { return access.Enable(old, on) }))
 }
 
 func (l ledgerUsers) Remove(ctx context.Context, name string) error {

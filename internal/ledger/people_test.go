@@ -42,8 +42,8 @@ func changesOfPeople(ctx context.Context, e PeopleEditor) []changeOfPeople {
 		{func() error { return e.Add(ctx, "bob", "h3") }, nil, users, "alice=h1 bob=h3", ""},
 		{func() error { return e.Join(ctx, "alice", "staff") }, nil, groups, "alice=h1 bob=h3", "alice"},
 		{func() error { return e.Join(ctx, "eve", "staff") }, nil, groups, "alice=h1 bob=h3", "alice eve"},
-		{func() error { return e.SetHash(ctx, "alice", "h4") }, nil, users, "alice=h4 bob=h3", "alice eve"},
-		{func() error { return e.SetHash(ctx, "carol", "h4") }, ErrNoUser, Changed{}, "alice=h4 bob=h3", "alice eve"},
+		{func() error { return setsHash(ctx, e, "alice", "h4") }, nil, users, "alice=h4 bob=h3", "alice eve"},
+		{func() error { return setsHash(ctx, e, "carol", "h4") }, ErrNoUser, Changed{}, "alice=h4 bob=h3", "alice eve"},
 		{func() error { return e.Leave(ctx, "eve", "staff") }, nil, groups, "alice=h4 bob=h3", "alice"},
 		{func() error { return e.Leave(ctx, "eve", "staff") }, ErrNoMember, Changed{}, "alice=h4 bob=h3", "alice"},
 		{func() error { return e.Remove(ctx, "alice") }, nil, Changed{Users: true, Groups: true}, "bob=h3", ""},
@@ -57,10 +57,39 @@ func changesOfPeople(ctx context.Context, e PeopleEditor) []changeOfPeople {
 		{func() error { return e.RemoveKey(ctx, "alice", "f1") }, nil, users, "alice=h5+k2 bob=h3", ""},
 		{func() error { return e.RemoveKey(ctx, "alice", "f1") }, ErrNoKey, Changed{}, "alice=h5+k2 bob=h3", ""},
 		{func() error { return e.AddKey(ctx, "alice", "f1", "k3") }, nil, users, "alice=h5+k2+k3 bob=h3", ""},
-		{func() error { return e.SetHash(ctx, "alice", "h6") }, nil, users, "alice=h6+k2+k3 bob=h3", ""},
+		{func() error { return setsHash(ctx, e, "alice", "h6") }, nil, users, "alice=h6+k2+k3 bob=h3", ""},
 		{func() error { return e.Remove(ctx, "alice") }, nil, users, "bob=h3", ""},
 		{func() error { return e.Add(ctx, "alice", "h5") }, nil, users, "alice=h5 bob=h3", ""},
 		{func() error { return e.AddKey(ctx, "alice", "f1", "k4") }, nil, users, "alice=h5+k4 bob=h3", ""},
+	}
+}
+
+func setsHash(ctx context.Context, e PeopleEditor, name, hash string) error {
+	return e.ChangeHash(ctx, name, func(string) string { return hash })
+}
+
+// TestHashesAreChangedInTurn: of changes at the same time none is made of what another has
+// replaced already.
+func TestHashesAreChangedInTurn(t *testing.T) { everywhere(t, hashesAreChangedInTurn) }
+
+func hashesAreChangedInTurn(t *testing.T, place Place) {
+	e, ctx := PeopleEditor{place}, t.Context()
+	if err := e.Add(ctx, "alice", "h"); err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			for range 5 {
+				if err := e.ChangeHash(ctx, "alice", func(old string) string { return old + "+" }); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if hash, err := e.Hash(ctx, "alice"); err != nil || hash != "h"+strings.Repeat("+", 20) {
+		t.Errorf("%q, %v", hash, err)
 	}
 }
 

@@ -59,24 +59,25 @@ func (e PeopleEditor) Groups(ctx context.Context) (groups map[string][]string, e
 
 // Add adds a user with a hashed password, or fails with [ErrUserExists].
 func (e PeopleEditor) Add(ctx context.Context, name, hash string) error {
-	return e.setHash(ctx, name, hash, func(old string) error {
+	return e.setHash(ctx, name, func(old string) (string, error) {
 		if old != "" {
-			return ErrUserExists
+			return "", ErrUserExists
 		}
-		return nil
+		return hash, nil
 	})
 }
 
-// SetHash puts another hashed password in the place of a user's, or fails with
-// [ErrNoUser].
-func (e PeopleEditor) SetHash(ctx context.Context, name, hash string) error {
-	return e.setHash(ctx, name, hash, mustBe)
+// ChangeHash puts another hashed password in the place of a user's, which change makes of the
+// one before, or fails with [ErrNoUser]. Nobody else changes it meanwhile; change may be
+// called several times.
+func (e PeopleEditor) ChangeHash(ctx context.Context, name string, change func(old string) string) error {
+	return e.setHash(ctx, name, func(old string) (string, error) { return change(old), mustBe(old) })
 }
 
 // Remove takes a user out, with all keys and also of all groups, or fails with
 // [ErrNoUser].
 func (e PeopleEditor) Remove(ctx context.Context, name string) error {
-	return e.setHash(ctx, name, "", mustBe)
+	return e.setHash(ctx, name, func(old string) (string, error) { return "", mustBe(old) })
 }
 
 func mustBe(old string) error {
@@ -86,12 +87,15 @@ func mustBe(old string) error {
 	return nil
 }
 
-func (e PeopleEditor) setHash(ctx context.Context, name, hash string, may func(old string) error) error {
+// setHash puts the hash in the place of a user's that next returns for it; empty: there is no
+// such user.
+func (e PeopleEditor) setHash(ctx context.Context, name string, next func(old string) (string, error)) error {
 	return e.change(ctx, func(tx *sql.Tx, version int64) error {
 		old, err := hashOf(ctx, tx, name)
-		if err == nil {
-			err = may(old)
+		if err != nil {
+			return err
 		}
+		hash, err := next(old)
 		if err != nil {
 			return err
 		}
