@@ -43,9 +43,6 @@ func newExplain() *cobra.Command {
 			"  sallyport explain --config new.yaml --log access.log",
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if f.config == "" && cmd.Flags().Changed("config") {
-				return usageError{errors.New("--config needs the name of a file")}
-			}
 			err := f.run(cmd)
 			if bad, ok := errors.AsType[*daemon.QuestionError](err); ok {
 				return usageError{bad}

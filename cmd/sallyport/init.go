@@ -26,9 +26,6 @@ func newInit() *cobra.Command {
 			"standard input; an empty one takes what is in brackets.",
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if output == "" {
-				return usageError{errors.New("--output needs the name of a file")}
-			}
 			if _, err := os.Lstat(output); err == nil && !force {
 				return fmt.Errorf("%s is there already: --force replaces it, --output FILE writes another", output)
 			}

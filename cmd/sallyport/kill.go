@@ -20,7 +20,7 @@ func newKill() *cobra.Command {
 			"to stay shut belongs into the rules, and users are disabled by `sallyport user disable`.",
 		Args: args(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
-			if err := checkRemote(cmd, remote); err != nil {
+			if err := checkRemote(remote); err != nil {
 				return err
 			}
 			var ids []uint64

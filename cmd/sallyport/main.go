@@ -72,6 +72,7 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
+	root.PersistentPreRunE = named
 	serve := newServe()
 	root.Args, root.RunE = serve.Args, serve.RunE
 	root.Flags().AddFlagSet(serve.Flags())
@@ -84,6 +85,17 @@ func newRoot() *cobra.Command {
 	completion(root)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	return root
+}
+
+// named refuses the flags that name a file, or a place like one, and are given and empty: a
+// variable of the shell's that is not set is no wish for what stands there by default.
+func named(cmd *cobra.Command, _ []string) error {
+	for _, flag := range []string{"config", "socket", "file", "store", "output", "password-file", "known-hosts"} {
+		if f := cmd.Flags().Lookup(flag); f != nil && f.Changed && f.Value.String() == "" {
+			return usageError{fmt.Errorf("--%s needs the name of a file", flag)}
+		}
+	}
+	return nil
 }
 
 // args makes a usage error of arguments that check does not take.

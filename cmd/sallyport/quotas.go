@@ -27,7 +27,7 @@ func newUsageQuotas() *cobra.Command {
 			"server has it, or, where none answers, as it is in the ledger.",
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkRemote(cmd, remote); err != nil {
+			if err := checkRemote(remote); err != nil {
 				return err
 			}
 			if asJSON && asCSV {
@@ -134,7 +134,7 @@ func newUsageGrant() *cobra.Command {
 		Example: "  sallyport usage grant alice 2 GiB\n  sallyport usage grant 192.0.2.7 30m --limit evening",
 		Args:    args(cobra.RangeArgs(2, 3)),
 		RunE: func(cmd *cobra.Command, given []string) error {
-			if err := checkRemote(cmd, remote); err != nil {
+			if err := checkRemote(remote); err != nil {
 				return err
 			}
 			grant.Key, grant.Amount = given[0], strings.Join(given[1:], " ")
@@ -166,7 +166,7 @@ func newLimit() *cobra.Command {
 		Example: "  sallyport limit fair 10 Mbit/s\n  sallyport limit line --up \"1 Mbit/s\"",
 		Args:    args(cobra.RangeArgs(1, 3)),
 		RunE: func(cmd *cobra.Command, given []string) error {
-			if err := checkRemote(cmd, remote); err != nil {
+			if err := checkRemote(remote); err != nil {
 				return err
 			}
 			rate.Limit, rate.Rate = given[0], strings.Join(given[1:], " ")

@@ -18,7 +18,7 @@ func newReload() *cobra.Command {
 			"--socket names.",
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkRemote(cmd, remote); err != nil {
+			if err := checkRemote(remote); err != nil {
 				return err
 			}
 			return remote.Reload(cmd.Context())

@@ -15,12 +15,7 @@ func remoteFlags(cmd *cobra.Command, to *daemon.Remote) {
 }
 
 // checkRemote looks at what they say.
-func checkRemote(cmd *cobra.Command, r daemon.Remote) error {
-	for _, flag := range []string{"config", "socket"} {
-		if f := cmd.Flags().Lookup(flag); f.Changed && f.Value.String() == "" {
-			return usageError{errors.New("--" + flag + " needs the name of a file")}
-		}
-	}
+func checkRemote(r daemon.Remote) error {
 	if r.File != "" && r.Socket != "" {
 		return usageError{errors.New("--config and --socket exclude each other: either says where the server is")}
 	}

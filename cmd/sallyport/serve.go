@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"io"
 	"maps"
 	"os"
@@ -31,9 +30,6 @@ func newServe() *cobra.Command {
 			"Without --config it listens on 127.0.0.1:1080 and lets this machine go anywhere.",
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if src.File == "" && cmd.Flags().Changed("config") {
-				return usageError{errors.New("--config needs the name of a file")}
-			}
 			if service.Managed() {
 				return service.Run(cmd.Context(), func(ctx context.Context, log io.Writer) error {
 					return serve(ctx, src, io.Discard, log)

@@ -50,7 +50,7 @@ func newTop() *cobra.Command {
 }
 
 func (f topFlags) run(cmd *cobra.Command) error {
-	if err := checkRemote(cmd, f.remote); err != nil {
+	if err := checkRemote(f.remote); err != nil {
 		return err
 	}
 	switch {

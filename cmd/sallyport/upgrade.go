@@ -22,7 +22,7 @@ func newUpgrade() *cobra.Command {
 			"--socket names.",
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkRemote(cmd, remote); err != nil {
+			if err := checkRemote(remote); err != nil {
 				return err
 			}
 			done, err := remote.Upgrade(cmd.Context())

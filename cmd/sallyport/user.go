@@ -36,7 +36,10 @@ func newUser() *cobra.Command {
 	flags.StringVarP(&users.File, "file", "f", "users", "the users `FILE`")
 	flags.StringVarP(&users.Settings, "config", "c", "", "the settings `FILE` of the server, which says where the users are")
 	flags.StringVar(&users.Store, "store", "", "the ledger that has the users: `sqlite:FILE` or postgres://USER@HOST/DATABASE")
-	cmd.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+	cmd.PersistentPreRunE = func(cmd *cobra.Command, given []string) error { // in the place of the root's
+		if err := named(cmd, given); err != nil {
+			return err
+		}
 		said := 0
 		for _, flag := range []string{"file", "config", "store"} {
 			if cmd.Flags().Changed(flag) {
