@@ -21,18 +21,34 @@ type QuotaLine = admin.Quota
 // QuotaGrant is what somebody is to have beyond a quota.
 type QuotaGrant = admin.Grant
 
-// Quotas asks the running server, or, where none answers, the ledger.
-func (r Remote) Quotas(ctx context.Context) (QuotaReport, error) {
+// askFirst puts something to the running server. It was not answered where there is none: the
+// ledger is to be asked in its stead, unless a socket was named.
+func (r Remote) askFirst(put func(admin.Client) error) (answered bool, err error) {
 	socket, unread := r.socket()
-	if unread != nil {
-		return QuotaReport{}, unread
+	if unread != nil || socket == "" {
+		return unread != nil, unread
 	}
-	if socket != "" {
-		q, err := admin.Client{Socket: socket}.Quotas(ctx)
-		if !errors.Is(err, admin.ErrNobody) || r.Socket != "" {
-			return q, err
-		}
+	err = put(admin.Client{Socket: socket})
+	if errors.Is(err, admin.ErrNobody) && r.Socket == "" {
+		return false, nil
 	}
+	return true, whereElse(err)
+}
+
+// Quotas asks the running server, or, where none answers, the ledger.
+func (r Remote) Quotas(ctx context.Context) (q QuotaReport, err error) {
+	answered, err := r.askFirst(func(c admin.Client) error {
+		q, err = c.Quotas(ctx)
+		return err
+	})
+	if answered {
+		return q, err
+	}
+	return r.quotasKept(ctx)
+}
+
+// quotasKept is how all stand by the ledger.
+func (r Remote) quotasKept(ctx context.Context) (QuotaReport, error) {
 	s, err := Source{File: r.File}.load()
 	if err != nil {
 		return QuotaReport{}, err
@@ -57,17 +73,19 @@ func (r Remote) Quotas(ctx context.Context) (QuotaReport, error) {
 
 // Grant has the running server allow somebody more than a quota, or, where none
 // answers, writes it into the ledger.
-func (r Remote) Grant(ctx context.Context, g QuotaGrant) (QuotaLine, error) {
-	socket, unread := r.socket()
-	if unread != nil {
-		return QuotaLine{}, unread
+func (r Remote) Grant(ctx context.Context, g QuotaGrant) (q QuotaLine, err error) {
+	answered, err := r.askFirst(func(c admin.Client) error {
+		q, err = c.Grant(ctx, g)
+		return err
+	})
+	if answered {
+		return q, err
 	}
-	if socket != "" {
-		q, err := admin.Client{Socket: socket}.Grant(ctx, g)
-		if !errors.Is(err, admin.ErrNobody) || r.Socket != "" {
-			return q, err
-		}
-	}
+	return r.grantKept(ctx, g)
+}
+
+// grantKept writes a grant into the ledger.
+func (r Remote) grantKept(ctx context.Context, g QuotaGrant) (QuotaLine, error) {
 	s, err := Source{File: r.File}.load()
 	if err != nil {
 		return QuotaLine{}, err
