@@ -169,18 +169,13 @@ func (q *quick) connectEnded(came engine.Events) {
 	if came&(engine.Writable|engine.Failed) == 0 {
 		return
 	}
-	failed, err := unix.GetsockoptInt(q.loop.Descriptor(q.target), unix.SOL_SOCKET, unix.SO_ERROR)
-	if err == nil && failed != 0 {
-		err = unix.Errno(failed)
-	}
-	if err != nil {
+	switch err := engine.Connect(q.loop.Descriptor(q.target), q.dialled()); { // to ask again is to be told what came of it
+	case errors.Is(err, unix.EALREADY): // it was not about that
+	case err != nil:
 		q.missed(dialError(q.dialled(), err))
-		return
+	default:
+		q.connected()
 	}
-	if _, err := unix.Getpeername(q.loop.Descriptor(q.target)); err != nil {
-		return // it was not about that
-	}
-	q.connected()
 }
 
 // clientFailed ends reaching the target where the client has reset its connection

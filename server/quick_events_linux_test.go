@@ -98,6 +98,21 @@ func TestTargetSpeaksAtOnce(t *testing.T) {
 	r.next(Closed)
 }
 
+// TestTargetRefusesLate: a target that has not answered at first refuses.
+func TestTargetRefusesLate(t *testing.T) {
+	r := onLoopback(t, &Server{Policy: deciding(anything)}, Listener{})
+	target := newLateTarget(t)
+	client := proxytest.Dial(t, r.address)
+	proxytest.Say(t, client, proxytest.Connect4(target.address, "bob"))
+	proxytest.Eventually(t, "the target is being reached", func() bool { return len(r.server.Sessions()) == 1 })
+	if err := unix.Shutdown(target.fd, unix.SHUT_RD); err != nil { // nobody listens any more
+		t.Fatal(err)
+	}
+	proxytest.Refused4(t, client, 91)
+	client.Close()
+	r.next(Refused)
+}
+
 // TestClientResetsBehindRequest: the request and the reset behind it have come before the
 // loop has noticed either.
 func TestClientResetsBehindRequest(t *testing.T) {
