@@ -31,7 +31,7 @@ func newKill() *cobra.Command {
 				}
 				ids = append(ids, id)
 			}
-			watch, err := remote.Watch()
+			watch, err := remote.Watch(cmd.Context())
 			if err != nil {
 				return err
 			}

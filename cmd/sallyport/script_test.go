@@ -66,7 +66,7 @@ func TestServedScripts(t *testing.T) {
 		Dir: "testdata/served",
 		Setup: func(e *testscript.Env) error {
 			socket, proxy, alice := topServed(t)
-			watch, err := daemon.Remote{Socket: socket}.Watch()
+			watch, err := daemon.Remote{Socket: socket}.Watch(t.Context())
 			if err != nil {
 				return err
 			}

@@ -59,7 +59,7 @@ func (f topFlags) run(cmd *cobra.Command) error {
 	case f.query.Limit < 1 || f.query.Limit > 1000:
 		return usageError{errors.New("--limit is a number from 1 to 1000")}
 	}
-	watch, err := f.remote.Watch()
+	watch, err := f.remote.Watch(cmd.Context())
 	if err != nil {
 		return err
 	}

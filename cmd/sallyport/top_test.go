@@ -102,7 +102,7 @@ func TestTopOfAServer(t *testing.T) {
 // topLimits asks for the limits by user, and no others.
 func topLimits(t *testing.T, socket string) {
 	t.Helper()
-	watch, err := daemon.Remote{Socket: socket}.Watch()
+	watch, err := daemon.Remote{Socket: socket}.Watch(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +115,7 @@ func topLimits(t *testing.T, socket string) {
 // topDeeds slows the session and ends it.
 func topDeeds(t *testing.T, socket string, id uint64, c net.Conn, top func(...string) string) {
 	t.Helper()
-	watch, err := daemon.Remote{Socket: socket}.Watch()
+	watch, err := daemon.Remote{Socket: socket}.Watch(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,6 +39,7 @@ func (f *Faults) Error() string { return f.Text }
 type Status struct {
 	Version   string     `json:"version"`
 	Started   time.Time  `json:"started"`
+	Settings  string     `json:"settings,omitempty"` // the settings file, from the root; empty: the built-in settings
 	Listeners []Listener `json:"listeners"`
 	Sessions  int        `json:"sessions"`              // that are open
 	Reload    *Reload    `json:"last_reload,omitempty"` // nil: there was none

@@ -152,7 +152,7 @@ func (p *page) url() string {
 func (d *Daemon) Status() admin.Status {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s := admin.Status{Version: d.source.Version, Started: d.started, Sessions: len(d.server.Sessions()), Reload: d.last}
+	s := admin.Status{Version: d.source.Version, Started: d.started, Settings: d.file, Sessions: len(d.server.Sessions()), Reload: d.last}
 	for _, one := range d.inForce.doors {
 		s.Listeners = append(s.Listeners, admin.Listener{
 			Name: one.listener.Name, Address: one.address(), Protocols: protocolNames(one.listener),

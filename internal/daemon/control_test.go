@@ -5,6 +5,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -66,6 +67,80 @@ func TestReloadByCommand(t *testing.T) {
 	write("admin: off\n")
 	if err := byFile.Reload(t.Context()); !errors.Is(err, errNoSocket) {
 		t.Errorf("with admin: off: %v", err)
+	}
+}
+
+// TestOtherServer: who names a settings file is not shown, and does not change, what the server of another
+// file has that serves at the usual socket.
+func TestOtherServer(t *testing.T) {
+	dir, err := os.MkdirTemp("", "daemon")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	t.Setenv("RUNTIME_DIRECTORY", dir)
+	const settings = oneListener + "admin: {listen: 'off'}\nledger: %s\nrules: {allow: all, to: any, users: alice, proof: claimed, limits: daily}\n" +
+		"limits: {daily: {quota: 1 MB, every: day, per: user}}\n"
+	ours, other, linked := filepath.Join(dir, "ours.yaml"), filepath.Join(dir, "other.yaml"), filepath.Join(dir, "linked.yaml")
+	err = errors.Join(
+		os.WriteFile(ours, fmt.Appendf(nil, settings, "off"), 0o600),
+		os.WriteFile(other, fmt.Appendf(nil, settings, "'sqlite:other.db'"), 0o600),
+		os.Symlink(ours, linked),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := Open(t.Context(), Source{File: ours}, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- d.Run(ctx, ctx) }()
+	defer func() { stop(); <-ended }()
+	proxytest.Eventually(t, "it runs", func() bool { return Remote{}.Reload(t.Context()) == nil })
+	alice := QuotaGrant{Key: "alice", Amount: "1 MB"}
+	if _, err := (Remote{}).Grant(t.Context(), alice); err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{ours, linked} {
+		q, err := Remote{File: file}.Quotas(t.Context())
+		if err != nil || len(q.Quotas) != 1 {
+			t.Errorf("by %s: %+v, %v", file, q, err)
+		}
+	}
+
+	remote := Remote{File: other}
+	if q, err := remote.Quotas(t.Context()); err != nil || len(q.Quotas) != 0 {
+		t.Errorf("of a server that is not there: %+v, %v; want what its ledger has", q, err)
+	}
+	_, watch := remote.Watch(t.Context())
+	_, grant := remote.Grant(t.Context(), alice)
+	for name, err := range map[string]error{"reload": remote.Reload(t.Context()), "watch": watch, "grant": grant, "rate": remote.SetRate(t.Context(), NewRate{Limit: "daily", Rate: "1 Mbit/s"})} {
+		if !errors.Is(err, errOtherServer) || !strings.Contains(err.Error(), "was started with "+ours+", and not with "+other) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := (Remote{Socket: filepath.Join(dir, "admin.sock")}).Reload(t.Context()); err != nil {
+		t.Errorf("a socket that is named is meant: %v", err)
+	}
+}
+
+func TestIsSameFile(t *testing.T) {
+	for _, test := range []struct {
+		file, served string
+		want         bool
+	}{
+		{"control_test.go", Source{File: "control_test.go"}.fromRoot(), true},
+		{"../daemon/control_test.go", Source{File: "control_test.go"}.fromRoot(), true},
+		{"control.go", Source{File: "control_test.go"}.fromRoot(), false},
+		{"control.go", "", false},
+		{"/not/there", "/not/there", true}, // to who has another view of the files
+		{"/not/../not/here", "/not/there", false},
+	} {
+		if got := isSameFile(test.file, test.served); got != test.want {
+			t.Errorf("%s is %s: %v", test.file, test.served, got)
+		}
 	}
 }
 

@@ -30,6 +30,7 @@ import (
 // puts it in the place of the one before.
 type Daemon struct {
 	source  Source
+	file    string // the settings file, from the root; empty: none
 	server  *server.Server
 	ruling  ruling
 	limits  limits.Table // by their names, across reloads
@@ -67,7 +68,7 @@ func Open(ctx context.Context, src Source, w io.Writer) (*Daemon, error) {
 		return nil, err
 	}
 	in := handover.Inherit()
-	d := &Daemon{source: src, started: time.Now(), live: live.New(), life: newLife(in)}
+	d := &Daemon{source: src, file: src.fromRoot(), started: time.Now(), live: live.New(), life: newLife(in)}
 	d.logging = newLogger(journal(w, in.Log()), s.Log)
 	d.log = d.logging.Logger
 	err = d.open(ctx, s, in)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/sallyport/sallyport/internal/admin"
 	"github.com/sallyport/sallyport/internal/config"
@@ -17,6 +18,9 @@ type Remote struct {
 
 // errNoSocket is why no server can be asked.
 var errNoSocket = errors.New("it is not known where the server's admin socket is")
+
+// errOtherServer is why the server that answers is not asked.
+var errOtherServer = errors.New("another server than that of these settings answers")
 
 // noSocket says so, and what to do about it. unread is why the settings do not tell.
 func (r Remote) noSocket(unread error) error {
@@ -52,12 +56,48 @@ func (r Remote) socket() (string, error) {
 	return admin.DefaultSocket(), nil
 }
 
+// meant returns an error where the settings file is said, the socket is the usual one, and who
+// serves there was started with another file: one server of a machine has that socket,
+// whichever came first. Where nobody answers there is none.
+func (r Remote) meant(ctx context.Context, socket string) error {
+	if r.File == "" || socket != admin.DefaultSocket() {
+		return nil
+	}
+	s, err := admin.Client{Socket: socket}.Status(ctx)
+	if err != nil || isSameFile(r.File, s.Settings) {
+		return nil // who asks further hears why nobody answers
+	}
+	with := "without a settings file"
+	if s.Settings != "" {
+		with = "with " + s.Settings
+	}
+	return fmt.Errorf("%w: the one at %s was started %s, and not with %s. "+
+		"`admin: {socket: PATH}` in the settings gives their server a socket of its own, and --socket PATH names any", errOtherServer, socket, with, r.File)
+}
+
+// isSameFile reports whether a settings file is the one that a server has, which may be
+// called otherwise here.
+func isSameFile(file, served string) bool {
+	if served == "" {
+		return false
+	}
+	here, hereErr := os.Stat(file)
+	there, thereErr := os.Stat(served)
+	if hereErr == nil && thereErr == nil {
+		return os.SameFile(here, there)
+	}
+	return Source{File: file}.fromRoot() == served
+}
+
 // ask puts something to the running server. Where nobody answers, the error says what
 // can be done.
-func (r Remote) ask(put func(admin.Client) error) error {
+func (r Remote) ask(ctx context.Context, put func(admin.Client) error) error {
 	socket, unread := r.socket()
 	if socket == "" {
 		return r.noSocket(unread)
+	}
+	if err := r.meant(ctx, socket); err != nil {
+		return err
 	}
 	err := put(admin.Client{Socket: socket})
 	if errors.Is(err, admin.ErrNobody) && unread != nil {
@@ -77,7 +117,7 @@ func whereElse(err error) error {
 // Reload has the running server read its settings anew. Faults are a
 // [*SettingsError], with the text that the server has for them.
 func (r Remote) Reload(ctx context.Context) error {
-	err := r.ask(func(c admin.Client) error { return c.Reload(ctx) })
+	err := r.ask(ctx, func(c admin.Client) error { return c.Reload(ctx) })
 	if f, ok := errors.AsType[*admin.Faults](err); ok {
 		return &SettingsError{f}
 	}
@@ -89,7 +129,7 @@ func (r Remote) Reload(ctx context.Context) error {
 
 // Upgrade has another process take the place of the running server, and says which.
 func (r Remote) Upgrade(ctx context.Context) (done admin.Upgrade, err error) {
-	err = r.ask(func(c admin.Client) error {
+	err = r.ask(ctx, func(c admin.Client) error {
 		done, err = c.Upgrade(ctx)
 		return err
 	})
@@ -98,5 +138,5 @@ func (r Remote) Upgrade(ctx context.Context) (done admin.Upgrade, err error) {
 
 // SetRate has the running server change the rate of a limit.
 func (r Remote) SetRate(ctx context.Context, rate NewRate) error {
-	return r.ask(func(c admin.Client) error { return c.SetRate(ctx, rate) })
+	return r.ask(ctx, func(c admin.Client) error { return c.SetRate(ctx, rate) })
 }

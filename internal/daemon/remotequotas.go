@@ -23,10 +23,13 @@ type QuotaGrant = admin.Grant
 
 // askFirst puts something to the running server. It was not answered where there is none: the
 // ledger is to be asked in its stead, unless a socket was named.
-func (r Remote) askFirst(put func(admin.Client) error) (answered bool, err error) {
+func (r Remote) askFirst(ctx context.Context, put func(admin.Client) error) (answered bool, err error) {
 	socket, unread := r.socket()
 	if unread != nil || socket == "" {
 		return unread != nil, unread
+	}
+	if err := r.meant(ctx, socket); err != nil {
+		return true, err
 	}
 	err = put(admin.Client{Socket: socket})
 	if errors.Is(err, admin.ErrNobody) && r.Socket == "" {
@@ -37,11 +40,11 @@ func (r Remote) askFirst(put func(admin.Client) error) (answered bool, err error
 
 // Quotas asks the running server, or, where none answers, the ledger.
 func (r Remote) Quotas(ctx context.Context) (q QuotaReport, err error) {
-	answered, err := r.askFirst(func(c admin.Client) error {
+	answered, err := r.askFirst(ctx, func(c admin.Client) error {
 		q, err = c.Quotas(ctx)
 		return err
 	})
-	if answered {
+	if answered && !errors.Is(err, errOtherServer) { // else its own ledger has them
 		return q, err
 	}
 	return r.quotasKept(ctx)
@@ -74,7 +77,7 @@ func (r Remote) quotasKept(ctx context.Context) (QuotaReport, error) {
 // Grant has the running server allow somebody more than a quota, or, where none
 // answers, writes it into the ledger.
 func (r Remote) Grant(ctx context.Context, g QuotaGrant) (q QuotaLine, err error) {
-	answered, err := r.askFirst(func(c admin.Client) error {
+	answered, err := r.askFirst(ctx, func(c admin.Client) error {
 		q, err = c.Grant(ctx, g)
 		return err
 	})

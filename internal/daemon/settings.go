@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"path/filepath"
 
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/config"
@@ -15,6 +16,18 @@ type Source struct {
 	Listen  string // the address of the only listener, in the place of the file's; empty: the file's
 	Admin   string // "off": no admin socket; empty: as the settings say
 	Version string // what the server calls itself
+}
+
+// fromRoot is the settings file with all of its path; empty: there is none.
+func (s Source) fromRoot() string {
+	if s.File == "" {
+		return ""
+	}
+	path, err := filepath.Abs(s.File)
+	if err != nil {
+		return s.File
+	}
+	return path
 }
 
 // SettingsError is a fault, or all of them, of the settings. Its text is meant

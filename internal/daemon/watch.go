@@ -30,13 +30,14 @@ var ErrNobody = admin.ErrNobody
 // ctx ends; where none does their errors wrap [ErrNobody].
 type Watch struct{ client admin.Client }
 
-// Watch finds the running server's socket. It does not ask the server anything.
-func (r Remote) Watch() (Watch, error) {
+// Watch finds the running server's socket. It asks the server no more than whether it is the
+// one that is meant.
+func (r Remote) Watch(ctx context.Context) (Watch, error) {
 	socket, unread := r.socket()
 	if socket == "" {
 		return Watch{}, r.noSocket(unread)
 	}
-	return Watch{admin.Client{Socket: socket}}, nil
+	return Watch{admin.Client{Socket: socket}}, r.meant(ctx, socket)
 }
 
 // Now asks what moves.
