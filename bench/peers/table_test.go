@@ -38,10 +38,10 @@ func TestTableOfIdle(t *testing.T) {
 	r := row{name: "idle", columns: idleColumns}
 	ours, theirs := &runner{name: "ours"}, &runner{name: "theirs"}
 	results := table{}
-	for round, longest := range []time.Duration{500, 900, 700} {
+	for round, longest := range []time.Duration{500 * time.Microsecond, 900 * time.Microsecond, 700 * time.Microsecond} {
 		results.note(r, ours, round, figures{
 			held:        load.Idle{Own: 1000, Kernel: 9000, Descriptors: 2},
-			collections: []collection{{pause: longest * time.Microsecond}, {pause: 100 * time.Microsecond}, {pause: 200 * time.Microsecond}},
+			collections: []collection{{pause: longest}, {pause: 100 * time.Microsecond}, {pause: 200 * time.Microsecond}},
 		}, nil)
 	}
 	results.note(r, theirs, 0, figures{held: load.Idle{Own: 4000, Kernel: 9000, Descriptors: 2}}, nil)

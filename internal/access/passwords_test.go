@@ -182,6 +182,18 @@ func TestHashesAtOnce(t *testing.T) {
 	})
 }
 
+// isTurnedAway reports whether there were too many guesses before this one. Whoever hears so is told when to come again.
+func isTurnedAway(t *testing.T, err error) bool {
+	t.Helper()
+	if !errors.Is(err, errManyGuesses) {
+		return false
+	}
+	if later, ok := errors.AsType[*server.LaterError](err); !ok || later.After <= 0 || later.After > withPair.most {
+		t.Errorf("%#v: it is not told when to come again", err)
+	}
+	return true
+}
+
 // Whoever guesses pauses, and is turned away where many do at once. Meanwhile
 // others come in at once: a pause holds no slot.
 func TestGuessingPauses(t *testing.T) {
@@ -196,11 +208,8 @@ func TestGuessingPauses(t *testing.T) {
 				if server.ReasonOf(err) != server.BadLogin {
 					t.Error(err)
 				}
-				if errors.Is(err, errManyGuesses) {
+				if isTurnedAway(t, err) {
 					refused.Add(1)
-					if later, ok := errors.AsType[*server.LaterError](err); !ok || later.After <= 0 || later.After > withPair.most {
-						t.Errorf("%#v: it is not told when to come again", err)
-					}
 				}
 			})
 		}
