@@ -128,13 +128,13 @@ func tryPage(ctx context.Context, a config.Admin, in *handover.Inherited, log *s
 			return nil, err
 		}
 	}
-	p := &page{Listener: l, socket: l, secure: terms != nil}
+	p := &page{Listener: admin.Bounded(l), socket: l, secure: terms != nil}
 	if p.keeper, err = openAdministrators(file, a.Viewers, log); err != nil {
 		l.Close()
 		return nil, err
 	}
 	if p.secure {
-		p.Listener = tls.NewListener(l, terms)
+		p.Listener = tls.NewListener(p.Listener, terms)
 	}
 	return p, nil
 }
