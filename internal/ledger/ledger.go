@@ -139,7 +139,10 @@ func (l *Ledger) visit(ctx context.Context, now time.Time) {
 	now = now.Round(0) // by the clock on the wall: others have no other, and a machine may sleep
 	visit, cancel := context.WithTimeout(ctx, l.place.patience())
 	defer cancel()
-	err := l.flush(visit, now)
+	err := l.astray()
+	if err == nil {
+		err = l.flush(visit, now)
+	}
 	if err == nil && l.lost {
 		err = l.ready(visit) // there may have been nothing to write, which tells nothing
 	}
@@ -149,6 +152,15 @@ func (l *Ledger) visit(ctx context.Context, now time.Time) {
 	if ctx.Err() == nil {
 		l.report(err)
 	}
+}
+
+// astray tells that what is written is not found any more by those who look for it. What
+// is counted is kept until it is, or until the end: then it is written to where that is now.
+func (l *Ledger) astray() error {
+	if l.store == nil {
+		return nil
+	}
+	return l.store.dialect.astray()
 }
 
 // flush writes what has moved since the last flush.
@@ -259,7 +271,7 @@ func (l *Ledger) report(err error) {
 		l.standing.setLost(false, time.Now())
 		l.options.Log.Info("the ledger is written again: nothing that was counted is lost", "ledger", l.place.String())
 	}
-	if err != nil && l.store != nil && !errors.Is(err, context.DeadlineExceeded) {
+	if err != nil && l.store != nil && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, errAstray) {
 		l.Close() // opened anew at the next flush: what is wrong may be with the connection
 	}
 }

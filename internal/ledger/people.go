@@ -81,7 +81,9 @@ func (p *People) Look(ctx context.Context, changed func(Changed)) error {
 	defer p.looking.Unlock()
 	found, err := p.ask(ctx)
 	if err != nil {
-		p.forsake()
+		if !errors.Is(err, errAstray) { // which another one would not mend
+			p.forsake()
+		}
 		return err
 	}
 	if found != (Changed{}) {
@@ -104,6 +106,9 @@ func (p *People) ask(ctx context.Context) (Changed, error) {
 			return Changed{}, err
 		}
 		p.opened = true
+	}
+	if err := p.store.dialect.astray(); err != nil {
+		return Changed{}, err
 	}
 	return p.look(ctx)
 }

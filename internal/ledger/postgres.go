@@ -139,6 +139,8 @@ const (
 
 func (postgresDialect) shared() bool { return true }
 
+func (postgresDialect) astray() error { return nil }
+
 func (postgresDialect) again(err error) bool {
 	e, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && (e.Code == serializationFailure || e.Code == deadlockDetected)

@@ -25,7 +25,10 @@ const (
 )
 
 // sqliteDialect is that of the file of this name.
-type sqliteDialect struct{ path string }
+type sqliteDialect struct {
+	path string
+	file fs.FileInfo // what is open
+}
 
 // openSQLite opens the file at path, makes it if it is not there, and brings its
 // tables up to date.
@@ -55,7 +58,11 @@ func openStore(ctx context.Context, path string, newer bool) (*store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newStore(ctx, db, sqliteDialect{path}, newer)
+	file, err := os.Stat(path)
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return newStore(ctx, db, sqliteDialect{path, file}, newer)
 }
 
 // isLocked reports whether an error is that somebody else has locked the file.
@@ -139,6 +146,19 @@ func (sqliteDialect) listen(context.Context) (wait func(context.Context) error, 
 		return nil
 	}
 	return wait, func() {}, nil
+}
+
+// errAstray says that whoever looks for the ledger does not find what is written. Another
+// one is not begun beside it: the files of a journal are known by their names, and who
+// closes the one before would remove those of the new one.
+var errAstray = errors.New("its file was moved, removed or replaced while the server runs; put it back, or restart the server to begin with what is there")
+
+func (d sqliteDialect) astray() error {
+	there, err := os.Stat(d.path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(d.file, there) {
+		return errAstray
+	}
+	return nil
 }
 
 func (sqliteDialect) tell(context.Context, *sql.Tx) error { return nil }

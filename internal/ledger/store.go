@@ -54,6 +54,8 @@ type dialect interface {
 	alone(ctx context.Context, tx *sql.Tx) (bool, error)
 	// shared reports whether several nodes may use the database.
 	shared() bool
+	// astray tells that the database is not any more where others look for it.
+	astray() error
 	// again reports that a transaction failed only because of another one.
 	again(err error) bool
 	// listen returns a function that waits until people may have changed. It is used by

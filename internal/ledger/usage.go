@@ -97,7 +97,7 @@ func (p Place) openToRead(ctx context.Context) (*store, *sql.TxOptions, error) {
 		return nil, nil, err
 	}
 	db, err := openFile(p.File(), url.Values{"mode": {"rw"}, "_pragma": {"busy_timeout(5000)", "query_only(1)"}})
-	return &store{db: db, dialect: sqliteDialect{p.File()}}, nil, err
+	return &store{db: db, dialect: sqliteDialect{path: p.File()}}, nil, err
 }
 
 func read(ctx context.Context, tx *sql.Tx, q Query) (*Report, error) {
