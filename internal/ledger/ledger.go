@@ -40,6 +40,9 @@ const (
 	pruneEvery = time.Hour
 	// lastPatience is what the end of the server gives to the last flush.
 	lastPatience = 5 * time.Second
+	// lastPause is between two tries of it: a database that is started anew at the same
+	// time is there in a moment.
+	lastPause = 250 * time.Millisecond
 )
 
 // Ledger counts what is used. Make one with [Open]; Run writes. It is a
@@ -119,18 +122,37 @@ func (l *Ledger) Run(ctx context.Context) {
 func (l *Ledger) finish(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, lastPatience)
 	defer cancel()
-	err := l.flush(ctx, time.Now())
-	if err == nil { // it may have been of a batch that had failed before
-		err = l.flush(ctx, time.Now())
-	}
-	if err == nil && len(l.leased) > 0 {
-		if err = l.ready(ctx); err == nil {
-			err = l.store.giveAllBack(ctx, l.writer.id)
+	err := l.writeLast(ctx)
+	for err != nil && ctx.Err() == nil {
+		l.forsake(err)
+		pause := time.NewTimer(lastPause)
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+		}
+		if again := l.writeLast(ctx); again == nil || ctx.Err() == nil { // else the error before says more
+			err = again
 		}
 	}
 	if err != nil {
 		l.options.Log.Error("the ledger could not be written to the end: what was counted since its last write is gone", "ledger", l.place.String(), "error", err)
 	}
+}
+
+// writeLast writes what is left, and gives back what was leased.
+func (l *Ledger) writeLast(ctx context.Context) error {
+	err := l.flush(ctx, time.Now())
+	if err == nil { // it may have been of a batch that had failed before
+		err = l.flush(ctx, time.Now())
+	}
+	if err != nil || len(l.leased) == 0 {
+		return err
+	}
+	if err := l.ready(ctx); err != nil {
+		return err
+	}
+	return l.store.giveAllBack(ctx, l.writer.id)
 }
 
 // visit writes what has been counted, and does what is due beside it. The end of ctx
@@ -271,7 +293,14 @@ func (l *Ledger) report(err error) {
 		l.standing.setLost(false, time.Now())
 		l.options.Log.Info("the ledger is written again: nothing that was counted is lost", "ledger", l.place.String())
 	}
-	if err != nil && l.store != nil && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, errAstray) {
+	if err != nil {
+		l.forsake(err)
+	}
+}
+
+// forsake closes the store after an error, unless another one would be no better.
+func (l *Ledger) forsake(err error) {
+	if !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, errAstray) {
 		l.Close() // opened anew at the next flush: what is wrong may be with the connection
 	}
 }

@@ -208,4 +208,21 @@ func (postgresDialect) tell(ctx context.Context, tx *sql.Tx) error {
 	return err
 }
 
-func (d postgresDialect) close() { d.pool.Close() }
+// lastWords is for how long a connection may take to say that it ends.
+const lastWords = time.Second
+
+// close waits for connections to end, but not for those to a database that is silent:
+// they end by themselves, within 15 seconds.
+func (d postgresDialect) close() {
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		d.pool.Close()
+	}()
+	wait := time.NewTimer(lastWords)
+	defer wait.Stop()
+	select {
+	case <-closed:
+	case <-wait.C:
+	}
+}
