@@ -84,3 +84,31 @@ func renames(t *testing.T, from, to string) {
 		t.Fatal(err)
 	}
 }
+
+// TestLockedFile: the log says what keeps the ledger from being written.
+func TestLockedFile(t *testing.T) {
+	place := Place(filepath.Join(t.TempDir(), "ledger.db"))
+	var said lines
+	l, err := Open(t.Context(), place, Options{Flush: time.Second, Keep: keepAll, Log: slog.New(slog.NewTextHandler(&said, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if _, err := l.store.db.ExecContext(t.Context(), "PRAGMA busy_timeout = 0"); err != nil {
+		t.Fatal(err)
+	}
+	other := opens(t, place)
+	tx, err := other.db.BeginTx(t.Context(), nil) // it has the file for itself from its beginning
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.add(alice, Counts{1, 0, 1, 2})
+	l.visit(t.Context(), noon)
+	if err := tx.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	l.visit(t.Context(), noon)
+	if got := reads(t, place, Query{By: "user"}).Sum; got != (Counts{1, 0, 1, 2}) || !strings.Contains(said.text.String(), "another program keeps it locked") {
+		t.Errorf("%+v was written; the log says:\n%s", got, said.text.String())
+	}
+}

@@ -167,7 +167,7 @@ func TestSilentDatabaseAtTheEnd(t *testing.T) {
 		w.cut()
 		<-ended
 	}
-	if !strings.Contains(said.text.String(), "could not be written to the end") {
+	if text := said.text.String(); !strings.Contains(text, "could not be written to the end") || !strings.Contains(text, "does not answer in time") {
 		t.Errorf("the log says:\n%s", said.text.String())
 	}
 }

@@ -82,7 +82,7 @@ func Open(ctx context.Context, place Place, o Options) (*Ledger, error) {
 	var err error
 	if l.store, err = place.open(ctx); err != nil {
 		if !place.IsShared() || errors.Is(err, ErrUnusable) {
-			return nil, err
+			return nil, place.explain(err)
 		}
 		l.report(err)
 	}
@@ -136,7 +136,7 @@ func (l *Ledger) finish(ctx context.Context) {
 		}
 	}
 	if err != nil {
-		l.options.Log.Error("the ledger could not be written to the end: what was counted since its last write is gone", "ledger", l.place.String(), "error", err)
+		l.options.Log.Error("the ledger could not be written to the end: what was counted since its last write is gone", "ledger", l.place.String(), "error", l.place.explain(err))
 	}
 }
 
@@ -287,7 +287,7 @@ func (l *Ledger) report(err error) {
 	case err != nil && !l.lost:
 		l.lost = true
 		l.standing.setLost(true, time.Now())
-		l.options.Log.Error("the ledger cannot be written: serving and counting go on, and what is counted is kept in memory until it can", "ledger", l.place.String(), "error", err)
+		l.options.Log.Error("the ledger cannot be written: serving and counting go on, and what is counted is kept in memory until it can", "ledger", l.place.String(), "error", l.place.explain(err))
 	case err == nil && l.lost && l.batch == nil:
 		l.lost = false
 		l.standing.setLost(false, time.Now())

@@ -249,7 +249,7 @@ func (p *People) Watch(ctx context.Context, changed func(Changed)) {
 		}
 		if !lost {
 			lost = true
-			p.log.Error("the users in the ledger cannot be read: they stay as they were", "ledger", p.place.String(), "error", err)
+			p.log.Error("the users in the ledger cannot be read: they stay as they were", "ledger", p.place.String(), "error", p.place.explain(err))
 		}
 		if rest(ctx, pause) {
 			pause = min(2*pause, 10*time.Second)

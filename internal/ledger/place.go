@@ -2,6 +2,8 @@ package ledger
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"strings"
 	"time"
 )
@@ -39,6 +41,17 @@ func (p Place) patience() time.Duration {
 		return 10 * time.Second // a way that was cut says nothing
 	}
 	return 30 * time.Second
+}
+
+// explain says what to do about an error that a later try may not meet.
+func (p Place) explain(err error) error {
+	switch {
+	case p.IsShared() && errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("it does not answer in time: it is cut off or too busy, or somebody keeps a table locked: %w", err)
+	case isBusy(err):
+		return fmt.Errorf("another program keeps it locked, and is to end that: %w", err)
+	}
+	return err
 }
 
 func (p Place) open(ctx context.Context) (*store, error) { return p.openFor(ctx, false) }
