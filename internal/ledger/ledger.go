@@ -63,6 +63,7 @@ type Ledger struct {
 	seq     int64  // of the batch, which is written once, however often it is tried
 	leased  leased
 	lost    bool // the last write failed, and the log says so
+	skewed  bool // this node's clock is not that of the others, and the log says so
 	said    bool // that there are too many keys
 	folding bool // some of the journal was folded, and more is left
 	folded  time.Time
@@ -271,11 +272,37 @@ func (l *Ledger) keepUp(ctx context.Context, now time.Time) error {
 	if now.Sub(l.pruned).Abs() < pruneEvery {
 		return nil
 	}
-	if err := l.store.prune(ctx, now, l.options.Keep, pruneEvery); err != nil {
+	if err := l.prune(ctx, now); err != nil {
 		return err
 	}
 	l.pruned = now
 	return nil
+}
+
+// mostSkew is how far this node's clock may be from the database's before the log says so.
+const mostSkew = 10 * time.Second
+
+// prune drops what is too old by this node's clock and by that of the database: a node
+// whose clock is years ahead is not to drop what all have counted.
+func (l *Ledger) prune(ctx context.Context, now time.Time) error {
+	there, err := l.store.dialect.clock(ctx, l.store.db, now)
+	if err != nil {
+		return err
+	}
+	skew := now.Sub(there)
+	if skewed := skew.Abs() > mostSkew; skewed != l.skewed {
+		l.skewed = skewed
+		if skewed {
+			l.options.Log.Warn("this machine's clock is not that of the ledger's database: use is counted at other times than on other nodes, and quotas begin anew at others; have both set by NTP",
+				"ledger", l.place.String(), "ahead", skew.Round(time.Second))
+		} else {
+			l.options.Log.Info("this machine's clock is that of the ledger's database again", "ledger", l.place.String())
+		}
+	}
+	if there.Before(now) {
+		now = there
+	}
+	return l.store.prune(ctx, now, l.options.Keep, pruneEvery)
 }
 
 // report says once that the ledger is lost, and once that it is back.

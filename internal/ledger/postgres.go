@@ -137,6 +137,12 @@ const (
 	noSuchTable          = "42P01"
 )
 
+func (postgresDialect) clock(ctx context.Context, db *sql.DB, _ time.Time) (time.Time, error) {
+	var now int64
+	err := db.QueryRowContext(ctx, `SELECT CAST(extract(epoch FROM clock_timestamp()) AS BIGINT)`).Scan(&now)
+	return time.Unix(now, 0), err
+}
+
 func (postgresDialect) shared() bool { return true }
 
 func (postgresDialect) astray() error { return nil }

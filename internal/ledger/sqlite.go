@@ -119,6 +119,11 @@ func (sqliteDialect) bound(context.Context, *sql.Tx) error { return nil }
 
 func (sqliteDialect) alone(context.Context, *sql.Tx) (bool, error) { return true, nil }
 
+// clock: there is no other.
+func (sqliteDialect) clock(_ context.Context, _ *sql.DB, now time.Time) (time.Time, error) {
+	return now, nil
+}
+
 func (sqliteDialect) shared() bool { return false }
 
 func (sqliteDialect) again(error) bool { return false }

@@ -52,6 +52,8 @@ type dialect interface {
 	bound(ctx context.Context, tx *sql.Tx) error
 	// alone reports whether no other node folds until the transaction ends.
 	alone(ctx context.Context, tx *sql.Tx) (bool, error)
+	// clock returns the time that all nodes agree in, where it is now for this one.
+	clock(ctx context.Context, db *sql.DB, now time.Time) (time.Time, error)
 	// shared reports whether several nodes may use the database.
 	shared() bool
 	// astray tells that the database is not any more where others look for it.
