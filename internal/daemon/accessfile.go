@@ -54,12 +54,28 @@ func (f *rotatingFile) open() error {
 	if f.file != nil {
 		_ = f.file.Close() // each write to it has said what there was to say
 	}
-	f.file, f.written, f.torn = file, info.Size(), false
+	f.file, f.written, f.torn = file, info.Size(), isTorn(f.path, info)
 	f.span = f.spanOf(time.Now())
 	if f.written > 0 {
 		f.span = f.spanOf(info.ModTime())
 	}
 	return nil
+}
+
+// isTorn reports whether the last line of a file is not whole: who wrote it was killed, or
+// its disk was full. Of what is no file, such as a pipe, or may not be read, that is not known.
+func isTorn(path string, info fs.FileInfo) bool {
+	if !info.Mode().IsRegular() || info.Size() == 0 {
+		return false
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer file.Close()
+	var last [1]byte
+	_, err = file.ReadAt(last[:], info.Size()-1)
+	return err == nil && last[0] != '\n'
 }
 
 func (f *rotatingFile) spanOf(t time.Time) int64 {

@@ -193,6 +193,30 @@ func TestRotation(t *testing.T) {
 	})
 }
 
+// TestHalfALine: what comes behind a line of which only a part was written, as before a
+// power cut or on a full disk, begins on a line of its own.
+func TestHalfALine(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.log")
+	const half = "{\"time\":"
+	if err := os.WriteFile(path, []byte(half), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := openRotatingFile(path, rotation{}, func(msg string, err error) { t.Errorf("%s: %v", msg, err) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.close()
+	fmt.Fprint(f, "first\n")
+	if err := f.reopen(); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprint(f, "second\n")
+	content, err := os.ReadFile(path)
+	if err != nil || string(content) != half+"\nfirst\nsecond\n" {
+		t.Errorf("the file has %q, %v", content, err)
+	}
+}
+
 // TestRotationBesideAnother: in an upgrade two processes write to a file, and one sets it
 // aside; the other follows, and sets nothing aside that is new.
 func TestRotationBesideAnother(t *testing.T) {
