@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"time"
@@ -16,37 +17,41 @@ import (
 const agentPatience = 30 * time.Second
 
 // agentKeys returns the keys that an ssh agent has. It is reached anew for each signature:
-// nobody tells when signing in is over.
-func agentKeys(socket string) (keys []ssh.Signer, err error) {
-	err = askAgent(socket, func(all []ssh.Signer) error {
+// nobody tells when signing in is over. Nobody waits for it any more when ctx has ended.
+func agentKeys(ctx context.Context, socket string) (keys []ssh.Signer, err error) {
+	ask := func(use func([]ssh.Signer) error) error { return askAgent(ctx, socket, use) }
+	err = ask(func(all []ssh.Signer) error {
 		for _, one := range all {
-			keys = append(keys, agentKey{socket, one.PublicKey()})
+			keys = append(keys, agentKey{ask, one.PublicKey()})
 		}
 		return nil
 	})
-	return keys, err
+	if err != nil {
+		return nil, fmt.Errorf("the ssh agent does not name its keys: %w", err)
+	}
+	return keys, nil
 }
 
-// askAgent calls ask with the keys that an agent has, which are good until it returns.
-func askAgent(socket string, ask func([]ssh.Signer) error) error {
-	c, err := (&net.Dialer{}).DialContext(context.Background(), "unix", socket)
+// askAgent calls use with the keys that an agent has, which are good until it returns.
+func askAgent(ctx context.Context, socket string, use func([]ssh.Signer) error) error {
+	ctx, cancel := context.WithTimeout(ctx, agentPatience)
+	defer cancel()
+	c, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(agentPatience)); err != nil {
-		return err
-	}
+	defer context.AfterFunc(ctx, func() { c.Close() })()
 	all, err := agent.NewClient(c).Signers()
 	if err != nil {
 		return err
 	}
-	return ask(all)
+	return use(all)
 }
 
 // agentKey is a key that an agent signs with.
 type agentKey struct {
-	socket string
+	ask    func(use func([]ssh.Signer) error) error
 	public ssh.PublicKey
 }
 
@@ -60,7 +65,7 @@ func (k agentKey) Sign(random io.Reader, data []byte) (*ssh.Signature, error) {
 
 // SignWithAlgorithm implements [ssh.AlgorithmSigner].
 func (k agentKey) SignWithAlgorithm(random io.Reader, data []byte, algorithm string) (signature *ssh.Signature, err error) {
-	err = askAgent(k.socket, func(all []ssh.Signer) error {
+	err = k.ask(func(all []ssh.Signer) error {
 		for _, one := range all {
 			if by, ok := one.(ssh.AlgorithmSigner); ok && bytes.Equal(one.PublicKey().Marshal(), k.public.Marshal()) {
 				signature, err = by.SignWithAlgorithm(random, data, algorithm)

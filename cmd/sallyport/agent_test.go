@@ -3,10 +3,12 @@
 package main
 
 import (
+	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/rsa"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -119,7 +121,7 @@ func TestSignsInByAgent(t *testing.T) {
 	socket, keys, end := servesAgent(t, short, long)
 	t.Setenv("SSH_AUTH_SOCK", socket)
 	t.Setenv("HOME", t.TempDir())
-	auth, err := (&publishFlags{}).auth()
+	auth, err := (&publishFlags{}).auth(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +138,7 @@ func TestSignsInByAgent(t *testing.T) {
 			}
 		}
 	}
-	known, err := agentKeys(socket)
+	known, err := agentKeys(t.Context(), socket)
 	if err != nil || len(known) != 2 {
 		t.Fatalf("%d keys, %v", len(known), err)
 	}
@@ -150,7 +152,36 @@ func TestSignsInByAgent(t *testing.T) {
 		t.Error("without a key one signs in")
 	}
 	end() // nobody is connected any more
-	if _, err := agentKeys(socket); err == nil {
+	if _, err := agentKeys(t.Context(), socket); err == nil {
 		t.Error("an agent that is gone has keys")
+	}
+}
+
+// TestAgentThatHangs: an ssh agent that does not answer keeps nobody who is to stop.
+func TestAgentThatHangs(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "agent")
+	socket, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := agentKeys(ctx, path)
+		ended <- err
+	}()
+	silent, err := socket.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	if _, err := io.ReadFull(silent, make([]byte, 5)); err != nil { // it is asked
+		t.Fatal(err)
+	}
+	stop()
+	if err := <-ended; err == nil {
+		t.Error("an agent that says nothing has keys")
 	}
 }

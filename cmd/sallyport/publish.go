@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -44,13 +45,13 @@ func newPublish() *cobra.Command {
 			"  sallyport publish intranet=localhost:80 --server ssh://bob@gw.example.com:1080",
 		Args: args(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, services []string) error {
-			p, err := f.publisher(services)
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			p, err := f.publisher(ctx, services)
 			if err != nil {
 				return err
 			}
 			p.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
-			defer stop()
 			if err := p.Run(ctx); ctx.Err() == nil {
 				return err
 			}
@@ -67,8 +68,9 @@ func newPublish() *cobra.Command {
 	return cmd
 }
 
-// publisher takes the flags for what they mean.
-func (f *publishFlags) publisher(services []string) (*client.Publisher, error) {
+// publisher takes the flags for what they mean. What it asks for as it signs in, it asks
+// until ctx ends.
+func (f *publishFlags) publisher(ctx context.Context, services []string) (*client.Publisher, error) {
 	p := &client.Publisher{}
 	for _, text := range services {
 		s, err := client.ParseService(text)
@@ -91,7 +93,7 @@ func (f *publishFlags) publisher(services []string) (*client.Publisher, error) {
 	if p.HostKey, err = f.hostKey(); err != nil {
 		return nil, err
 	}
-	p.Auth, err = f.auth()
+	p.Auth, err = f.auth(ctx)
 	return p, err
 }
 
@@ -149,7 +151,7 @@ func (f *publishFlags) hostKey() (ssh.HostKeyCallback, error) {
 }
 
 // auth returns what there is to sign in with.
-func (f *publishFlags) auth() ([]ssh.AuthMethod, error) {
+func (f *publishFlags) auth(ctx context.Context) ([]ssh.AuthMethod, error) {
 	var methods []ssh.AuthMethod
 	keys, err := f.keys()
 	if err != nil {
@@ -159,7 +161,7 @@ func (f *publishFlags) auth() ([]ssh.AuthMethod, error) {
 		methods = append(methods, ssh.PublicKeys(keys...))
 	}
 	if socket := os.Getenv("SSH_AUTH_SOCK"); socket != "" && len(f.identities) == 0 {
-		methods = append(methods, ssh.PublicKeysCallback(func() ([]ssh.Signer, error) { return agentKeys(socket) }))
+		methods = append(methods, ssh.PublicKeysCallback(func() ([]ssh.Signer, error) { return agentKeys(ctx, socket) }))
 	}
 	if f.passwordFile != "" {
 		text, err := os.ReadFile(f.passwordFile)

@@ -126,12 +126,7 @@ func (l *Ledger) finish(ctx context.Context) {
 	err := l.writeLast(ctx)
 	for err != nil && ctx.Err() == nil {
 		l.forsake(err)
-		pause := time.NewTimer(lastPause)
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
-			pause.Stop()
-		}
+		rest(ctx, lastPause)
 		if again := l.writeLast(ctx); again == nil || ctx.Err() == nil { // else the error before says more
 			err = again
 		}

@@ -48,7 +48,7 @@ func (p Place) explain(err error) error {
 	switch {
 	case p.IsShared() && errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("it does not answer in time: it is cut off or too busy, or somebody keeps a table locked: %w", err)
-	case isBusy(err):
+	case isLocked(err):
 		return fmt.Errorf("another program keeps it locked, and is to end that: %w", err)
 	}
 	return err

@@ -142,11 +142,6 @@ func (d sqliteDialect) explain(err error) error {
 	return err
 }
 
-func isBusy(err error) bool {
-	e, ok := errors.AsType[*sqlite.Error](err)
-	return ok && e.Code()&0xff == sqlite3.SQLITE_BUSY
-}
-
 // listen: nobody tells that a file was changed.
 func (sqliteDialect) listen(context.Context) (wait func(context.Context) error, end func(), err error) {
 	wait = func(ctx context.Context) error {
