@@ -32,6 +32,7 @@ func newTLS(t config.TLS, http bool, log *slog.Logger) (*tls.Config, error) {
 		return nil, err
 	}
 	f.current, f.stamp, f.looked = current, stamp, time.Now()
+	f.warn(f.looked)
 	return &tls.Config{
 		MinVersion:         tls.VersionTLS12,
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return f.latest(), nil },
@@ -48,6 +49,7 @@ type tlsFiles struct {
 	current *tls.Config
 	stamp   string    // of the files when current was read
 	looked  time.Time // when the stamp was last compared
+	warned  age       // what the log has of the age of current
 }
 
 // lookEvery is how often the files may be looked at.
@@ -60,6 +62,7 @@ func (f *tlsFiles) latest() *tls.Config {
 		return f.current
 	}
 	f.looked = time.Now()
+	defer func() { f.warn(f.looked) }()
 	stamp := f.stampNow()
 	if stamp == f.stamp {
 		return f.current
@@ -71,8 +74,48 @@ func (f *tlsFiles) latest() *tls.Config {
 		return f.current
 	}
 	f.log.Info("a new certificate is in force", "file", f.files.Certificate)
-	f.current = fresh
+	f.current, f.warned = fresh, good
 	return f.current
+}
+
+// age is how far the time of a certificate has gone by.
+type age int
+
+const (
+	good age = iota
+	nearEnd
+	over
+)
+
+// lastDays is the end of a certificate's time, of which the log warns; of one that is for a
+// shorter time than ten of them, the last tenth.
+const lastDays = 7 * 24 * time.Hour
+
+func ageOf(c *x509.Certificate, now time.Time) age {
+	switch left := c.NotAfter.Sub(now); {
+	case left < 0:
+		return over
+	case left < min(lastDays, c.NotAfter.Sub(c.NotBefore)/10):
+		return nearEnd
+	}
+	return good
+}
+
+// warn says once that the certificate is about to expire, and once that it has. Callers
+// hold mu, or nobody else has f.
+func (f *tlsFiles) warn(now time.Time) {
+	leaf := f.current.Certificates[0].Leaf
+	is := ageOf(leaf, now)
+	if is <= f.warned {
+		return
+	}
+	f.warned = is
+	const remedy = "put another one in its place, which is read by itself"
+	if is == over {
+		f.log.Error("the certificate has expired, and clients that look turn away: "+remedy, "file", f.files.Certificate, "expired", leaf.NotAfter)
+	} else {
+		f.log.Warn("the certificate expires soon: "+remedy, "file", f.files.Certificate, "expires", leaf.NotAfter)
+	}
 }
 
 // stampNow tells one state of the files from another.

@@ -21,6 +21,9 @@ import (
 	"github.com/sallyport/sallyport/internal/config"
 )
 
+// lifetime is that of the certificates of writePair.
+const lifetime = time.Hour
+
 // writePair writes a self-signed certificate with the serial number, and its key.
 func writePair(t *testing.T, files config.TLS, serial int64) {
 	t.Helper()
@@ -28,7 +31,7 @@ func writePair(t *testing.T, files config.TLS, serial int64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(serial), NotAfter: time.Now().Add(time.Hour)}
+	template := &x509.Certificate{SerialNumber: big.NewInt(serial), NotBefore: time.Now(), NotAfter: time.Now().Add(lifetime)}
 	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
 		t.Fatal(err)
@@ -103,6 +106,37 @@ func TestCertificateIsReadAgain(t *testing.T) {
 			if said := log.String(); !strings.Contains(said, step.said) || strings.Count(said, "\n") != min(1, len(step.said)) {
 				t.Errorf("the log says %q, want %q once", said, step.said)
 			}
+		}
+	})
+}
+
+// TestCertificateExpires: the log says once that it will, and once that it has.
+func TestCertificateExpires(t *testing.T) {
+	files := tlsFilesIn(t.TempDir())
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		writePair(t, files, 1)
+		c, err := newTLS(files, true, slog.New(slog.NewTextHandler(&log, nil)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, step := range []struct {
+			wait time.Duration
+			said string
+		}{{lifetime * 8 / 10, ""}, {lifetime * 15 / 100, "expires soon"}, {time.Minute, ""}, {lifetime, "has expired"}, {lifetime, ""}} {
+			time.Sleep(step.wait)
+			log.Reset()
+			for range 2 {
+				serialNow(t, c)
+				time.Sleep(2 * lookEvery)
+			}
+			if said := log.String(); !strings.Contains(said, step.said) || strings.Count(said, "\n") != min(1, len(step.said)) {
+				t.Errorf("after %v the log says %q, want %q once", step.wait, said, step.said)
+			}
+		}
+		log.Reset()
+		if _, err := newTLS(files, true, slog.New(slog.NewTextHandler(&log, nil))); err != nil || !strings.Contains(log.String(), "has expired") {
+			t.Errorf("a server that starts with it says %q, %v", log.String(), err)
 		}
 	})
 }
