@@ -224,7 +224,9 @@ func allEnd(ends []int, until time.Time) error {
 		if n, err := unix.Read(fd, make([]byte, 1)); err == nil && n > 0 {
 			return fmt.Errorf("%d bytes that nobody sent: %w", n, io.ErrUnexpectedEOF)
 		}
-		unix.Close(fd)
+		if err := unix.Close(fd); err != nil {
+			return err
+		}
 	}
 	return nil
 }
