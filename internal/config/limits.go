@@ -25,7 +25,8 @@ const tooLarge, fewer = "the file is too large to be read", "put fewer entries i
 // goes through the rest of the line, for a < through all that follow, for an
 // empty line through those before it.
 func (s *source) work() *Error {
-	var steps, marks, empty int
+	var steps, empty int64 // a square of the size does not fit into 32 bits
+	marks := 0
 	for _, start := range s.starts {
 		line := s.restOfLine(start)
 		content := strings.TrimLeft(line, " ")
@@ -34,8 +35,8 @@ func (s *source) work() *Error {
 		} else {
 			empty = 0
 		}
-		angles := strings.Count(line, "<")
-		steps += empty + angles*angles + strings.Count(line, "\t")*len(line)
+		angles, tabs := int64(strings.Count(line, "<")), int64(strings.Count(line, "\t"))
+		steps += empty + angles*angles + tabs*int64(len(line))
 		if !strings.HasPrefix(content, "#") {
 			marks += 1 + countAny(line, "[]{},:-?&*!|>%@`'\"#")
 		}
