@@ -241,7 +241,7 @@ func TestPacketOfferIsTakenBack(t *testing.T) {
 		if said != "" {
 			proxytest.Say(t, far, []byte(said))
 		}
-		if want == errTakenBack {
+		if errors.Is(want, errTakenBack) {
 			far.Close()
 		}
 		if err := <-ended; !errors.Is(err, want) {

@@ -33,22 +33,30 @@ func TestDocsNameWhatThereIs(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, name := range docsTest.FindAllString(string(text), -1) {
-			if !strings.Contains(tests, "func "+strings.TrimSuffix(name, "*")) { // or those that begin so, as for -run
-				t.Errorf("%s names %s, which is not there", page, name)
-			}
-		}
-		for _, m := range docsFile.FindAllStringSubmatch(string(text), -1) {
-			if !strings.Contains(files, "/"+m[1]+"\n") {
-				t.Errorf("%s names %s, which is not there", page, m[1])
-			}
-		}
-		for _, m := range docsLink.FindAllStringSubmatch(string(text), -1) {
-			if _, err := os.Stat(filepath.Join(filepath.Dir(page), m[1])); err != nil {
-				t.Errorf("%s leads to %s: %v", page, m[1], err)
-			}
+		for _, name := range missing(filepath.Dir(page), string(text), files, tests) {
+			t.Errorf("%s names %s, which is not there", page, name)
 		}
 	}
+}
+
+// missing returns what a page in a folder names and is not there.
+func missing(folder, page, files, tests string) (names []string) {
+	for _, name := range docsTest.FindAllString(page, -1) {
+		if !strings.Contains(tests, "func "+strings.TrimSuffix(name, "*")) { // or those that begin so, as for -run
+			names = append(names, name)
+		}
+	}
+	for _, m := range docsFile.FindAllStringSubmatch(page, -1) {
+		if !strings.Contains(files, "/"+m[1]+"\n") {
+			names = append(names, m[1])
+		}
+	}
+	for _, m := range docsLink.FindAllStringSubmatch(page, -1) {
+		if _, err := os.Stat(filepath.Join(folder, m[1])); err != nil {
+			names = append(names, m[1])
+		}
+	}
+	return names
 }
 
 // sources returns the names of all Go files, one a line, and what all tests hold.
