@@ -4,12 +4,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"github.com/sallyport/sallyport/bench/load"
 )
@@ -65,16 +67,32 @@ func (o options) contenders() []contender {
 	return contenders
 }
 
-// ourBuild is another build of this proxy, or, where that is with and without something, several contenders.
+// ourBuild is another build of this proxy, doing what this one does: where that is with and without something, several contenders.
 func (o options) ourBuild(name, binary string) []contender {
 	command := func(_ context.Context, _ *yard, at, _ netip.AddrPort) ([]string, error) {
 		binary, err := filepath.Abs(binary)
 		return []string{binary, "serve", "--listen", at.String()}, err
 	}
-	if o.records {
+	switch {
+	case o.records:
 		return recording(name+" ", command)
+	case o.maps:
+		return []contender{mapping(name, command)}
 	}
 	return []contender{{name: name, protocols: socksAndHTTP, ours: true, anybody: true, datagrams: true, command: command}}
+}
+
+// builds are the other builds of this proxy that o asks for.
+func (o options) builds() (list []contender, err error) {
+	for build := range strings.SplitSeq(o.also, ",") {
+		if name, binary, ok := strings.Cut(build, "="); ok {
+			list = append(list, o.ourBuild(name, binary)...)
+		}
+	}
+	if len(list) > 0 && (o.virtual || o.limits || o.lists > 0) {
+		return nil, errors.New("-also is not for these rows: a build without their settings would do something else")
+	}
+	return list, nil
 }
 
 func port(a netip.AddrPort) string { return strconv.Itoa(int(a.Port())) }

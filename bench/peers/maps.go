@@ -17,20 +17,29 @@ var fixed = []load.Protocol{load.Fixed}
 // mappers are those that map a port to another, of TCP and, where they can, of UDP.
 func mappers() []contender {
 	return []contender{
-		{name: "sallyport", protocols: fixed, ours: true, anybody: true, datagrams: true, command: sallyportMapping},
+		mapping("sallyport", sallyport),
 		{name: "haproxy", protocols: fixed, anybody: true, command: haproxy},
 		{name: "forward", protocols: fixed, ours: true, anybody: true, command: forward},
 		{name: "socat", protocols: fixed, anybody: true, datagrams: true, command: socat},
 	}
 }
 
-// sallyportMapping keeps no record of sessions, as the others do not.
-func sallyportMapping(ctx context.Context, y *yard, at, target netip.AddrPort) ([]string, error) {
-	args, err := sallyport(ctx, y, at, target)
-	if err != nil {
-		return nil, err
+// mapping is this proxy as a mapping. It keeps no record of sessions, as the others do not. build is the command of one that has
+// settings of its own.
+func mapping(name string, build command) contender {
+	serve := func(ctx context.Context, y *yard, at, target netip.AddrPort) ([]string, error) {
+		args, err := build(ctx, y, at, target)
+		if err != nil {
+			return nil, err
+		}
+		conf, err := mappingConf(y, name, at, target)
+		return []string{args[0], "serve", "--config", conf, "--admin", "off"}, err
 	}
-	conf, err := y.file("mapping.yaml", fmt.Sprintf(`
+	return contender{name: name, protocols: fixed, ours: true, anybody: true, datagrams: true, command: serve}
+}
+
+func mappingConf(y *yard, name string, at, target netip.AddrPort) (string, error) {
+	conf, err := y.file(name+".mapping.yaml", fmt.Sprintf(`
 listeners:
   - {name: tcp, listen: "%[1]s", map: "%[2]s"}
   - {name: udp, listen: "udp/%[1]s", map: "%[2]s"}
@@ -41,7 +50,7 @@ log: {level: warn}
 	if err == nil {
 		err = os.Chmod(conf, 0o644)
 	}
-	return []string{args[0], "serve", "--config", conf, "--admin", "off"}, err
+	return conf, err
 }
 
 // socat has a process for each client.

@@ -102,14 +102,12 @@ func (y *yard) launch(ctx context.Context, credential *syscall.Credential, args 
 
 // start starts the proxies that o wants. One that is not to be had is said and left out, unless it is one of ours.
 func (y *yard) start(ctx context.Context, o options, target netip.AddrPort, progress io.Writer) ([]*runner, error) {
-	list := o.contenders()
-	for build := range strings.SplitSeq(o.also, ",") {
-		if name, binary, ok := strings.Cut(build, "="); ok {
-			list = append(slices.Clone(list), o.ourBuild(name, binary)...)
-		}
+	builds, err := o.builds()
+	if err != nil {
+		return nil, err
 	}
 	var runners []*runner
-	for _, c := range list {
+	for _, c := range slices.Concat(o.contenders(), builds) {
 		if o.only != "" && !slices.Contains(strings.Split(o.only, ","), c.name) || y.credential != nil && !c.anybody {
 			continue
 		}
