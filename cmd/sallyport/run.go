@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -15,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sallyport/sallyport/internal/daemon"
+	"github.com/sallyport/sallyport/internal/intercept"
 )
 
 func newRun() *cobra.Command {
@@ -73,10 +75,18 @@ func runThrough(ctx context.Context, proxy string, command []string, in io.Reade
 	program := exec.CommandContext(ctx, command[0], command[1:]...)
 	program.Stdin, program.Stdout, program.Stderr = in, out, errs
 	program.Env = proxied(os.Environ(), c)
+	start := program.Start
+	if i, err := intercept.Open(ctx, c.Connect); err == nil {
+		serving.Go(func() { i.Serve(serve) })
+		start = func() error { return i.Start(program) }
+		program.Env = append(program.Env, intercept.Environment()...)
+	} else {
+		fmt.Fprintf(errs, "sallyport: only what heeds http_proxy or all_proxy goes through the proxy, all else past it: %v\n", err)
+	}
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer signal.Stop(signals)
-	switch err := program.Start(); {
+	switch err := start(); {
 	case errors.Is(err, exec.ErrNotFound), errors.Is(err, os.ErrNotExist):
 		return ended{127, err}
 	case err != nil:

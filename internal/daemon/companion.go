@@ -71,19 +71,49 @@ func (c *Companion) Authenticate(_ context.Context, shown server.Credentials) (s
 // Decide implements [server.Policy]: what the proxy lets through is its own affair.
 func (c *Companion) Decide(ctx context.Context, r *server.Request) (server.Grant, error) {
 	g := server.Grant{Identity: r.Identity, Way: c.way}
-	switch {
-	case r.Identity.Proof != server.Password:
+	if r.Identity.Proof != server.Password {
 		return g, server.BadLogin
-	case r.Target.Name == "":
-		g.Addrs = []netip.Addr{r.Target.IP}
-		return g, nil
-	case r.Command == socks.Connect && c.pool.SendsNames():
+	}
+	if r.Command == socks.Connect && c.sendsName(r.Target) {
 		g.ByName = true
 		return g, nil
 	}
 	var err error
-	if g.Addrs, err = net.DefaultResolver.LookupNetIP(ctx, "ip", r.Target.Name); err != nil && ctx.Err() == nil {
+	g.Addrs, err = addressesOf(ctx, r.Target)
+	return g, err
+}
+
+// Connect connects to a target through the proxy, as it does for those who have the
+// password. Its error wraps a [server.Reason]. The caller closes the connection.
+func (c *Companion) Connect(ctx context.Context, target socks.Addr) (net.Conn, error) {
+	here := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 0)
+	d := server.Departure{Client: here, Local: here, Target: target}
+	if !c.sendsName(target) {
+		addrs, err := addressesOf(ctx, target)
+		if err != nil {
+			return nil, err
+		}
+		for _, ip := range addrs {
+			d.Addrs = append(d.Addrs, netip.AddrPortFrom(ip, target.Port))
+		}
+	}
+	conn, _, err := c.pool.Connect(ctx, d)
+	return conn, err
+}
+
+// sendsName reports whether the proxy looks up the target's name.
+func (c *Companion) sendsName(target socks.Addr) bool {
+	return target.Name != "" && c.pool.SendsNames()
+}
+
+// addressesOf returns the target's addresses, which are looked up here if it is a name.
+func addressesOf(ctx context.Context, target socks.Addr) ([]netip.Addr, error) {
+	if target.Name == "" {
+		return []netip.Addr{target.IP}, nil
+	}
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", target.Name)
+	if err != nil && ctx.Err() == nil {
 		err = errors.Join(server.NoName, err)
 	}
-	return g, err
+	return addrs, err
 }

@@ -32,6 +32,7 @@ var mayImport = map[string][]string{
 	"internal/config":    {"socks", "server", "client", "github.com/goccy/go-yaml", "github.com/google/jsonschema-go"},
 	"internal/upstream":  {"socks", "server", "client"},
 	"internal/admin":     {"github.com/danielgtaylor/huma/v2", "github.com/prometheus/client_golang"},
+	"internal/intercept": {"socks", "server", "internal/relay"},
 	"internal/limits":    {"server"},
 	"internal/live":      {"server"},
 	"internal/pac":       {},
@@ -44,7 +45,7 @@ var mayImport = map[string][]string{
 	"bench/peers":        {"bench/load", "bench/soak"},
 	"bench/plain":        {},
 	"bench/soak":         {"bench/load"},
-	"cmd/sallyport":      {"socks", "server", "client", "internal/daemon", "internal/service", "github.com/spf13/cobra", "charm.land/bubbletea/v2"},
+	"cmd/sallyport":      {"socks", "server", "client", "internal/daemon", "internal/intercept", "internal/service", "github.com/spf13/cobra", "charm.land/bubbletea/v2"},
 }
 
 // bannedNames say nothing of what a package is for.

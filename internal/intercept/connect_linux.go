@@ -1,0 +1,181 @@
+//go:build amd64 || arm64
+
+package intercept
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sallyport/sallyport/server"
+	"github.com/sallyport/sallyport/socks"
+)
+
+// How long a program waits for the proxy at the most: about as long as it would wait for
+// a silent target, or, where it has said that it does not wait at all, as short as most
+// programs have patience for a connection.
+const (
+	waitingPatience = 2 * time.Minute
+	hurriedPatience = 20 * time.Second
+)
+
+// connectStream judges where a socket of TCP is to be connected. It takes the socket over.
+func (i *Interceptor) connectStream(ctx context.Context, call *notification, s socket, a address) {
+	isDNS := a.to.Port() == dnsPort
+	switch {
+	case (a.family == unix.AF_INET) != (s.option(unix.SO_DOMAIN) == unix.AF_INET), // which the kernel refuses
+		isHere(a.to.Addr()) && !isDNS:
+		i.pass(call)
+	case s.peer().IsValid():
+		i.connectAgain(call, s, a.to)
+	case !i.beginConnect():
+		i.answer(call, unix.EAGAIN)
+	default:
+		again := *call
+		i.work.Go(func() {
+			if isDNS {
+				i.serveNames(ctx, &again, s, a.to)
+			} else {
+				i.reach(ctx, &again, s, a.to)
+			}
+		})
+		return
+	}
+	s.close()
+}
+
+// beginConnect takes a place for a connection on its way; endConnect gives it back.
+func (i *Interceptor) beginConnect() bool {
+	select {
+	case i.connects <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+func (i *Interceptor) endConnect() { <-i.connects }
+
+// connectAgain is for a socket that is connected. To where it is already, it may be that
+// a signal had the program's call made a second time (Linux before 6.17).
+func (i *Interceptor) connectAgain(call *notification, s socket, to netip.AddrPort) {
+	if named, ok := i.passages.of(s.local()); ok && i.door.at.has(s.peer()) && named == to {
+		i.answer(call, 0)
+		return
+	}
+	i.pass(call)
+}
+
+// reach connects a program's socket to a target, and relays for as long as it is.
+func (i *Interceptor) reach(ctx context.Context, call *notification, s socket, to netip.AddrPort) {
+	proxy, err := i.throughProxy(ctx, call, s, to)
+	if err != nil {
+		s.close()
+		i.endConnect()
+		i.answer(call, refusal(err))
+		return
+	}
+	p := &passage{proxy: proxy, named: to}
+	err = i.lead(ctx, s, p)
+	s.close() // else the program could not end the connection
+	i.endConnect()
+	if err != nil {
+		proxy.Close()
+		i.answer(call, errnoOf(err))
+		return
+	}
+	i.passages.begin(p)
+	i.answer(call, 0)
+	i.relay(ctx, p)
+}
+
+// throughProxy connects to the target, as long as the program waits for it.
+func (i *Interceptor) throughProxy(ctx context.Context, call *notification, s socket, to netip.AddrPort) (net.Conn, error) {
+	patience := hurriedPatience
+	if s.waits() {
+		patience = waitingPatience
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, server.TimedOut)
+	defer cancel()
+	defer i.whileCalling(call, cancel)()
+	target := socks.FromIP(to)
+	if name, ok := i.names.behind(to.Addr()); ok {
+		target = socks.Addr{Name: name, Port: to.Port()}
+	}
+	return i.dial(ctx, target)
+}
+
+// whileCalling calls cancel when the caller has been killed. The function that it returns
+// ends that.
+func (i *Interceptor) whileCalling(call *notification, cancel func()) (stop func()) {
+	const look = time.Second
+	done, watching := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(watching)
+		for tick := time.NewTicker(look); ; {
+			select {
+			case <-done:
+				tick.Stop()
+				return
+			case <-tick.C:
+				if !i.calls.waits(call) {
+					cancel()
+				}
+			}
+		}
+	}()
+	return func() { close(done); <-watching }
+}
+
+// lead connects a program's socket to the door, and notes its two ends.
+func (i *Interceptor) lead(ctx context.Context, s socket, p *passage) error {
+	const patience = 5 * time.Second
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	door := s.destination(p.named.Addr(), i.door.at)
+	if err := s.connect(door); err != nil {
+		return err
+	}
+	p.from = s.source(door)
+	var err error
+	if p.program, err = i.door.take(ctx, p.from); err != nil {
+		return unix.ECONNABORTED
+	}
+	return nil
+}
+
+// serveNames has a program ask our resolver.
+func (i *Interceptor) serveNames(ctx context.Context, call *notification, s socket, to netip.AddrPort) {
+	p := &passage{named: to}
+	err := i.lead(ctx, s, p)
+	s.close()
+	i.endConnect()
+	if err != nil {
+		i.answer(call, errnoOf(err))
+		return
+	}
+	defer p.program.Close()
+	defer context.AfterFunc(ctx, func() { p.program.Close() })()
+	i.passages.begin(p)
+	defer i.passages.end(p)
+	i.answer(call, 0)
+	i.resolver.answerStream(p.program)
+}
+
+// refusal is what a program is told where the proxy does not connect it.
+func refusal(err error) unix.Errno {
+	switch server.ReasonOf(err) {
+	case server.Refused:
+		return unix.ECONNREFUSED
+	case server.Unreachable, server.NoName:
+		return unix.EHOSTUNREACH
+	case server.TimedOut:
+		return unix.ETIMEDOUT
+	case server.Denied:
+		return unix.EACCES
+	}
+	return unix.ENETUNREACH // the proxy is not there, or will not have us
+}

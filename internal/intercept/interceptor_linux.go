@@ -1,0 +1,116 @@
+//go:build amd64 || arm64
+
+package intercept
+
+import (
+	"context"
+	"net/netip"
+	"os"
+	"os/exec"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/relay"
+)
+
+// maxConnects is how many connections may be on their way through the proxy at once. One
+// more is refused with EAGAIN, which programs also get where no port is free.
+const maxConnects = 512
+
+// Interceptor leads the connections of one command through a proxy. Make it with Open.
+type Interceptor struct {
+	dial     Dial
+	calls    *notifier
+	door     *door
+	names    *names
+	resolver *resolver
+	network  string         // the one that this process is in
+	commands chan *exec.Cmd // to be started by the thread whose descendants are watched
+	started  chan error     // how that went
+	work     sync.WaitGroup // all goroutines but the thread's
+	connects chan struct{}  // a place for each that is on its way
+	passages passages
+}
+
+// Open prepares for one command. Where the system does not let a process watch its
+// descendants (other systems and architectures, Linux before 5.19, many containers) its
+// error says what is missing. Whoever opens it calls Serve, which closes it.
+func Open(ctx context.Context, dial Dial) (*Interceptor, error) {
+	i := &Interceptor{
+		dial:     dial,
+		names:    newNames(maxStandIns),
+		commands: make(chan *exec.Cmd),
+		started:  make(chan error),
+		connects: make(chan struct{}, maxConnects),
+		passages: passages{by: map[netip.AddrPort]*passage{}},
+	}
+	err := canLookInside()
+	if err != nil {
+		return nil, err
+	}
+	if i.network, err = networkOf(os.Getpid()); err != nil {
+		return nil, err
+	}
+	if i.door, err = openDoor(ctx); err != nil {
+		return nil, err
+	}
+	if i.resolver, err = openResolver(ctx, i.names); err != nil {
+		i.door.close()
+		return nil, err
+	}
+	installed := make(chan error)
+	go i.thread(installed)
+	if err = <-installed; err != nil {
+		i.resolver.close()
+		i.door.close()
+		return nil, err
+	}
+	return i, nil
+}
+
+// thread is where the command is started: what it starts is watched, and nothing else of
+// this process. The thread cannot be used for anything else, and so it ends.
+func (i *Interceptor) thread(installed chan<- error) {
+	runtime.LockOSThread()
+	var err error
+	i.calls, err = install()
+	installed <- err
+	if err != nil {
+		return
+	}
+	for command := range i.commands {
+		i.started <- command.Start()
+	}
+}
+
+// Start is the command's Start, with which it is watched. It gains no privileges by what
+// it runs (setuid), and must be the first and only one. Serve must be running.
+func (i *Interceptor) Start(command *exec.Cmd) error {
+	i.commands <- command
+	return <-i.started
+}
+
+// Serve answers for the command until ctx ends, and then closes all that there is: what
+// is left of the command and of its descendants has no network. It blocks until
+// everything that it has started has ended.
+func (i *Interceptor) Serve(ctx context.Context) {
+	i.work.Go(i.door.serve)
+	i.work.Go(i.resolver.serve)
+	i.work.Go(func() { i.supervise(ctx) })
+	<-ctx.Done()
+	close(i.commands)
+	i.calls.Close()
+	i.door.close()
+	i.resolver.close()
+	i.work.Wait()
+}
+
+// relay moves the bytes of a connection until it ends. It closes both.
+func (i *Interceptor) relay(ctx context.Context, p *passage) {
+	const halfClosed = 10 * time.Minute
+	defer p.program.Close()
+	defer p.proxy.Close()
+	defer i.passages.end(p)
+	_ = relay.Run(ctx, relay.Side{Conn: p.program}, relay.Side{Conn: p.proxy}, new(relay.Meter), relay.Limits{HalfClosed: halfClosed}) // both ends have heard of it
+}

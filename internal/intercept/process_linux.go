@@ -1,0 +1,102 @@
+//go:build amd64 || arm64
+
+package intercept
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Another process is known by one of its threads, which waits in a call meanwhile. What
+// is read of it counts only if it still waits afterwards ([notifier.waits]).
+
+// readMemory reads what there is of a thread's memory, at most as much as p holds.
+func readMemory(thread uint32, at uint64, p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	local := []unix.Iovec{{Base: &p[0]}}
+	local[0].SetLen(len(p))
+	return unix.ProcessVMReadv(int(thread), local, []unix.RemoteIovec{{Base: uintptr(at), Len: len(p)}}, 0)
+}
+
+// writeMemory writes p to a thread's memory, all of it or with an error.
+func writeMemory(thread uint32, at uint64, p []byte) error {
+	if len(p) == 0 {
+		return nil
+	}
+	local := []unix.Iovec{{Base: &p[0]}}
+	local[0].SetLen(len(p))
+	n, err := unix.ProcessVMWritev(int(thread), local, []unix.RemoteIovec{{Base: uintptr(at), Len: len(p)}}, 0)
+	if err == nil && n < len(p) {
+		err = unix.EFAULT
+	}
+	return err
+}
+
+// takeDescriptor returns a descriptor here for what one of the process of a thread is.
+func takeDescriptor(thread uint32, descriptor int) (int, error) {
+	process, err := unix.PidfdOpen(int(thread), 0)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) { // the first thread of a process stands for it
+		var id int
+		if id, err = processOf(thread); err == nil {
+			process, err = unix.PidfdOpen(id, 0)
+		}
+	}
+	if err != nil {
+		return -1, err
+	}
+	defer closeDescriptor(process)
+	return unix.PidfdGetfd(process, descriptor, 0)
+}
+
+// closeDescriptor closes what no os.File has. Nobody would hear of a fault.
+func closeDescriptor(fd int) { _ = unix.Close(fd) }
+
+// processOf returns the process that a thread is of.
+func processOf(thread uint32) (int, error) {
+	const most = 1 << 12 // bytes; the line is one of the first
+	status, err := os.Open(fmt.Sprintf("/proc/%d/status", thread))
+	if err != nil {
+		return 0, err
+	}
+	defer status.Close()
+	for lines := bufio.NewScanner(io.LimitReader(status, most)); lines.Scan(); {
+		if id, ok := strings.CutPrefix(lines.Text(), "Tgid:"); ok {
+			return strconv.Atoi(strings.TrimSpace(id))
+		}
+	}
+	return 0, fmt.Errorf("/proc/%d/status does not say which process it is", thread)
+}
+
+// networkOf names the network (namespace) that a thread is in.
+func networkOf(thread int) (string, error) {
+	return os.Readlink(fmt.Sprintf("/proc/%d/ns/net", thread))
+}
+
+// canLookInside reports whether the system lets one process read and take from another
+// at all: containers may not.
+func canLookInside() error {
+	self, probe := uint32(os.Getpid()), []byte{1}
+	var got [1]byte
+	if _, err := readMemory(self, addressOf(probe), got[:]); err != nil {
+		return fmt.Errorf("process_vm_readv: %w", err)
+	}
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	fd, err := takeDescriptor(self, int(null.Fd()))
+	if err != nil {
+		return fmt.Errorf("pidfd_getfd: %w", err)
+	}
+	return unix.Close(fd)
+}

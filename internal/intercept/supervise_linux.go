@@ -1,0 +1,181 @@
+//go:build amd64 || arm64
+
+package intercept
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// lookups are services of this machine that look names up for the C library. It asks name
+// servers itself where it does not find them.
+var lookups = []string{
+	"/run/systemd/resolve/io.systemd.Resolve",
+	"/run/nscd/socket", "/var/run/nscd/socket",
+}
+
+// supervise answers for every call that the filter asks about, until the notifier is
+// closed or nobody is left to call. Only what goes through the proxy takes long: that is
+// done in goroutines, as is the wait for a datagram.
+func (i *Interceptor) supervise(ctx context.Context) {
+	for {
+		call, err := i.calls.next()
+		if err != nil {
+			return
+		}
+		switch call.number {
+		case unix.SYS_CONNECT:
+			i.connect(ctx, &call)
+		case unix.SYS_SENDTO:
+			i.send(&call)
+		case unix.SYS_RECVFROM:
+			i.receive(ctx, &call)
+		case unix.SYS_GETPEERNAME:
+			i.tellPeer(&call)
+		case unix.SYS_SOCKET:
+			i.makeSocket(&call)
+		default:
+			i.pass(&call) // the filter asks about no other
+		}
+	}
+}
+
+// pass has the kernel make the call.
+func (i *Interceptor) pass(call *notification) {
+	_ = i.calls.pass(call) // it fails only where the caller has been killed, or all of this is at its end
+}
+
+// answer has the call return 0, or fail.
+func (i *Interceptor) answer(call *notification, errno unix.Errno) {
+	_ = i.calls.answer(call, 0, errno) // as above
+}
+
+// answerCount has the call return a number.
+func (i *Interceptor) answerCount(call *notification, n int) {
+	_ = i.calls.answer(call, n, 0) // as above
+}
+
+// destination reads the address that a call has at two of its arguments. If it is false,
+// the call has been answered: nothing is to be done.
+func (i *Interceptor) destination(call *notification, at, length int) (address, bool) {
+	size := int32(call.arguments[length])
+	b := make([]byte, max(0, min(size, maxAddress)))
+	n, err := readMemory(call.thread, call.arguments[at], b)
+	a, ok := parseAddress(b[:n])
+	switch {
+	case err != nil && !errors.Is(err, unix.EFAULT):
+		i.answer(call, unix.EACCES) // of a process that nobody may look into
+	case err != nil, !ok:
+		i.pass(call) // the kernel says what is wrong with it
+	default:
+		return a, true
+	}
+	return a, false
+}
+
+// socketOf takes the socket that a call has as its first argument. If it is false, the
+// call has been answered. The caller closes it.
+func (i *Interceptor) socketOf(call *notification) (socket, bool) {
+	fd, err := takeDescriptor(call.thread, int(int32(call.arguments[0])))
+	switch {
+	case errors.Is(err, unix.EBADF):
+		i.pass(call)
+	case err != nil:
+		i.answer(call, unix.EACCES)
+	case !i.calls.waits(call):
+		closeDescriptor(fd) // it may be somebody else's
+	default:
+		return socket(fd), true
+	}
+	return -1, false
+}
+
+// connect judges a call of connect (socket, address, its length).
+func (i *Interceptor) connect(ctx context.Context, call *notification) {
+	a, ok := i.destination(call, 1, 2)
+	if !ok {
+		return
+	}
+	switch {
+	case a.family == unix.AF_UNIX && slices.Contains(lookups, a.path):
+		i.answer(call, unix.ECONNREFUSED)
+		return
+	case a.family != unix.AF_INET && a.family != unix.AF_INET6:
+		i.pass(call)
+		return
+	}
+	s, ok := i.socketOf(call)
+	if !ok {
+		return
+	}
+	switch {
+	case s.option(unix.SO_DOMAIN) < 0: // no socket
+		i.pass(call)
+	case !s.isNetwork(): // one that goes there all the same, such as AF_SMC's
+		i.answer(call, unix.EAFNOSUPPORT)
+	case s.isStream():
+		i.connectStream(ctx, call, s, a)
+		return
+	default:
+		i.connectDatagrams(call, s, a)
+	}
+	s.close()
+}
+
+// connectDatagrams judges what a socket for datagrams is to be connected to.
+func (i *Interceptor) connectDatagrams(call *notification, s socket, a address) {
+	switch {
+	case a.to.Port() == dnsPort && s.option(unix.SO_TYPE) == unix.SOCK_DGRAM:
+		service := s.destination(a.to.Addr(), i.resolver.at)
+		if err := s.connect(service); err != nil {
+			i.answer(call, errnoOf(err))
+			return
+		}
+		i.resolver.lead(s.source(service), a.to)
+		i.answer(call, 0)
+	case isHere(a.to.Addr()):
+		i.pass(call)
+	default:
+		i.answer(call, unix.ENETUNREACH)
+	}
+}
+
+// makeSocket makes a socket for datagrams (domain, type, protocol), with which nothing can
+// leave this machine, however it is sent.
+func (i *Interceptor) makeSocket(call *notification) {
+	if network, err := networkOf(int(call.thread)); err != nil || network != i.network {
+		i.pass(call) // loopback there is nobody's of this machine
+		return
+	}
+	domain, kind, protocol := int(int32(call.arguments[0])), int(int32(call.arguments[1])), int(int32(call.arguments[2]))
+	fd, err := unix.Socket(domain, kind|unix.SOCK_CLOEXEC, protocol)
+	if err != nil {
+		i.answer(call, errnoOf(err))
+		return
+	}
+	defer closeDescriptor(fd)
+	if err := unix.BindToDevice(fd, loopbackDevice); err != nil {
+		i.answer(call, errnoOf(err))
+		return
+	}
+	_ = i.calls.give(call, fd, kind&unix.SOCK_CLOEXEC != 0) // as above
+}
+
+const (
+	dnsPort        = 53
+	loopbackDevice = "lo"
+)
+
+// errnoOf is what the kernel has said.
+func errnoOf(err error) unix.Errno {
+	if err == nil {
+		return 0
+	}
+	if errno, ok := errors.AsType[unix.Errno](err); ok {
+		return errno
+	}
+	return unix.EIO
+}
