@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -17,6 +18,8 @@ import (
 
 	"github.com/sallyport/sallyport/internal/daemon"
 	"github.com/sallyport/sallyport/internal/intercept"
+	"github.com/sallyport/sallyport/server"
+	"github.com/sallyport/sallyport/socks"
 )
 
 func newRun() *cobra.Command {
@@ -76,7 +79,7 @@ func runThrough(ctx context.Context, proxy string, command []string, in io.Reade
 	program.Stdin, program.Stdout, program.Stderr = in, out, errs
 	program.Env = proxied(os.Environ(), c)
 	start := program.Start
-	if i, err := intercept.Open(ctx, c.Connect); err == nil {
+	if i, err := intercept.Open(ctx, telling(c.Connect, errs)); err == nil {
 		serving.Go(func() { i.Serve(serve) })
 		start = func() error { return i.Start(program) }
 		program.Env = append(program.Env, intercept.Environment()...)
@@ -97,6 +100,18 @@ func runThrough(ctx context.Context, proxy string, command []string, in io.Reade
 		return ended{code: codeOf(exit.ProcessState)}
 	}
 	return err
+}
+
+// telling says once why the proxy does not serve: programs have but an errno for it.
+func telling(dial intercept.Dial, errs io.Writer) intercept.Dial {
+	var told sync.Once
+	return func(ctx context.Context, target socks.Addr) (net.Conn, error) {
+		conn, err := dial(ctx, target)
+		if err != nil && ctx.Err() == nil && server.ReasonOf(err) == server.UpstreamFailed {
+			told.Do(func() { fmt.Fprintln(errs, "sallyport:", err) })
+		}
+		return conn, err
+	}
 }
 
 // wait returns when the command has ended, and has it get the signals that would end

@@ -23,7 +23,7 @@ const (
 )
 
 // connectStream judges where a socket of TCP is to be connected. It takes the socket over.
-func (i *Interceptor) connectStream(ctx context.Context, call *notification, s socket, a address) {
+func (i *Interceptor) connectStream(ctx, relays context.Context, call *notification, s socket, a address) {
 	isDNS := a.to.Port() == dnsPort
 	switch {
 	case (a.family == unix.AF_INET) != (s.option(unix.SO_DOMAIN) == unix.AF_INET), // which the kernel refuses
@@ -39,7 +39,7 @@ func (i *Interceptor) connectStream(ctx context.Context, call *notification, s s
 			if isDNS {
 				i.serveNames(ctx, &again, s, a.to)
 			} else {
-				i.reach(ctx, &again, s, a.to)
+				i.reach(ctx, relays, &again, s, a.to)
 			}
 		})
 		return
@@ -70,7 +70,7 @@ func (i *Interceptor) connectAgain(call *notification, s socket, to netip.AddrPo
 }
 
 // reach connects a program's socket to a target, and relays for as long as it is.
-func (i *Interceptor) reach(ctx context.Context, call *notification, s socket, to netip.AddrPort) {
+func (i *Interceptor) reach(ctx, relays context.Context, call *notification, s socket, to netip.AddrPort) {
 	proxy, err := i.throughProxy(ctx, call, s, to)
 	if err != nil {
 		s.close()
@@ -89,7 +89,7 @@ func (i *Interceptor) reach(ctx context.Context, call *notification, s socket, t
 	}
 	i.passages.begin(p)
 	i.answer(call, 0)
-	i.relay(ctx, p)
+	i.relay(relays, p)
 }
 
 // throughProxy connects to the target, as long as the program waits for it.

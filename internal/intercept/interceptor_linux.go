@@ -28,6 +28,7 @@ type Interceptor struct {
 	network  string         // the one that this process is in
 	commands chan *exec.Cmd // to be started by the thread whose descendants are watched
 	started  chan error     // how that went
+	gone     chan struct{}  // closed when it is all over
 	work     sync.WaitGroup // all goroutines but the thread's
 	connects chan struct{}  // a place for each that is on its way
 	passages passages
@@ -42,6 +43,7 @@ func Open(ctx context.Context, dial Dial) (*Interceptor, error) {
 		names:    newNames(maxStandIns),
 		commands: make(chan *exec.Cmd),
 		started:  make(chan error),
+		gone:     make(chan struct{}),
 		connects: make(chan struct{}, maxConnects),
 		passages: passages{by: map[netip.AddrPort]*passage{}},
 	}
@@ -79,31 +81,61 @@ func (i *Interceptor) thread(installed chan<- error) {
 	if err != nil {
 		return
 	}
-	for command := range i.commands {
+	select {
+	case command := <-i.commands:
 		i.started <- command.Start()
+	case <-i.gone:
 	}
 }
 
-// Start is the command's Start, with which it is watched. It gains no privileges by what
-// it runs (setuid), and must be the first and only one. Serve must be running.
+// Start is the command's Start, with which it is watched: it and all that it starts, which
+// gain no privileges by what they run (setuid). It may be called once, beside Serve.
 func (i *Interceptor) Start(command *exec.Cmd) error {
-	i.commands <- command
-	return <-i.started
+	select {
+	case i.commands <- command:
+		return <-i.started
+	case <-i.gone:
+		return os.ErrClosed
+	}
 }
 
 // Serve answers for the command until ctx ends, and then closes all that there is: what
-// is left of the command and of its descendants has no network. It blocks until
-// everything that it has started has ended.
+// is left of the command and of its descendants has no network. What they have said still
+// arrives. It blocks until everything that it has started has ended, but for the command.
 func (i *Interceptor) Serve(ctx context.Context) {
+	relays, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
 	i.work.Go(i.door.serve)
 	i.work.Go(i.resolver.serve)
-	i.work.Go(func() { i.supervise(ctx) })
+	i.work.Go(func() { i.supervise(ctx, relays) })
 	<-ctx.Done()
-	close(i.commands)
-	i.calls.Close()
+	close(i.gone)
+	i.calls.close()
+	i.drain()
+	cut()
 	i.door.close()
 	i.resolver.close()
 	i.work.Wait()
+}
+
+// drain waits until the connections of the command have ended, as they do when it has, or
+// nobody has sent anything for a while: whoever is left does not hold up the end.
+func (i *Interceptor) drain() {
+	const (
+		look    = 20 * time.Millisecond
+		silence = time.Second
+		most    = time.Minute
+	)
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	begun := time.Now()
+	last, sent := begun, int64(0)
+	for i.passages.count() > 0 && time.Since(last) < silence && time.Since(begun) < most {
+		<-tick.C
+		if now := i.passages.sent(); now != sent {
+			last, sent = time.Now(), now
+		}
+	}
 }
 
 // relay moves the bytes of a connection until it ends. It closes both.
@@ -112,5 +144,5 @@ func (i *Interceptor) relay(ctx context.Context, p *passage) {
 	defer p.program.Close()
 	defer p.proxy.Close()
 	defer i.passages.end(p)
-	_ = relay.Run(ctx, relay.Side{Conn: p.program}, relay.Side{Conn: p.proxy}, new(relay.Meter), relay.Limits{HalfClosed: halfClosed}) // both ends have heard of it
+	_ = relay.Run(ctx, relay.Side{Conn: p.program}, relay.Side{Conn: p.proxy}, &p.meter, relay.Limits{HalfClosed: halfClosed}) // both ends have heard of it
 }

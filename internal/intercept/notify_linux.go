@@ -97,10 +97,10 @@ func newNotifier(fd int) (*notifier, error) {
 	return &notifier{file, raw}, nil
 }
 
-// Close ends Next.
-func (n *notifier) Close() error { return n.file.Close() }
+// close ends next.
+func (n *notifier) close() { n.file.Close() }
 
-// next waits for a call. After Close its error matches [os.ErrClosed].
+// next waits for a call. After close its error matches [os.ErrClosed].
 func (n *notifier) next() (call notification, err error) {
 	for {
 		var failed error

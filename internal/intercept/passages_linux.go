@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+
+	"github.com/sallyport/sallyport/internal/relay"
 )
 
 // passage is a connection of a program that was led through the door.
@@ -14,6 +16,7 @@ type passage struct {
 	program net.Conn
 	proxy   net.Conn       // what comes and goes at the other side
 	named   netip.AddrPort // where the program thinks that it is connected to
+	meter   relay.Meter
 }
 
 // passages are those that there are.
@@ -34,6 +37,23 @@ func (all *passages) end(p *passage) {
 	if all.by[p.from] == p { // the next may have the same end
 		delete(all.by, p.from)
 	}
+}
+
+// count returns how many there are.
+func (all *passages) count() int {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	return len(all.by)
+}
+
+// sent returns how many bytes those that there are have sent.
+func (all *passages) sent() (bytes int64) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	for _, p := range all.by {
+		bytes += p.meter.Up()
+	}
+	return bytes
 }
 
 // of returns where a program thinks that a socket is connected to, by the socket's end.

@@ -19,8 +19,9 @@ var lookups = []string{
 
 // supervise answers for every call that the filter asks about, until the notifier is
 // closed or nobody is left to call. Only what goes through the proxy takes long: that is
-// done in goroutines, as is the wait for a datagram.
-func (i *Interceptor) supervise(ctx context.Context) {
+// done in goroutines, as is the wait for a datagram. When ctx ends nobody waits any more;
+// relays go on until theirs does.
+func (i *Interceptor) supervise(ctx, relays context.Context) {
 	for {
 		call, err := i.calls.next()
 		if err != nil {
@@ -28,7 +29,7 @@ func (i *Interceptor) supervise(ctx context.Context) {
 		}
 		switch call.number {
 		case unix.SYS_CONNECT:
-			i.connect(ctx, &call)
+			i.connect(ctx, relays, &call)
 		case unix.SYS_SENDTO:
 			i.send(&call)
 		case unix.SYS_RECVFROM:
@@ -94,7 +95,7 @@ func (i *Interceptor) socketOf(call *notification) (socket, bool) {
 }
 
 // connect judges a call of connect (socket, address, its length).
-func (i *Interceptor) connect(ctx context.Context, call *notification) {
+func (i *Interceptor) connect(ctx, relays context.Context, call *notification) {
 	a, ok := i.destination(call, 1, 2)
 	if !ok {
 		return
@@ -117,7 +118,7 @@ func (i *Interceptor) connect(ctx context.Context, call *notification) {
 	case !s.isNetwork(): // one that goes there all the same, such as AF_SMC's
 		i.answer(call, unix.EAFNOSUPPORT)
 	case s.isStream():
-		i.connectStream(ctx, call, s, a)
+		i.connectStream(ctx, relays, call, s, a)
 		return
 	default:
 		i.connectDatagrams(call, s, a)
