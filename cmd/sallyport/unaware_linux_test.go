@@ -214,6 +214,62 @@ for host in sys.argv[2:]:
 	}
 }
 
+// TestUnawareQuestions asks a name server in the ways that programs have: each gets its
+// answer from whom it has asked.
+func TestUnawareQuestions(t *testing.T) {
+	paperSlow(t)
+	o := newOffice(t, officeRules)
+	const python = `import socket, struct, threading, time
+server = ("192.0.2.53", 53)
+ask = b"\0\7\1\0\0\1\0\0\0\0\0\0\6target\7example\0\0\1\0\1"
+def tell(how, got, source): print(how, socket.inet_ntoa(got[-4:]), *source[:2])
+def udp(connected=False, family=socket.AF_INET, to=server):
+    s = socket.socket(family, socket.SOCK_DGRAM)
+    if connected: s.connect(to); s.send(ask)
+    else: s.sendto(ask, to)
+    return s
+tell("recvfrom", *udp().recvfrom(512))
+tell("recvmsg", *(lambda m: (m[0], m[3]))(udp().recvmsg(512)))
+s = udp(True)
+tell("connected", s.recvfrom(512)[0], s.getpeername())
+parts = [bytearray(12), bytearray(500)]
+n, _, flags, source = udp().recvmsg_into(parts)
+tell("in parts", b"".join(parts)[:n], source)
+n, flags = (lambda m: (len(m[0]), m[2]))(udp().recvmsg(20))
+print("cut", n, flags == socket.MSG_TRUNC)
+s = udp(family=socket.AF_INET6, to=("2001:db8::53", 53))
+tell("IPv6", *s.recvfrom(512))
+s = udp(family=socket.AF_INET6, to=("::ffff:192.0.2.53", 53))
+tell("mapped", *s.recvfrom(512))
+s = udp()
+s.recvfrom(512)
+threading.Timer(0.2, lambda: s.sendto(ask, server)).start() # while the other waits
+tell("waiting", *s.recvfrom(512))
+s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 10000))
+try: s.recvfrom(512)
+except BlockingIOError: print("no more")
+s = socket.create_connection(server)
+s.sendall(struct.pack("!H", len(ask)) + ask)
+size, = struct.unpack("!H", s.recv(2))
+tell("stream", s.recv(size), s.getpeername())
+`
+	got := o.run(t, nil, nil, unaware(t, "socks5h://"+officeProxy, "/usr/bin/python3", "-c", python)...)
+	const want = `recvfrom 198.18.0.1 192.0.2.53 53
+recvmsg 198.18.0.1 192.0.2.53 53
+connected 198.18.0.1 192.0.2.53 53
+in parts 198.18.0.1 192.0.2.53 53
+cut 20 True
+IPv6 198.18.0.1 2001:db8::53 53
+mapped 198.18.0.1 ::ffff:192.0.2.53 53
+waiting 198.18.0.1 192.0.2.53 53
+no more
+stream 198.18.0.1 192.0.2.53 53
+`
+	if string(got) != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
 // TestUnawareDatagrams sees that none leaves the machine, however it is sent.
 func TestUnawareDatagrams(t *testing.T) {
 	paperSlow(t)

@@ -3,11 +3,8 @@
 package intercept
 
 import (
-	"context"
 	"encoding/binary"
-	"errors"
 	"net/netip"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,6 +16,10 @@ const maxDatagram = 1 << 16
 func (i *Interceptor) send(call *notification) {
 	a, ok := i.destination(call, 4, 5)
 	if !ok {
+		return
+	}
+	if a.family == unix.AF_UNIX {
+		i.pass(call)
 		return
 	}
 	s, ok := i.socketOf(call)
@@ -64,89 +65,12 @@ func (i *Interceptor) sendQuestion(call *notification, s socket, to netip.AddrPo
 	i.answerCount(call, len(b))
 }
 
-// reception is a call of recvfrom: what a program wants to have of a datagram.
-type reception struct {
-	socket socket
-	server netip.AddrPort // who it thinks it has asked
-	buffer []byte
-	flags  int
-}
-
-// receive judges a call of recvfrom (socket, memory, how much, flags, memory for the
-// address, its size). An answer of our resolver's has to come from the name server.
-func (i *Interceptor) receive(ctx context.Context, call *notification) {
-	s, ok := i.socketOf(call)
-	if !ok {
-		return
-	}
-	flags := int(int32(call.arguments[3]))
-	server, led := i.resolver.server(s.local())
-	if !led || s.option(unix.SO_TYPE) != unix.SOCK_DGRAM || flags&unix.MSG_ERRQUEUE != 0 {
-		i.pass(call)
-		s.close()
-		return
-	}
-	r := reception{socket: s, server: server, buffer: make([]byte, min(call.arguments[2], maxDatagram)), flags: flags}
-	if i.tryReceive(call, r) {
-		s.close()
-		return
-	}
-	again := *call
-	i.work.Go(func() {
-		defer s.close()
-		i.awaitDatagram(ctx, &again, r)
-	})
-}
-
-// tryReceive answers the call with a datagram that is there, or with an error. It is
-// false where the program waits.
-func (i *Interceptor) tryReceive(call *notification, r reception) bool {
-	n, from, err := unix.Recvfrom(int(r.socket), r.buffer, r.flags|unix.MSG_DONTWAIT)
-	if errors.Is(err, unix.EAGAIN) && r.socket.waits() && r.flags&unix.MSG_DONTWAIT == 0 {
-		return false
-	}
-	if err != nil {
-		i.answer(call, errnoOf(err))
-		return true
-	}
-	at := addrPortOf(from)
-	if i.resolver.at.has(unmapped(at)) {
-		at = r.server
-	}
-	err = writeMemory(call.thread, call.arguments[1], r.buffer[:min(n, len(r.buffer))])
-	if err == nil {
-		err = writeAddress(call, 4, 5, at)
-	}
-	if err != nil {
-		i.answer(call, errnoOf(err))
-		return true
-	}
-	i.answerCount(call, n)
-	return true
-}
-
-// awaitDatagram waits for a datagram on behalf of a program, for as long as it would.
-func (i *Interceptor) awaitDatagram(ctx context.Context, call *notification, r reception) {
-	const look = 100 // ms
-	until := time.Now().Add(r.socket.patience())
-	for ctx.Err() == nil && i.calls.waits(call) {
-		ready := []unix.PollFd{{Fd: int32(r.socket), Events: unix.POLLIN}}
-		_, _ = unix.Poll(ready, look) // whatever it says, the socket is looked at
-		if i.tryReceive(call, r) {
-			return
-		}
-		if time.Now().After(until) {
-			i.answer(call, unix.EAGAIN)
-			return
-		}
-	}
-}
-
 // tellPeer judges a call of getpeername (socket, memory for the address, its size): a
 // program is told whom it thinks it talks to.
 func (i *Interceptor) tellPeer(call *notification) {
-	s, ok := i.socketOf(call)
-	if !ok {
+	s, err := i.takeSocket(call)
+	if err != nil {
+		i.pass(call) // the kernel tells it, if only whom it does talk to
 		return
 	}
 	defer s.close()
@@ -161,14 +85,14 @@ func (i *Interceptor) tellPeer(call *notification) {
 		i.pass(call)
 		return
 	}
-	i.answer(call, errnoOf(writeAddress(call, 1, 2, named)))
+	i.answer(call, errnoOf(writeAddress(call.thread, call.arguments[1], call.arguments[2], named)))
 }
 
-// writeAddress writes an address to the memory that two arguments of a call name, as much
-// as there is room for, and how long it is.
-func writeAddress(call *notification, at, length int, a netip.AddrPort) error {
+// writeAddress writes an address to a thread's memory, as much as there is room for, and
+// how long it is to where it says how much that is.
+func writeAddress(thread uint32, at, length uint64, a netip.AddrPort) error {
 	var size [4]byte
-	if n, err := readMemory(call.thread, call.arguments[length], size[:]); err != nil || n < len(size) {
+	if n, err := readMemory(thread, length, size[:]); err != nil || n < len(size) {
 		return unix.EFAULT
 	}
 	room := int32(binary.NativeEndian.Uint32(size[:]))
@@ -176,8 +100,8 @@ func writeAddress(call *notification, at, length int, a netip.AddrPort) error {
 		return unix.EINVAL
 	}
 	b := appendAddress(nil, a)
-	if err := writeMemory(call.thread, call.arguments[at], b[:min(int(room), len(b))]); err != nil {
+	if err := writeMemory(thread, at, b[:min(int(room), len(b))]); err != nil {
 		return err
 	}
-	return writeMemory(call.thread, call.arguments[length], binary.NativeEndian.AppendUint32(nil, uint32(len(b))))
+	return writeMemory(thread, length, binary.NativeEndian.AppendUint32(nil, uint32(len(b))))
 }

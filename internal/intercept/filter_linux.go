@@ -45,6 +45,7 @@ func filter() block {
 		when(unix.SYS_SOCKET, sockets()),
 		when(unix.SYS_SENDTO, notOpening(3, askWithPointer(4))),
 		when(unix.SYS_RECVFROM, askWithPointer(4)),
+		when(unix.SYS_RECVMSG, askWithoutFlags(2)),
 		when(unix.SYS_SENDMSG, notOpening(2, block{allow})),
 		when(unix.SYS_SENDMMSG, notOpening(3, block{allow})),
 		when(unix.SYS_IO_URING_SETUP, block{refuse(unix.ENOSYS)}),
@@ -110,6 +111,16 @@ func askWithPointer(argument uint32) block {
 	return slices.Concat(
 		block{low}, unless(bpf.JumpEqual, 0, block{ask}),
 		block{high}, unless(bpf.JumpEqual, 0, block{ask}),
+		block{allow},
+	)
+}
+
+// askWithoutFlags asks where the flags in an argument are none: so resolvers receive, and
+// little else does that receives much.
+func askWithoutFlags(flags uint32) block {
+	return slices.Concat(
+		block{loadArgument(flags)},
+		unless(bpf.JumpNotEqual, 0, block{ask}),
 		block{allow},
 	)
 }

@@ -53,6 +53,8 @@ func TestFilter(t *testing.T) {
 		"sendmsg that connects":            {shown(nativeArch, unix.SYS_SENDMSG, 3, 1, fast), refused(unix.EOPNOTSUPP)},
 		"sendmmsg":                         {shown(nativeArch, unix.SYS_SENDMMSG, 3, 1, fast, 0), allowed},
 		"sendmmsg that connects":           {shown(nativeArch, unix.SYS_SENDMMSG, 3, 1, 2, fast), refused(unix.EOPNOTSUPP)},
+		"recvmsg":                          {shown(nativeArch, unix.SYS_RECVMSG, 3, 1, 0), asked},
+		"recvmsg with flags":               {shown(nativeArch, unix.SYS_RECVMSG, 3, 1, unix.MSG_CMSG_CLOEXEC), allowed},
 		"recvfrom without an address":      {shown(nativeArch, unix.SYS_RECVFROM, 3, 1, 1, 0, 0, 0), allowed},
 		"recvfrom with one":                {shown(nativeArch, unix.SYS_RECVFROM, 3, 1, 1, 0, highPointer, 1), asked},
 		"TCP":                              {shown(nativeArch, unix.SYS_SOCKET, unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0), allowed},

@@ -114,6 +114,13 @@ func (r *resolver) lead(program, server netip.AddrPort) {
 	r.led[program] = server
 }
 
+// isIdle reports whether nobody asks here.
+func (r *resolver) isIdle() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.led) == 0
+}
+
 // server returns which name server a program thinks that it talks to.
 func (r *resolver) server(program netip.AddrPort) (netip.AddrPort, bool) {
 	r.mu.Lock()

@@ -34,6 +34,8 @@ func (i *Interceptor) supervise(ctx, relays context.Context) {
 			i.send(&call)
 		case unix.SYS_RECVFROM:
 			i.receive(ctx, &call)
+		case unix.SYS_RECVMSG:
+			i.receiveMessage(ctx, &call)
 		case unix.SYS_GETPEERNAME:
 			i.tellPeer(&call)
 		case unix.SYS_SOCKET:
@@ -80,18 +82,29 @@ func (i *Interceptor) destination(call *notification, at, length int) (address, 
 // socketOf takes the socket that a call has as its first argument. If it is false, the
 // call has been answered. The caller closes it.
 func (i *Interceptor) socketOf(call *notification) (socket, bool) {
-	fd, err := takeDescriptor(call.thread, int(int32(call.arguments[0])))
+	s, err := i.takeSocket(call)
 	switch {
 	case errors.Is(err, unix.EBADF):
-		i.pass(call)
+		i.pass(call) // the kernel says the same
 	case err != nil:
-		i.answer(call, unix.EACCES)
-	case !i.calls.waits(call):
-		closeDescriptor(fd) // it may be somebody else's
+		i.answer(call, unix.EACCES) // of a process that nobody may look into
 	default:
-		return socket(fd), true
+		return s, true
 	}
 	return -1, false
+}
+
+// takeSocket is socketOf, and answers nothing.
+func (i *Interceptor) takeSocket(call *notification) (socket, error) {
+	fd, err := takeDescriptor(call.thread, int(int32(call.arguments[0])))
+	if err != nil {
+		return -1, err
+	}
+	if !i.calls.waits(call) {
+		closeDescriptor(fd) // it may be somebody else's
+		return -1, unix.ESRCH
+	}
+	return socket(fd), nil
 }
 
 // connect judges a call of connect (socket, address, its length).
