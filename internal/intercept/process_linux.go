@@ -98,5 +98,24 @@ func canLookInside() error {
 	if err != nil {
 		return fmt.Errorf("pidfd_getfd: %w", err)
 	}
-	return unix.Close(fd)
+	closeDescriptor(fd)
+	return yama(yamaScope, os.Geteuid() == 0)
+}
+
+// yamaScope is the file that says who may look into whom, if the kernel asks for that
+// (Documentation/admin-guide/LSM/Yama.rst).
+const yamaScope = "/proc/sys/kernel/yama/ptrace_scope"
+
+// yama reports whether somebody may look into descendants, by that file.
+func yama(file string, isRoot bool) error {
+	const descendants, root = 1, 2 // and nobody
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil // it does not ask
+	}
+	scope, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || scope <= descendants || scope == root && isRoot {
+		return nil
+	}
+	return fmt.Errorf("kernel.yama.ptrace_scope=%d forbids to look into other programs", scope)
 }

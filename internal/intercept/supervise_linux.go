@@ -22,6 +22,7 @@ var lookups = []string{
 // done in goroutines, as is the wait for a datagram. When ctx ends nobody waits any more;
 // relays go on until theirs does.
 func (i *Interceptor) supervise(ctx, relays context.Context) {
+	defer i.calls.close() // nobody waits for who is not there
 	for {
 		call, err := i.calls.next()
 		if err != nil {
@@ -70,7 +71,7 @@ func (i *Interceptor) destination(call *notification, at, length int) (address, 
 	a, ok := parseAddress(b[:n])
 	switch {
 	case err != nil && !errors.Is(err, unix.EFAULT):
-		i.answer(call, unix.EACCES) // of a process that nobody may look into
+		i.answer(call, untaken(err))
 	case err != nil, !ok:
 		i.pass(call) // the kernel says what is wrong with it
 	default:
@@ -87,7 +88,7 @@ func (i *Interceptor) socketOf(call *notification) (socket, bool) {
 	case errors.Is(err, unix.EBADF):
 		i.pass(call) // the kernel says the same
 	case err != nil:
-		i.answer(call, unix.EACCES) // of a process that nobody may look into
+		i.answer(call, untaken(err))
 	default:
 		return s, true
 	}
@@ -182,6 +183,14 @@ const (
 	dnsPort        = 53
 	loopbackDevice = "lo"
 )
+
+// untaken is what a program is told where nothing can be taken from it.
+func untaken(err error) unix.Errno {
+	if errors.Is(err, unix.EPERM) {
+		return unix.EACCES // nobody may look into it
+	}
+	return errnoOf(err)
+}
 
 // errnoOf is what the kernel has said.
 func errnoOf(err error) unix.Errno {
