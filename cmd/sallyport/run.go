@@ -27,17 +27,24 @@ func newRun() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run -- COMMAND [ARGUMENT ...]",
 		Short: "Run a command whose connections go through a proxy",
-		Long: "Run a command with http_proxy, https_proxy and all_proxy set, in lower and in upper\n" +
-			"case, so that whatever heeds them (curl, git, apt, pip, npm, Go, ...) goes through\n" +
-			"the proxy. What heeds none of them goes as it always does.\n\n" +
-			"They name a port of this machine that is there for as long as the command runs and\n" +
-			"for nobody else, speaks HTTP and SOCKS 5, and sends everything on to the proxy. So\n" +
-			"the proxy may be of any kind, SOCKS 4 or a chain too, and its password is not among\n" +
-			"what the command sees. NO_PROXY stays as it is. With socks4 and socks5 host names are\n" +
-			"looked up here, with all others by the proxy.\n\n" +
+		Long: "Run a command whose connections go through a proxy, unaware of it.\n\n" +
+			"On Linux all TCP connections of the command and of whatever it starts go through the\n" +
+			"proxy, static programs' too, and the proxy looks names up. This machine itself is\n" +
+			"reached as ever; datagrams to others are refused. It needs no privileges, and\n" +
+			"programs gain none by being run: sudo and other setuid programs do not work below\n" +
+			"it. When the command ends, what it leaves in the background has no network.\n\n" +
+			"http_proxy, https_proxy and all_proxy are set, too, in lower and in upper case, for\n" +
+			"whatever heeds them (curl, git, apt, pip, npm, Go, ...). Where the system cannot lead\n" +
+			"the others (not Linux 5.19, or a container that forbids it), a line says so, and they\n" +
+			"go past the proxy. The variables name a port of this machine that is there for as\n" +
+			"long as the command runs and for nobody else, and sends everything on to the proxy.\n\n" +
+			"So the proxy may be of any kind, SOCKS 4 or a chain too, and its password is not among\n" +
+			"what the command sees. NO_PROXY stays as it is, for what heeds it. With socks4 and\n" +
+			"socks5 host names are looked up here, with all others by the proxy.\n\n" +
 			"The exit code is the command's own; 126 and 127 say that it could not be started or\n" +
 			"found, 128 and more which signal has ended it.",
 		Example: "  sallyport run --proxy socks4a://gw:1080 -- git clone https://example.com/some.git\n" +
+			"  sallyport run --proxy socks5h://gw:1080 -- ssh build.example.com\n" +
 			"  ALL_PROXY=https://alice:secret@gw:443 sallyport run -- apt-get update",
 		Args: args(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, command []string) error {

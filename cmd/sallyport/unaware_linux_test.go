@@ -270,6 +270,61 @@ stream 198.18.0.1 192.0.2.53 53
 	}
 }
 
+// TestUnawareSockets connects sockets in less usual states, of which each keeps its own.
+func TestUnawareSockets(t *testing.T) {
+	paperSlow(t)
+	o := newOffice(t, officeRules)
+	ln := o.outside.listen(t, officeOutside+":0")
+	_, closed, _ := net.SplitHostPort(ln.Addr().String())
+	ln.Close()
+	const python = `import errno, os, socket, sys
+port, closed, outside, inside = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
+def page(s):
+    s.sendall(b"GET / HTTP/1.0\r\n\r\n")
+    return b"".join(iter(lambda: s.recv(4096), b"")).split(b"\r\n\r\n")[1].decode()
+def tell(how, s, to, peer=None):
+    s.connect(to)
+    print(how, page(s), s.getpeername()[:2] == (peer or to)[:2])
+again = socket.socket()
+print("refused", errno.errorcode[again.connect_ex((outside, closed))])
+tell("again", again, (outside, port))
+print("twice", errno.errorcode.get(again.connect_ex(("192.0.2.1", 1))))
+bound = socket.socket()
+bound.bind((inside, 0))
+before = bound.getsockname()
+tell("bound", bound, (outside, port))
+print("as before", bound.getsockname() == before)
+mapped = socket.socket(socket.AF_INET6)
+tell("mapped", mapped, ("::ffff:" + outside, port))
+lone = socket.socket(socket.AF_INET6)
+lone.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+print("IPv6 only", errno.errorcode[lone.connect_ex(("::ffff:" + outside, port))])
+fast = socket.socket()
+fast.setsockopt(socket.IPPROTO_TCP, 30, 1) # TCP_FASTOPEN_CONNECT
+tell("fast", fast, (outside, port))
+hurried = socket.socket()
+hurried.setblocking(False)
+print("hurried", hurried.connect_ex((outside, port)), os.get_blocking(hurried.fileno()))
+multi = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262) # Multipath TCP
+tell("multipath", multi, (outside, port))
+`
+	got := o.run(t, nil, nil, unaware(t, "socks5h://"+officeProxy, "/usr/bin/python3", "-c", python, o.web(t, "page"), closed, officeOutside, officeInside)...)
+	const want = `refused ECONNREFUSED
+again page True
+twice EISCONN
+bound page True
+as before True
+mapped page True
+IPv6 only ENETUNREACH
+fast page True
+hurried 0 False
+multipath page True
+`
+	if string(got) != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
 // TestUnawareDatagrams sees that none leaves the machine, however it is sent.
 func TestUnawareDatagrams(t *testing.T) {
 	paperSlow(t)

@@ -31,6 +31,7 @@ var plays = map[string]func(arguments []string) int{
 	"connect": playConnect,
 	"status":  playStatus,
 	"silent":  playSilent,
+	"ask":     playAsk,
 }
 
 // playConnect connects to each target, says a word, and prints the answer.
@@ -60,6 +61,22 @@ func playStatus(arguments []string) int {
 	return status
 }
 
+// playAsk makes a call that the kernel asks about as often as it is told.
+func playAsk(arguments []string) int {
+	times, _ := strconv.Atoi(arguments[0])
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	for range times {
+		if err == nil {
+			_, err = unix.Getpeername(pair[0])
+		}
+	}
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	return 0
+}
+
 // playSilent connects to a target that does not answer, in the way of C: the flags of the
 // socket are as they were, and a second time it is connected already.
 func playSilent([]string) int {
@@ -79,7 +96,7 @@ func playSilent([]string) int {
 }
 
 // watch runs a play through a Dial and returns what it printed, and how it ended.
-func watch(t *testing.T, dial Dial, play string, arguments ...string) (string, error) {
+func watch(t testing.TB, dial Dial, play string, arguments ...string) (string, error) {
 	t.Helper()
 	i, err := Open(t.Context(), dial)
 	if err != nil {
@@ -252,5 +269,13 @@ func TestStartThatFails(t *testing.T) {
 	serving.Wait()
 	if err := i.Start(exec.Command("true")); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("after the end: %v", err)
+	}
+}
+
+// BenchmarkAsk measures a call that the kernel asks about, and that is then made; compare
+// it with getpeername in no such command.
+func BenchmarkAsk(b *testing.B) {
+	if out, err := watch(b, echo, "ask", strconv.Itoa(b.N)); err != nil {
+		b.Fatal(out, err)
 	}
 }
