@@ -277,7 +277,7 @@ func TestUnawareSockets(t *testing.T) {
 	ln := o.outside.listen(t, officeOutside+":0")
 	_, closed, _ := net.SplitHostPort(ln.Addr().String())
 	ln.Close()
-	const python = `import errno, os, socket, sys
+	const python = `import errno, os, resource, socket, sys
 port, closed, outside, inside = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
 def page(s):
     s.sendall(b"GET / HTTP/1.0\r\n\r\n")
@@ -307,6 +307,9 @@ hurried.setblocking(False)
 print("hurried", hurried.connect_ex((outside, port)), os.get_blocking(hurried.fileno()))
 multi = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262) # Multipath TCP
 tell("multipath", multi, (outside, port))
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+try: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+except OSError as fault: print("no descriptors", errno.errorcode[fault.errno])
 `
 	got := o.run(t, nil, nil, unaware(t, "socks5h://"+officeProxy, "/usr/bin/python3", "-c", python, o.web(t, "page"), closed, officeOutside, officeInside)...)
 	const want = `refused ECONNREFUSED
@@ -319,6 +322,7 @@ IPv6 only ENETUNREACH
 fast page True
 hurried 0 False
 multipath page True
+no descriptors EMFILE
 `
 	if string(got) != want {
 		t.Errorf("got %s, want %s", got, want)

@@ -12,8 +12,12 @@ import (
 )
 
 // maxAddress is how many bytes of an address are looked at: as many as the longest of
-// those that matter has (struct sockaddr_un).
-const maxAddress = unix.SizeofSockaddrUnix
+// those that matter has (struct sockaddr_un). The kernel takes addresses of up to
+// largestAddress (struct sockaddr_storage).
+const (
+	maxAddress     = unix.SizeofSockaddrUnix
+	largestAddress = 128
+)
 
 // address is where a program wants to go.
 type address struct {

@@ -11,8 +11,8 @@ import (
 )
 
 // question is one of DNS, about a name with a dot at its end.
-func question(t testing.TB, name string, kind dnsmessage.Type, edit ...func(*dnsmessage.Message)) []byte {
-	t.Helper()
+func question(tb testing.TB, name string, kind dnsmessage.Type, edit ...func(*dnsmessage.Message)) []byte {
+	tb.Helper()
 	m := dnsmessage.Message{
 		Header:    dnsmessage.Header{ID: 7, RecursionDesired: true},
 		Questions: []dnsmessage.Question{{Name: dnsmessage.MustNewName(name), Type: kind, Class: dnsmessage.ClassINET}},
@@ -22,7 +22,7 @@ func question(t testing.TB, name string, kind dnsmessage.Type, edit ...func(*dns
 	}
 	b, err := m.Pack()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return b
 }

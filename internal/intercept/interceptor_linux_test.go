@@ -96,27 +96,27 @@ func playSilent([]string) int {
 }
 
 // watch runs a play through a Dial and returns what it printed, and how it ended.
-func watch(t testing.TB, dial Dial, play string, arguments ...string) (string, error) {
-	t.Helper()
-	i, err := Open(t.Context(), dial)
+func watch(tb testing.TB, dial Dial, play string, arguments ...string) (string, error) {
+	tb.Helper()
+	i, err := Open(tb.Context(), dial)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(tb.Context())
 	var serving sync.WaitGroup
 	defer serving.Wait()
 	defer cancel()
 	serving.Go(func() { i.Serve(ctx) })
 	self, err := os.Executable()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	command := exec.CommandContext(ctx, self, arguments...)
 	command.Env = append(os.Environ(), playName+"="+play, "GODEBUG=netdns=go")
 	var out bytes.Buffer
 	command.Stdout, command.Stderr = &out, &out
 	if err := i.Start(command); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	err = command.Wait()
 	return out.String(), err

@@ -66,7 +66,11 @@ func (i *Interceptor) answerCount(call *notification, n int) {
 // the call has been answered: nothing is to be done.
 func (i *Interceptor) destination(call *notification, at, length int) (address, bool) {
 	size := int32(call.arguments[length])
-	b := make([]byte, max(0, min(size, maxAddress)))
+	if size < 0 || size > largestAddress {
+		i.pass(call) // the kernel refuses it
+		return address{}, false
+	}
+	b := make([]byte, min(size, maxAddress))
 	n, err := readMemory(call.thread, call.arguments[at], b)
 	a, ok := parseAddress(b[:n])
 	switch {
@@ -161,8 +165,12 @@ func (i *Interceptor) connectDatagrams(call *notification, s socket, a address) 
 // makeSocket makes a socket for datagrams (domain, type, protocol), with which nothing can
 // leave this machine, however it is sent.
 func (i *Interceptor) makeSocket(call *notification) {
-	if network, err := networkOf(int(call.thread)); err != nil || network != i.network {
-		i.pass(call) // loopback there is nobody's of this machine
+	switch network, err := networkOf(int(call.thread)); {
+	case err != nil:
+		i.answer(call, unix.EACCES) // nobody may look into it
+		return
+	case network != i.network:
+		i.pass(call) // what loopback is there we are not in
 		return
 	}
 	domain, kind, protocol := int(int32(call.arguments[0])), int(int32(call.arguments[1])), int(int32(call.arguments[2]))
@@ -176,7 +184,9 @@ func (i *Interceptor) makeSocket(call *notification) {
 		i.answer(call, errnoOf(err))
 		return
 	}
-	_ = i.calls.give(call, fd, kind&unix.SOCK_CLOEXEC != 0) // as above
+	if err := i.calls.give(call, fd, kind&unix.SOCK_CLOEXEC != 0); err != nil {
+		i.answer(call, errnoOf(err)) // it has no descriptor left
+	}
 }
 
 const (
