@@ -95,13 +95,24 @@ func playSilent([]string) int {
 	return 0
 }
 
+// open is Open, of which it takes it that the system is able to do what it needs. Where
+// nothing but Go is asked for, it need not be.
+func open(tb testing.TB, dial Dial) *Interceptor {
+	tb.Helper()
+	i, err := Open(tb.Context(), dial)
+	switch {
+	case err != nil && testing.Short():
+		tb.Skip(err)
+	case err != nil:
+		tb.Fatal(err)
+	}
+	return i
+}
+
 // watch runs a play through a Dial and returns what it printed, and how it ended.
 func watch(tb testing.TB, dial Dial, play string, arguments ...string) (string, error) {
 	tb.Helper()
-	i, err := Open(tb.Context(), dial)
-	if err != nil {
-		tb.Fatal(err)
-	}
+	i := open(tb, dial)
 	ctx, cancel := context.WithCancel(tb.Context())
 	var serving sync.WaitGroup
 	defer serving.Wait()
@@ -224,10 +235,7 @@ func TestKilledWhileItConnects(t *testing.T) {
 		close(ended)
 		return nil, ctx.Err()
 	}
-	i, err := Open(t.Context(), dial)
-	if err != nil {
-		t.Fatal(err)
-	}
+	i := open(t, dial)
 	ctx, cancel := context.WithCancel(t.Context())
 	var serving sync.WaitGroup
 	defer serving.Wait()
@@ -255,10 +263,7 @@ func TestKilledWhileItConnects(t *testing.T) {
 }
 
 func TestStartThatFails(t *testing.T) {
-	i, err := Open(t.Context(), echo)
-	if err != nil {
-		t.Fatal(err)
-	}
+	i := open(t, echo)
 	ctx, cancel := context.WithCancel(t.Context())
 	var serving sync.WaitGroup
 	serving.Go(func() { i.Serve(ctx) })
