@@ -63,7 +63,9 @@ func (a *address) parse6(b []byte) bool {
 	}
 	ip := netip.AddrFrom16([16]byte(b[8:24]))
 	if len(b) >= unix.SizeofSockaddrInet6 && ip.IsLinkLocalUnicast() {
-		ip = ip.WithZone(strconv.Itoa(int(binary.NativeEndian.Uint32(b[24:]))))
+		if scope := binary.NativeEndian.Uint32(b[24:]); scope != 0 {
+			ip = ip.WithZone(strconv.FormatUint(uint64(scope), 10))
+		}
 	}
 	a.to = netip.AddrPortFrom(ip, binary.BigEndian.Uint16(b[2:]))
 	return true
