@@ -166,7 +166,8 @@ func (f *fields) time(name string, t time.Time) {
 // same.
 type stamp struct {
 	second         int64
-	before, behind []byte // of none in the beginning
+	before, behind []byte // of none in the beginning; they lie in text
+	text           [len(time.RFC3339)]byte
 }
 
 func (s *stamp) set(t time.Time) {
@@ -174,8 +175,8 @@ func (s *stamp) set(t time.Time) {
 		return
 	}
 	s.second = t.Unix()
-	s.before = t.AppendFormat(s.before[:0], "2006-01-02T15:04:05")
-	s.behind = t.AppendFormat(s.behind[:0], "Z07:00")
+	s.before = t.AppendFormat(s.text[:0], "2006-01-02T15:04:05")
+	s.behind = t.AppendFormat(s.before[len(s.before):], "Z07:00")
 }
 
 // appendFraction appends the first digits of so many nanoseconds as a fraction of a second.
