@@ -161,7 +161,11 @@ func (b *bothWays) next() conversation {
 		c.opening = append([]byte(header[b.IntN(20)/19:]), c.opening...) // once in a while it is none
 	}
 	for range b.IntN(4) {
-		c.cuts = append(c.cuts, b.IntN(len(c.opening)+1))
+		cut := b.IntN(len(c.opening) + 1)
+		if bytes.HasSuffix(c.opening[:cut], []byte("\r\n\r\n")) {
+			continue // whether a refused client may go on depends on whether more of it is there already
+		}
+		c.cuts = append(c.cuts, cut)
 	}
 	return c
 }
