@@ -44,7 +44,8 @@ type Daemon struct {
 	started time.Time
 	life    life
 
-	reloading sync.Mutex // held through a reload, and taken before mu
+	begun     chan struct{} // closed when Run serves
+	reloading sync.Mutex    // held through a reload, and taken before mu
 
 	mu      sync.Mutex
 	inForce *inForce // changed by who holds reloading, too
@@ -68,7 +69,7 @@ func Open(ctx context.Context, src Source, w io.Writer) (*Daemon, error) {
 		return nil, err
 	}
 	in := handover.Inherit()
-	d := &Daemon{source: src, file: src.fromRoot(), started: time.Now(), live: live.New(), life: newLife(in)}
+	d := &Daemon{source: src, file: src.fromRoot(), started: time.Now(), live: live.New(), life: newLife(in), begun: make(chan struct{})}
 	d.logging = newLogger(journal(w, in.Log()), s.Log)
 	d.log = d.logging.Logger
 	err = d.open(ctx, s, in)

@@ -9,9 +9,10 @@ import (
 	"github.com/sallyport/sallyport/internal/admin"
 )
 
-// Hangup is what HUP does: it reads the settings anew. How that went is in the
-// log.
+// Hangup is what HUP does: it reads the settings anew, once Run serves. How that went is
+// in the log.
 func (d *Daemon) Hangup() {
+	<-d.begun // it may come as soon as somebody has read where the server listens
 	// The context of a signal is nobody's.
 	if err := d.Reload(context.Background()); errors.Is(err, errNotRunning) {
 		d.log.Warn("HUP: the settings are not read anew", "error", err)

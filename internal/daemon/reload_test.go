@@ -356,3 +356,35 @@ func TestReloadWhenItStops(t *testing.T) {
 	}
 	s.Hangup() // must not panic
 }
+
+// TestHangupAtOnce: HUP that comes before all is up, as it may once it is said where the
+// server listens, is done when it is.
+func TestHangupAtOnce(t *testing.T) {
+	s := &served{TB: t, dir: t.TempDir()}
+	s.says(oneListener)
+	var err error
+	if s.Daemon, err = Open(t.Context(), Source{File: s.file(), Admin: "off"}, &s.said); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.Hangup()
+	}()
+	select {
+	case <-done:
+		t.Error("it was done before the server ran")
+	case <-time.After(50 * time.Millisecond): // what did not wait would have come by now, as a rule
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx, ctx) }()
+	<-done
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if said := s.said.String(); !strings.Contains(said, "were read anew") {
+		t.Errorf("the log says:\n%s", said)
+	}
+}

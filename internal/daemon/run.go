@@ -40,6 +40,7 @@ func (d *Daemon) Run(ctx, hurry context.Context) error {
 	run := d.newRunning(serve)
 	run.onStop = func(f func()) func() bool { return context.AfterFunc(ctx, f) }
 	d.start(run)
+	close(d.begun)
 	run.all.Go(func() { d.live.Run(serve) })
 	run.all.Go(func() { d.limits.Run(serve, d.log) })
 	closeAdmin := d.serveAdmin(serve)

@@ -69,8 +69,9 @@ func (d *Daemon) Upgrade(ctx context.Context) (admin.Upgrade, error) {
 	return done, nil
 }
 
-// UpgradeBySignal is what USR2 does. How it went is in the log.
+// UpgradeBySignal is what USR2 does, once Run serves. How it went is in the log.
 func (d *Daemon) UpgradeBySignal() {
+	<-d.begun
 	_, _ = d.Upgrade(context.Background()) // the context of a signal is nobody's
 }
 
