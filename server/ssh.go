@@ -52,13 +52,14 @@ type sshConn struct {
 	served   sync.WaitGroup // channels, offers, visitors
 
 	mu       sync.Mutex
-	channels int         // that the client has not closed yet
-	active   int         // sessions
-	refusing bool        // no new sessions
-	leaving  bool        // whoever offers has to come anew, to another process
-	idle     *time.Timer // ends a connection without sessions
-	why      error       // what ended the connection, where it was us
-	allowed  allowance   // requests that come to nothing
+	channels int           // that the client has not closed yet
+	room     chan struct{} // closed with the next that it closes; nil: nobody waits for that
+	active   int           // sessions
+	refusing bool          // no new sessions
+	leaving  bool          // whoever offers has to come anew, to another process
+	idle     *time.Timer   // ends a connection without sessions
+	why      error         // what ended the connection, where it was us
+	allowed  allowance     // requests that come to nothing
 	streams  map[*sshStream]struct{}
 	offers   map[string]*offer // by how the client has asked for them
 }

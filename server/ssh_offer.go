@@ -365,7 +365,7 @@ func (o *offer) relay(ctx context.Context, x *exchange, visitor net.Conn) error 
 		if _, err := x.decide(ctx); err != nil {
 			return nil, err
 		}
-		return o.connect(ctx, from)
+		return o.connect(ctx, from, true)
 	}()
 	if err != nil {
 		return err
@@ -376,13 +376,13 @@ func (o *offer) relay(ctx context.Context, x *exchange, visitor net.Conn) error 
 	return x.relay(ctx, visitor)
 }
 
-// connect brings a visitor to the client that offers. The caller closes what it
-// gets.
-func (o *offer) connect(ctx context.Context, visitor netip.AddrPort) (net.Conn, error) {
+// connect brings a visitor to the client that offers. If that has as many as it may have,
+// it waits for the end of one, or not. The caller closes what it gets.
+func (o *offer) connect(ctx context.Context, visitor netip.AddrPort, wait bool) (net.Conn, error) {
 	c := o.conn
 	s := newSSHStream(c, nil)
-	if !c.begin() {
-		return nil, errWithdrawn
+	if err := c.begin(ctx, wait); err != nil {
+		return nil, err
 	}
 	opened := make(chan error, 1)
 	go func() {
@@ -405,19 +405,42 @@ func (o *offer) connect(ctx context.Context, visitor netip.AddrPort) (net.Conn, 
 }
 
 // begin counts a channel that is to be opened to the client, for a visitor, and work
-// of the connection's; it reports false where there can be no more. A visitor keeps the
-// connection, whatever becomes of the offer, until leave is called.
-func (c *sshConn) begin() bool {
+// of the connection's. Where there are as many as there may be, it waits for the end of
+// one, or says so at once. A visitor keeps the connection, whatever becomes of the offer,
+// until leave is called.
+func (c *sshConn) begin(ctx context.Context, wait bool) error {
+	for {
+		room, err := c.tryBegin()
+		if room == nil || !wait {
+			return err
+		}
+		select {
+		case <-room:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// tryBegin is begin, and waits for nothing: where it fails for want of room, that is
+// closed when there may be some again.
+func (c *sshConn) tryBegin() (room <-chan struct{}, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.refusing || c.streams == nil || c.channels >= sshChannels {
-		return false
+	switch {
+	case c.refusing || c.streams == nil:
+		return nil, errWithdrawn
+	case c.channels >= sshChannels:
+		if c.room == nil {
+			c.room = make(chan struct{})
+		}
+		return c.room, errWithdrawn
 	}
 	c.channels++
 	c.active++
 	c.rest()
 	c.served.Add(1)
-	return true
+	return nil, nil
 }
 
 // ask opens the channel of a visitor.

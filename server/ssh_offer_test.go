@@ -330,6 +330,39 @@ func TestOfferFailsOver(t *testing.T) {
 	})
 }
 
+// TestVisitorsWait: where a client has as many visitors as it may have, the next one waits
+// until one has left, for as long as a target may take.
+func TestVisitorsWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newIntranet(t)
+		offer := offerIntranet(t, signIn(t, r.client()))
+		var visitors []*proxytest.Conn
+		var fars []visitorConn
+		for range sshChannels {
+			visitors = append(visitors, r.mustVisit())
+			fars = append(fars, offer.next(t))
+		}
+		granted := make(chan bool, 1)
+		go func() { granted <- visit(t, r.client()) }()
+		synctest.Wait()
+		select {
+		case <-granted:
+			t.Fatal("it did not wait")
+		default:
+		}
+		visitors[0].Close()
+		fars[0].Close()
+		if !<-granted {
+			t.Error("not granted, and one has left")
+		}
+		r.next(Closed)
+		if visit(t, r.client()) {
+			t.Error("granted, and all are there")
+		}
+		r.next(TimedOut)
+	})
+}
+
 // TestLateOffer: a client that takes a visitor who has left by then is told at once
 // that nobody is there.
 func TestLateOffer(t *testing.T) {

@@ -120,7 +120,7 @@ func (c *sshConn) forget(s *sshStream) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.streams, s)
-	c.channels--
+	c.freeChannel()
 	if c.refusing {
 		c.rest()
 	}
@@ -140,7 +140,16 @@ func (c *sshConn) enterChannel() bool {
 func (c *sshConn) leaveChannel() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.freeChannel()
+}
+
+// freeChannel gives back the place of a channel. Callers hold mu.
+func (c *sshConn) freeChannel() {
 	c.channels--
+	if c.room != nil {
+		close(c.room)
+		c.room = nil
+	}
 }
 
 // over returns what keeps anything more from being read or written. Callers hold

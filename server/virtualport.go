@@ -111,7 +111,7 @@ func (o *offer) connectFor(ctx context.Context, visitor netip.AddrPort, others b
 		ctx, cancel = context.WithTimeoutCause(ctx, offerPatience, TimedOut)
 		defer cancel()
 	}
-	return o.connect(ctx, visitor)
+	return o.connect(ctx, visitor, !others)
 }
 
 // visitors are those of an offer. The zero value is none.
