@@ -4,10 +4,8 @@ package load
 
 import (
 	"io"
-	"net"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -58,26 +56,12 @@ func TestCrowd(t *testing.T) {
 // TestCrowdFails: what goes wrong in its process is known here, in words.
 func TestCrowdFails(t *testing.T) {
 	target, _ := aTarget(t)
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var all sync.WaitGroup
-	all.Go(func() {
-		for {
-			conn, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			conn.Close()
-		}
-	})
-	closes := &Proxy{Address: ln.Addr().(*net.TCPAddr).AddrPort(), Protocol: Socks4}
+	at, end := answering(t, "")
+	closes := &Proxy{Address: at, Protocol: Socks4}
 	if _, err := target.Gather(t.Context(), closes, 1, 0); err == nil || !strings.Contains(err.Error(), "the proxy's answer") {
 		t.Errorf("of a proxy that says nothing: %v", err)
 	}
-	ln.Close()
-	all.Wait()
+	end()
 	if _, err := target.Gather(t.Context(), closes, 1, 0); err == nil || !strings.Contains(err.Error(), "connection refused") {
 		t.Errorf("of a proxy that is gone: %v", err)
 	}

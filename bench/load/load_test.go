@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -66,27 +67,36 @@ func TestRefusals(t *testing.T) {
 		{HTTP, "HTTP/1.1 403 Forbidden\r\n\r\na page", ""},
 		{HTTP, "HTTP/1.1 200 Ok\r\n\r\n", "the proxy grants 10.0.0.1:443"},
 	} {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		var all sync.WaitGroup
-		all.Go(func() {
-			for {
-				conn, err := ln.Accept()
-				if err != nil {
-					return
-				}
-				_, _ = conn.Read(make([]byte, 512))
-				_, _ = conn.Write([]byte(c.answer))
-				conn.Close()
-			}
-		})
-		p := &Proxy{Address: ln.Addr().(*net.TCPAddr).AddrPort(), Protocol: c.protocol, Process: &Process{PID: os.Getpid()}}
+		at, end := answering(t, c.answer)
+		p := &Proxy{Address: at, Protocol: c.protocol, Process: &Process{PID: os.Getpid()}}
 		cost, err := Refusals(t.Context(), p, "10.0.0.1:443", 2, 50*time.Millisecond)
 		if c.wrong == "" && (err != nil || cost.CPU <= 0) || c.wrong != "" && (err == nil || !strings.Contains(err.Error(), c.wrong)) {
 			t.Errorf("%s %q: %+v, %v; want %q", c.protocol, c.answer, cost, err, c.wrong)
 		}
+		end()
+	}
+}
+
+// answering gives everybody the same answer, and leaves.
+func answering(t *testing.T, answer string) (at netip.AddrPort, end func()) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = conn.Read(make([]byte, 512))
+			_, _ = conn.Write([]byte(answer))
+			conn.Close()
+		}
+	})
+	return ln.Addr().(*net.TCPAddr).AddrPort(), func() {
 		ln.Close()
 		all.Wait()
 	}

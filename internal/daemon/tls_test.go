@@ -73,15 +73,22 @@ func serialNow(t *testing.T, c *tls.Config) int64 {
 	return leaf.SerialNumber.Int64()
 }
 
+// servesPair writes the first certificate, and serves it.
+func servesPair(t *testing.T, files config.TLS) (c *tls.Config, log *bytes.Buffer) {
+	t.Helper()
+	writePair(t, files, 1)
+	log = &bytes.Buffer{}
+	c, err := newTLS(files, true, slog.New(slog.NewTextHandler(log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, log
+}
+
 func TestCertificateIsReadAgain(t *testing.T) {
 	files := tlsFilesIn(t.TempDir())
 	synctest.Test(t, func(t *testing.T) {
-		var log bytes.Buffer
-		writePair(t, files, 1)
-		c, err := newTLS(files, true, slog.New(slog.NewTextHandler(&log, nil)))
-		if err != nil {
-			t.Fatal(err)
-		}
+		c, log := servesPair(t, files)
 		for _, step := range []struct {
 			change func()
 			serial int64
@@ -114,12 +121,7 @@ func TestCertificateIsReadAgain(t *testing.T) {
 func TestCertificateExpires(t *testing.T) {
 	files := tlsFilesIn(t.TempDir())
 	synctest.Test(t, func(t *testing.T) {
-		var log bytes.Buffer
-		writePair(t, files, 1)
-		c, err := newTLS(files, true, slog.New(slog.NewTextHandler(&log, nil)))
-		if err != nil {
-			t.Fatal(err)
-		}
+		c, log := servesPair(t, files)
 		for _, step := range []struct {
 			wait time.Duration
 			said string
@@ -135,7 +137,7 @@ func TestCertificateExpires(t *testing.T) {
 			}
 		}
 		log.Reset()
-		if _, err := newTLS(files, true, slog.New(slog.NewTextHandler(&log, nil))); err != nil || !strings.Contains(log.String(), "has expired") {
+		if _, err := newTLS(files, true, slog.New(slog.NewTextHandler(log, nil))); err != nil || !strings.Contains(log.String(), "has expired") {
 			t.Errorf("a server that starts with it says %q, %v", log.String(), err)
 		}
 	})

@@ -109,15 +109,24 @@ func open(tb testing.TB, dial Dial) *Interceptor {
 	return i
 }
 
+// serves is open, and Serve until end is called or ctx ends.
+func serves(tb testing.TB, dial Dial) (i *Interceptor, ctx context.Context, end func()) {
+	tb.Helper()
+	i = open(tb, dial)
+	ctx, cancel := context.WithCancel(tb.Context())
+	var serving sync.WaitGroup
+	serving.Go(func() { i.Serve(ctx) })
+	return i, ctx, func() {
+		cancel()
+		serving.Wait()
+	}
+}
+
 // watch runs a play through a Dial and returns what it printed, and how it ended.
 func watch(tb testing.TB, dial Dial, play string, arguments ...string) (string, error) {
 	tb.Helper()
-	i := open(tb, dial)
-	ctx, cancel := context.WithCancel(tb.Context())
-	var serving sync.WaitGroup
-	defer serving.Wait()
-	defer cancel()
-	serving.Go(func() { i.Serve(ctx) })
+	i, ctx, end := serves(tb, dial)
+	defer end()
 	self, err := os.Executable()
 	if err != nil {
 		tb.Fatal(err)
@@ -235,12 +244,8 @@ func TestKilledWhileItConnects(t *testing.T) {
 		close(ended)
 		return nil, ctx.Err()
 	}
-	i := open(t, dial)
-	ctx, cancel := context.WithCancel(t.Context())
-	var serving sync.WaitGroup
-	defer serving.Wait()
-	defer cancel()
-	serving.Go(func() { i.Serve(ctx) })
+	i, ctx, end := serves(t, dial)
+	defer end()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
