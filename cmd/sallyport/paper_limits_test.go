@@ -319,14 +319,15 @@ func TestPaperLimitDescriptors(t *testing.T) {
 	echo := paperEcho(t, nil, "127.0.0.1:0")
 	request := paperAsk(paperCONNECT, echo, "bob")
 	for _, c := range []struct {
-		name  string
-		bytes []byte
-		files int
+		name   string
+		bytes  []byte
+		files  int
+		yields bool // the oldest of the flood make room for the newest
 	}{
-		{"used up by sessions", request, 64},
-		{"used up by sessions, 100", request, 100},
-		{"used up by handshakes", request[:3], 64},
-		{"used up by clients who say nothing", nil, 64},
+		{"used up by sessions", request, 64, false},
+		{"used up by sessions, 100", request, 100, false},
+		{"used up by handshakes", request[:3], 64, true},
+		{"used up by clients who say nothing", nil, 64, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -338,12 +339,16 @@ func TestPaperLimitDescriptors(t *testing.T) {
 				flood[i] = s.dial(t, fmt.Sprintf("127.0.9.%d", 1+i))
 				_, _ = flood[i].Write(c.bytes) // it may be one too many
 			}
-			paperEventually(t, "the log says that there are no descriptors left", func() bool { return len(s.complaints()) > 0 })
+			if c.yields { // whether they are ever used up is a matter of who is faster
+				paperEventually(t, "a new client is served beside the flood", func() bool { return s.serves(t, echo) })
+			} else {
+				paperEventually(t, "the log says that there are no descriptors left", func() bool { return len(s.complaints()) > 0 })
+			}
 			for range 100 {
 				live.echoes()
 			}
-			if said := s.complaints(); len(said) != 1 {
-				t.Errorf("the log says it %d times: %s", len(said), said[0])
+			if said := s.complaints(); len(said) > 1 {
+				t.Errorf("the log says %d times that there are no descriptors left: %q", len(said), said)
 			}
 			for _, c := range flood {
 				c.leaves()
