@@ -60,7 +60,8 @@ func Bulk(ctx context.Context, p *Proxy, t *Target, way Direction, streams int, 
 }
 
 // Sessions opens sessions, one after the other in each of workers, for the time d: connect, handshake, one byte each way,
-// close. Worst is the 99th percentile of their set-up.
+// close. Worst is the 99th percentile of their set-up: the time until the target's byte has come. Before that a proxy without
+// a handshake, whose client is connected by the system alone, has not shown that there is a target behind it.
 func Sessions(ctx context.Context, p *Proxy, t *Target, workers int, d time.Duration) (Cost, error) {
 	session := func(ctx context.Context) (time.Duration, error) {
 		began := time.Now()
@@ -69,8 +70,8 @@ func Sessions(ctx context.Context, p *Proxy, t *Target, workers int, d time.Dura
 			return 0, err
 		}
 		defer conn.Close()
-		took := time.Since(began)
-		return took, bounce(conn, []byte{echo})
+		err = bounce(conn, []byte{echo})
+		return time.Since(began), err
 	}
 	return again(ctx, p, d, slices.Repeat([]step{session}, workers))
 }
