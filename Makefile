@@ -25,8 +25,8 @@ test: ## every test, race detector on; brings in the Debian packages that the te
 test-fast: ## the tests that need nothing but Go
 	$(GO) test -short -timeout 1m ./...
 
-test-32: ## the event loops where a word has 32 bits (the processor must run programs for 386)
-	CGO_ENABLED=0 GOARCH=386 $(GO) test -short -timeout 1m ./internal/engine
+test-32: ## the event loops and the limits where a word has 32 bits (the processor must run programs for 386)
+	CGO_ENABLED=0 GOARCH=386 $(GO) test -short -timeout 1m ./internal/engine ./internal/limits
 
 check: check-format check-vet check-staticcheck check-lint check-dead check-tidy ## formatting, vet, linters, dead code, tidy modules (-k: all the faults)
 

@@ -42,6 +42,25 @@ func TestBurst(t *testing.T) {
 	})
 }
 
+// TestPieceFitsAnInt: where an int has 32 bits, too, the largest burst, the fastest rate and
+// the largest quota that the settings take let a piece pass.
+func TestPieceFitsAnInt(t *testing.T) {
+	for name, l := range map[string]Limit{
+		"burst": {Per: User, Rate: 1000, Burst: 1 << 40},
+		"rate":  {Per: User, Up: 1_000_000_000_000, Down: 1_000_000_000_000},
+		"quota": {Per: User, Quota: 1 << 60, Every: Every{Unit: Day}},
+	} {
+		s := enter(t, table(l), "l")
+		up, down := s.Pace()
+		for _, p := range []server.Pacer{up, down} {
+			if n := p.Chunk(); n < math.MaxInt32 {
+				t.Errorf("%s: a piece of %d bytes", name, n)
+			}
+		}
+		s.Leave()
+	}
+}
+
 // TestBurstIsShared: however many come at once, they have it once, and then equal parts
 // of the rate.
 func TestBurstIsShared(t *testing.T) {

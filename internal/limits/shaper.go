@@ -22,6 +22,9 @@ const (
 	// many they are.
 	leastPiece = 32
 
+	// mostPiece is the most, in bytes. Rates and bursts may be larger than an int of 32 bits.
+	mostPiece = math.MaxInt32
+
 	// shortest is the pause that is worth a timer.
 	shortest = time.Millisecond
 
@@ -187,7 +190,7 @@ func (l *lane) chunk() int {
 		unused := time.Duration(instantOf(time.Now()) - instant(l.shaper.paid.Load()))
 		saved = min(unused, t.burst).Seconds() * part
 	}
-	return int(max(leastPiece, slow, part*round.Seconds(), saved))
+	return int(min(mostPiece, max(leastPiece, slow, part*round.Seconds(), saved)))
 }
 
 // parts is into how many equal parts the rate is divided, of which l has one.
