@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/sallyport/sallyport/internal/regular"
 	"github.com/sallyport/sallyport/server"
 )
 
@@ -129,7 +130,7 @@ func (e *KeysFaults) Error() string { return fmt.Sprintf("the keys file %s:\n%v"
 
 // readKeys reads a file of keys. One that is not there has none.
 func readKeys(path string) ([]byte, fs.FileInfo, error) {
-	data, info, err := readRegular(path, maxUsersFile, private)
+	data, info, err := regular.Read(path, maxUsersFile, private)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, nil, nil

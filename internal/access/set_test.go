@@ -312,7 +312,7 @@ func TestOpenSet(t *testing.T) {
 	}
 	for path, want := range map[string]string{
 		broken:                     broken + ":\nline 2: ",
-		dir:                        "not a regular file",
+		dir:                        "it is a folder",
 		filepath.Join(dir, "none"): "none: no such file",
 	} {
 		if _, err := OpenSet("", nil, []string{path}, nil); err == nil || !strings.Contains(err.Error(), want) {

@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"strings"
 	"sync/atomic"
+
+	"github.com/sallyport/sallyport/internal/regular"
 )
 
 // Set is what rules call by one name: host names, networks, and the entries of
@@ -148,7 +150,7 @@ func (s *Set) look(f *setFile) (changed bool) {
 }
 
 func readSet(path string) ([]byte, fs.FileInfo, error) {
-	data, info, err := readRegular(path, maxSetFile, func(fs.FileInfo) error { return nil })
+	data, info, err := regular.Read(path, maxSetFile, nil)
 	if err != nil {
 		return nil, nil, fmt.Errorf("the set's file %s: %w", path, err)
 	}

@@ -9,6 +9,8 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+
+	"github.com/sallyport/sallyport/internal/regular"
 )
 
 // UsersFile is a file of names and hashed passwords, which is read again when it
@@ -121,7 +123,7 @@ func (f *UsersFile) refresh(data []byte, err error) {
 
 // readUsers reads a users file, unless everybody may.
 func readUsers(path string) ([]byte, fs.FileInfo, error) {
-	data, info, err := readRegular(path, maxUsersFile, private)
+	data, info, err := regular.Read(path, maxUsersFile, private)
 	if err == nil {
 		return data, info, nil
 	}

@@ -184,7 +184,7 @@ func TestOpenUsersFile(t *testing.T) {
 	if err := CheckUsersFile(filepath.Join(dir, "none")); err == nil || !strings.Contains(err.Error(), "sallyport user add") {
 		t.Errorf("no file: %v", err)
 	}
-	if err := CheckUsersFile(dir); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+	if err := CheckUsersFile(dir); err == nil || !strings.Contains(err.Error(), "it is a folder") {
 		t.Errorf("a folder: %v", err)
 	}
 }

@@ -3,9 +3,6 @@ package access
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
-	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"sync"
@@ -100,51 +97,6 @@ func watch(ctx context.Context, look func()) {
 			look()
 		case <-ctx.Done():
 			return
-		}
-	}
-}
-
-var errNotRegular = errors.New("it is not a regular file")
-
-// readRegular reads a regular file of at most so many bytes, if may allows it.
-// The error does not name the file.
-func readRegular(path string, most int64, may func(fs.FileInfo) error) (_ []byte, info fs.FileInfo, err error) {
-	defer func() {
-		if e, ok := errors.AsType[*fs.PathError](err); ok {
-			err = e.Err
-		}
-	}()
-	info, err = os.Stat(path) // first: to open a named pipe would wait for whoever writes to it
-	if err != nil {
-		return nil, nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, nil, errNotRegular
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer f.Close()
-	if info, err = f.Stat(); err != nil {
-		return nil, nil, err
-	}
-	if err := may(info); err != nil {
-		return nil, nil, err
-	}
-	data := make([]byte, 0, min(info.Size(), most)+1)
-	for {
-		n, err := f.Read(data[len(data):cap(data)])
-		data = data[:len(data)+n]
-		switch {
-		case int64(len(data)) > most:
-			return nil, nil, fmt.Errorf("it is over %d MiB", most>>20)
-		case errors.Is(err, io.EOF):
-			return data, info, nil
-		case err != nil:
-			return nil, nil, err
-		case len(data) == cap(data):
-			data = append(data, 0)[:len(data)] // it has grown meanwhile
 		}
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+
+	"github.com/sallyport/sallyport/internal/regular"
 )
 
 // fileRef is a file that the settings name.
@@ -96,7 +98,7 @@ func (realDisk) readable(path string) error { return readable(path) }
 
 // read reads one byte more than may be, and leaves it to source.check to refuse.
 func (realDisk) read(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	f, _, err := regular.Open(path)
 	if err != nil {
 		return nil, err
 	}
@@ -138,23 +140,11 @@ func (realDisk) exposed(path string) bool {
 	return err == nil && runtime.GOOS != "windows" && info.Mode().Perm()&0o007 != 0 // which has no such bits
 }
 
-var (
-	errFolder   = errors.New("it is a folder")
-	errNoFolder = errors.New("it is not a folder")
-)
+var errNoFolder = errors.New("it is not a folder")
 
 // readable opens a file and closes it again.
 func readable(path string) error {
-	info, err := os.Stat(path) // first: to open a named pipe would wait for whoever writes to it
-	switch {
-	case err != nil:
-		return err
-	case info.IsDir():
-		return errFolder
-	case !info.Mode().IsRegular():
-		return nil
-	}
-	f, err := os.Open(path)
+	f, _, err := regular.Open(path)
 	if err != nil {
 		return err
 	}

@@ -194,7 +194,7 @@ func TestIncludeFiles(t *testing.T) {
 	}
 	write("conf.d/d.yaml/x", "")
 	_, err = Load(main, Override{})
-	for _, want := range []string{"c.yaml\" include themselves", "d.yaml\" cannot be read: is a directory"} {
+	for _, want := range []string{"c.yaml\" include themselves", "d.yaml\" cannot be read: it is a folder"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("it does not say %q:\n%v", want, err)
 		}

@@ -54,12 +54,13 @@ func parseOn(files disk, file string, data []byte, o Override) (*Settings, error
 	return d.settings, nil
 }
 
-// Load reads the settings file at path, and those that it includes. A file that
-// cannot be read, or is over 16 MiB, is an Errors too, without a place; it wraps
-// the cause. That a file which the settings name cannot be opened is a fault of
-// the settings.
+// Load reads the settings file at path, which may be a pipe, and those that it
+// includes. A file that cannot be read, or is over 16 MiB, is an Errors too, without
+// a place; it wraps the cause. That a file which the settings name cannot be opened,
+// or is not a regular one, is a fault of the settings. Load waits for nothing but
+// who writes to the pipe, for 30 seconds at the most.
 func Load(path string, o Override) (*Settings, error) {
-	data, err := realDisk{}.read(path)
+	data, err := readFirst(path)
 	if err != nil {
 		return nil, Errors{{File: path, Problem: "the settings cannot be read: " + bare(err).Error(), cause: err}}
 	}

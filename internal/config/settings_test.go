@@ -465,7 +465,7 @@ func TestLoadMistakes(t *testing.T) {
 	}
 	for path, want := range map[string]string{
 		missing: missing + ": the settings cannot be read: no such file or directory",
-		dir:     dir + ": the settings cannot be read: is a directory",
+		dir:     dir + ": the settings cannot be read: it is a folder",
 		large:   large + ": the file is over 16 MiB",
 	} {
 		s, err := Load(path, Override{})

@@ -15,6 +15,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/config"
 	"github.com/sallyport/sallyport/internal/ledger"
+	"github.com/sallyport/sallyport/internal/regular"
 	"github.com/sallyport/sallyport/server"
 )
 
@@ -87,14 +88,12 @@ func openHostKey(path string) (ssh.Signer, error) {
 }
 
 func readHostKey(path string) (ssh.Signer, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if runtime.GOOS != "windows" && info.Mode().Perm()&0o007 != 0 { // the group is the service's, of what `service install` has found
-		return nil, fmt.Errorf("others than the owner and the group may read it; try: chmod 600 %s", path)
-	}
-	text, err := os.ReadFile(path)
+	text, _, err := regular.Read(path, maxPEM, func(info fs.FileInfo) error {
+		if runtime.GOOS != "windows" && info.Mode().Perm()&0o007 != 0 { // the group is the service's, of what `service install` has found
+			return fmt.Errorf("others than the owner and the group may read it; try: chmod 600 %s", path)
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"fmt"
 	"log/slog"
-	"os"
 	"reflect"
 	"sync"
 
@@ -105,13 +104,9 @@ func readRoots(file string) (*x509.CertPool, error) {
 	if file == "" {
 		return nil, nil
 	}
-	text, err := os.ReadFile(file)
+	pool, err := readAuthorities(file)
 	if err != nil {
-		return nil, fmt.Errorf("ca: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("ca %s: %w", file, errNoCertificate)
+		return nil, fmt.Errorf("ca %s: %w", file, err)
 	}
 	return pool, nil
 }

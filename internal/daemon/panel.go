@@ -3,7 +3,6 @@ package daemon
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -321,7 +320,7 @@ func certificates(s *config.Settings) []admin.Certificate {
 }
 
 func readCertificate(t config.TLS) (*x509.Certificate, error) {
-	pair, err := tls.LoadX509KeyPair(t.Certificate, t.Key)
+	pair, err := readPair(t)
 	if err != nil {
 		return nil, err
 	}

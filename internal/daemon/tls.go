@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/internal/config"
+	"github.com/sallyport/sallyport/internal/regular"
 )
 
 // newTLS returns the terms on which a listener speaks TLS, nil where it does
@@ -132,9 +133,9 @@ func (f *tlsFiles) stampNow() string {
 }
 
 func (f *tlsFiles) read() (*tls.Config, error) {
-	pair, err := tls.LoadX509KeyPair(f.files.Certificate, f.files.Key)
+	pair, err := readPair(f.files)
 	if err != nil {
-		return nil, fmt.Errorf("TLS certificate %s: %w", f.files.Certificate, err)
+		return nil, err
 	}
 	c := &tls.Config{
 		MinVersion:   tls.VersionTLS12,
@@ -144,16 +145,42 @@ func (f *tlsFiles) read() (*tls.Config, error) {
 	if f.files.ClientCA == "" {
 		return c, nil
 	}
-	text, err := os.ReadFile(f.files.ClientCA)
-	if err != nil {
-		return nil, fmt.Errorf("client_ca: %w", err)
-	}
-	c.ClientCAs = x509.NewCertPool()
-	if !c.ClientCAs.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("client_ca %s: %w", f.files.ClientCA, errNoCertificate)
+	if c.ClientCAs, err = readAuthorities(f.files.ClientCA); err != nil {
+		return nil, fmt.Errorf("client_ca %s: %w", f.files.ClientCA, err)
 	}
 	c.ClientAuth = tls.VerifyClientCertIfGiven
 	return c, nil
 }
 
-var errNoCertificate = errors.New("there is no certificate in the file")
+// maxPEM is the most bytes of a file of certificates or of a key.
+const maxPEM = 4 << 20
+
+// readPair reads a certificate and its key.
+func readPair(t config.TLS) (tls.Certificate, error) {
+	certificate, _, err := regular.Read(t.Certificate, maxPEM, nil)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("TLS certificate %s: %w", t.Certificate, err)
+	}
+	key, _, err := regular.Read(t.Key, maxPEM, nil)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("TLS key %s: %w", t.Key, err)
+	}
+	pair, err := tls.X509KeyPair(certificate, key)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("TLS certificate %s: %w", t.Certificate, err)
+	}
+	return pair, nil
+}
+
+// readAuthorities reads the certificates of who signs others.
+func readAuthorities(file string) (*x509.CertPool, error) {
+	text, _, err := regular.Read(file, maxPEM, nil)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, errors.New("there is no certificate in the file")
+	}
+	return pool, nil
+}

@@ -7,13 +7,13 @@ import (
 	"io"
 	"log/slog"
 	"net/url"
-	"os"
 	"reflect"
 	"runtime"
 	"strings"
 	"sync"
 
 	"github.com/sallyport/sallyport/internal/config"
+	"github.com/sallyport/sallyport/internal/regular"
 	"github.com/sallyport/sallyport/internal/upstream"
 	"github.com/sallyport/sallyport/server"
 )
@@ -138,15 +138,11 @@ const maxLogin = 1024
 
 // readLogin reads the one line user:password. Its errors hold nothing of it.
 func readLogin(file string) (*url.Userinfo, error) {
-	f, err := os.Open(file)
+	f, info, err := regular.Open(file)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
 	if runtime.GOOS != "windows" && info.Mode().Perm()&0o007 != 0 {
 		return nil, errors.New("others than the owner and the group can read the file: chmod 600")
 	}
