@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -23,10 +25,14 @@ type rotation struct {
 // time, is renamed to NAME.20061102T150405.000 (UTC), and another is begun. Safe for
 // concurrent use.
 type rotatingFile struct {
-	path string
-	say  func(msg string, err error) // what a person should know of; it must not wait
+	path   string
+	say    func(msg string, err error) // what a person should know of; it must not wait
+	wanted atomic.Pointer[rotation]    // the rules from the next write on; nil: those that there are
 
-	mu      sync.Mutex
+	callers atomic.Int32            // who wait for mu
+	writing atomic.Pointer[os.File] // what is written to by who holds it; nil: nothing
+
+	mu      sync.Mutex // Write holds it while the reader of a pipe stalls: others call lock
 	rules   rotation
 	file    *os.File
 	written int64 // bytes in it
@@ -41,10 +47,31 @@ func openRotatingFile(path string, rules rotation, say func(string, error)) (*ro
 	return f, f.open()
 }
 
+// pipeTime is how long the reader of a pipe may still take for a batch of lines when somebody
+// wants to begin the file anew, or to close it.
+const pipeTime = 100 * time.Millisecond
+
+// lock takes mu, for which who writes to a pipe has to hurry.
+func (f *rotatingFile) lock() {
+	f.callers.Add(1)
+	defer f.callers.Add(-1)
+	hurry(f.writing.Load())
+	f.mu.Lock()
+}
+
+func hurry(writing *os.File) {
+	if writing != nil {
+		_ = writing.SetWriteDeadline(time.Now().Add(pipeTime)) // what is no pipe has none
+	}
+}
+
 // open begins to write to what is at the path. Callers hold mu, or nobody else has f.
 func (f *rotatingFile) open() error {
-	file, err := os.OpenFile(f.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o640)
-	if err != nil {
+	file, err := os.OpenFile(f.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND|syscall.O_NONBLOCK, 0o640) // a pipe would else wait for a reader
+	switch {
+	case errors.Is(err, syscall.ENXIO):
+		return fmt.Errorf("nobody reads the pipe %s: start its reader first", f.path)
+	case err != nil:
 		return err
 	}
 	info, err := file.Stat()
@@ -89,6 +116,7 @@ func (f *rotatingFile) spanOf(t time.Time) int64 {
 func (f *rotatingFile) Write(lines []byte) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.follow()
 	if f.isDue(int64(len(lines))) {
 		f.rotate()
 	}
@@ -102,6 +130,12 @@ func (f *rotatingFile) Write(lines []byte) (int, error) {
 
 // put is Write to the file that is open. Callers hold mu.
 func (f *rotatingFile) put(lines []byte) (int, error) {
+	f.writing.Store(f.file)
+	defer f.writing.Store(nil)
+	_ = f.file.SetWriteDeadline(time.Time{}) // what is no pipe has none
+	if f.callers.Load() > 0 {                // they may have called before there was anybody to hear it
+		hurry(f.file)
+	}
 	if f.torn {
 		if _, err := f.file.WriteString("\n"); err != nil {
 			return 0, err
@@ -194,7 +228,7 @@ func (f *rotatingFile) dropOld() error {
 // reopen begins to write to what is at the path now: somebody may have renamed the file.
 // On an error the one before goes on.
 func (f *rotatingFile) reopen() error {
-	f.mu.Lock()
+	f.lock()
 	defer f.mu.Unlock()
 	if err := f.open(); err != nil {
 		return fmt.Errorf("the access log cannot be opened: %w", err)
@@ -202,19 +236,23 @@ func (f *rotatingFile) reopen() error {
 	return nil
 }
 
-// setRules changes when another file is begun.
-func (f *rotatingFile) setRules(r rotation) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if r.age != f.rules.age {
-		f.rules = r
+// setRules changes when another file is begun. It waits for nobody who writes.
+func (f *rotatingFile) setRules(r rotation) { f.wanted.Store(&r) }
+
+// follow takes over the rules that were set. Callers hold mu.
+func (f *rotatingFile) follow() {
+	r := f.wanted.Swap(nil)
+	if r == nil {
+		return
+	}
+	before := f.rules
+	if f.rules = *r; r.age != before.age {
 		f.span = f.spanOf(time.Now())
 	}
-	f.rules = r
 }
 
 func (f *rotatingFile) close() {
-	f.mu.Lock()
+	f.lock()
 	defer f.mu.Unlock()
 	_ = f.file.Close() // each write has said what there was to say
 }
