@@ -3,11 +3,9 @@ package main
 import (
 	"context"
 	"io"
-	"maps"
 	"os"
 	"os/signal"
 	"runtime"
-	"slices"
 	"sync"
 	"syscall"
 
@@ -65,16 +63,15 @@ func serve(ctx context.Context, src daemon.Source, out, log io.Writer) error {
 }
 
 // onSignals returns a context that the first TERM or INT ends, and one that the
-// second ends. The other signals call what requests has for them, one after the
-// other: they may take their time, and TERM does not wait for them.
+// second ends. The other signals call what requests has for them. That may take its
+// time, and no other signal waits for it; one that comes again meanwhile calls it once more
+// afterwards.
 func onSignals(parent context.Context, requests map[os.Signal]func()) (stop, hurry context.Context, release func()) {
 	stop, cancelStop := context.WithCancel(parent)
 	hurry, cancelHurry := context.WithCancel(parent)
-	ends, others := make(chan os.Signal, 4), make(chan os.Signal, 4)
+	ends := make(chan os.Signal, 4)
 	signal.Notify(ends, syscall.SIGTERM, os.Interrupt)
-	if len(requests) > 0 { // of no signals Notify would make all that there are
-		signal.Notify(others, slices.Collect(maps.Keys(requests))...)
-	}
+	all := []chan os.Signal{ends}
 	var waiting sync.WaitGroup
 	waiting.Go(func() {
 		next := []context.CancelFunc{cancelStop, cancelHurry}
@@ -85,13 +82,18 @@ func onSignals(parent context.Context, requests map[os.Signal]func()) (stop, hur
 			}
 		}
 	})
-	waiting.Go(func() {
-		for s := range others {
-			requests[s]()
-		}
-	})
+	for s, request := range requests {
+		comes := make(chan os.Signal, 1)
+		signal.Notify(comes, s)
+		all = append(all, comes)
+		waiting.Go(func() {
+			for range comes {
+				request()
+			}
+		})
+	}
 	return stop, hurry, func() {
-		for _, signals := range []chan os.Signal{ends, others} {
+		for _, signals := range all {
 			signal.Stop(signals)
 			close(signals)
 		}

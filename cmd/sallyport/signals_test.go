@@ -34,6 +34,26 @@ func TestSignalsThatEnd(t *testing.T) {
 	}
 }
 
+// TestSignalsDoNotWaitForEachOther: while one takes its time, the others do what they are
+// for, and one that comes again is not lost.
+func TestSignalsDoNotWaitForEachOther(t *testing.T) {
+	began, free, heard := make(chan struct{}, 9), make(chan struct{}), make(chan struct{}, 9)
+	_, _, release := onSignals(t.Context(), map[os.Signal]func(){
+		syscall.SIGUSR2: func() { began <- struct{}{}; <-free },
+		syscall.SIGHUP:  func() { heard <- struct{}{} },
+	})
+	signalUs(t, syscall.SIGUSR2)
+	<-began
+	for range 3 {
+		signalUs(t, syscall.SIGUSR2)
+		signalUs(t, syscall.SIGHUP)
+		<-heard
+	}
+	close(free)
+	<-began
+	release()
+}
+
 func signalUs(t *testing.T, s os.Signal) {
 	t.Helper()
 	us, err := os.FindProcess(os.Getpid())

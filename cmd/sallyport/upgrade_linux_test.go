@@ -479,6 +479,38 @@ func TestUpgradeKeepsRules(t *testing.T) {
 	}
 }
 
+// TestHangupAfterAnUpgrade: whoever sends HUP to the process of before, as one that was asked
+// for while it handed over, has the new one read the settings, and so both.
+func TestHangupAfterAnUpgrade(t *testing.T) {
+	u := startUpgradable(t)
+	port := proxytest.Echo(t, "127.0.0.1").Port()
+	old, err := u.session(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer old.Close()
+	u.upgrades(true)
+	fresh, err := u.session(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fresh.Close()
+	u.goes(fresh, port)
+	u.writes("s.yaml", strings.Replace(upgradableSettings, "allow: all", "deny: all", 1))
+	if err := syscall.Kill(u.first, syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	for name, s := range map[string]session{"old": old, "new": fresh} {
+		if _, err := io.ReadAll(s); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("the session of the %s process ends with %v, want a reset", name, err)
+		}
+	}
+	u.stops()
+	if !strings.Contains(u.said(), "HUP: the process that has taken over is told") {
+		t.Error("the log does not say who is told")
+	}
+}
+
 // TestUpgradeThenStop: who has handed over drains as any other when it is asked to
 // end, and at once when it is asked twice.
 func TestUpgradeThenStop(t *testing.T) {

@@ -3,20 +3,39 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 	"reflect"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/admin"
 )
 
-// Hangup is what HUP does: it reads the settings anew, once Run serves. How that went is
-// in the log.
+// Hangup is what HUP does: it reads the settings anew, once Run serves, or has the process
+// do so that has taken over, be it meanwhile. How that went is in the log.
 func (d *Daemon) Hangup() {
-	<-d.begun // it may come as soon as somebody has read where the server listens
-	// The context of a signal is nobody's.
-	if err := d.Reload(context.Background()); errors.Is(err, errNotRunning) {
+	<-d.begun                   // it may come as soon as somebody has read where the server listens
+	ctx := context.Background() // that of a signal is nobody's
+	err := d.Reload(ctx)
+	if errors.Is(err, errReplaced) && !d.passOn() {
+		err = d.follow(ctx)
+	}
+	if errors.Is(err, errNotRunning) {
 		d.log.Warn("HUP: the settings are not read anew", "error", err)
 	}
+}
+
+// passOn has the process that has taken over read the settings anew, which then has this one
+// do so, too. It reports whether that process is still there.
+func (d *Daemon) passOn() bool {
+	d.mu.Lock()
+	next := d.life.after
+	d.mu.Unlock()
+	if err := next.Hangup(); err != nil {
+		d.log.Warn("HUP: the process that had taken over cannot be told", "process", next.PID, "error", err)
+		return false
+	}
+	d.log.Info("HUP: the process that has taken over is told to read the settings anew", "process", next.PID)
+	return true
 }
 
 var errNotRunning = errors.New("the server is starting or stopping")
@@ -26,10 +45,34 @@ var errNotRunning = errors.New("the server is starting or stopping")
 // as they are, and it returns an [*admin.Faults]. Sessions whose right is gone by
 // the new settings are ended. It blocks until that is done, and may be called from
 // many goroutines at once. Reading may take its time (long lists): meanwhile
-// sessions are revoked, and the server stops, as ever.
+// sessions are revoked, and the server stops, as ever. Where another process has taken
+// over, it is that one's to do.
 func (d *Daemon) Reload(ctx context.Context) error {
-	d.reloading.Lock()
-	defer d.reloading.Unlock()
+	defer d.alone("a reload")()
+	if d.isReplaced() {
+		return fmt.Errorf("the settings are not read anew here: %w; whoever asks again is answered by that one", errReplaced)
+	}
+	return d.reload(ctx)
+}
+
+// follow is Reload for the sessions of before an upgrade.
+func (d *Daemon) follow(ctx context.Context) error {
+	defer d.alone("a reload")()
+	return d.reload(ctx)
+}
+
+// alone returns when no reload and no upgrade is under way, and keeps others waiting until
+// done is called. Whoever has to wait finds that in the log.
+func (d *Daemon) alone(what string) (done func()) {
+	if !d.reloading.TryLock() {
+		d.log.Info(what + " waits until the reload or the upgrade that is under way has ended")
+		d.reloading.Lock()
+	}
+	return d.reloading.Unlock
+}
+
+// reload is Reload for whoever is alone.
+func (d *Daemon) reload(ctx context.Context) error {
 	if !d.isRunning() {
 		return errNotRunning
 	}

@@ -59,8 +59,7 @@ var (
 // timeouts.upgrade. Where the new process does not come to serve, it is ended, and
 // this one goes on as if nothing had been: the error has its own words.
 func (d *Daemon) Upgrade(ctx context.Context) (admin.Upgrade, error) {
-	d.reloading.Lock()
-	defer d.reloading.Unlock()
+	defer d.alone("an upgrade")()
 	done, err := d.upgrade(ctx)
 	if err != nil {
 		d.log.Error("the upgrade failed: this process goes on", "fault", err.Error())
@@ -158,7 +157,7 @@ func (d *Daemon) retire(ctx context.Context, run *running, next *handover.Succes
 	reload := context.WithoutCancel(ctx)
 	run.all.Go(func() {
 		for range next.Reloads() {
-			_ = d.Reload(reload) // how it went is in the log
+			_ = d.follow(reload) // how it went is in the log
 		}
 	})
 	over, cancel := context.WithTimeout(ctx, limit)

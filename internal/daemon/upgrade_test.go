@@ -78,6 +78,38 @@ func TestUpgradeHangs(t *testing.T) {
 	}
 }
 
+// TestHangupDuringAnUpgrade: HUP waits for an upgrade that hangs, says so, and is done then.
+func TestHangupDuringAnUpgrade(t *testing.T) {
+	s := serveIn(t, oneOpenListener)
+	started := s.hangs()
+	s.life.patience = time.Hour
+	ctx, cancel := context.WithCancelCause(t.Context())
+	upgraded, reloaded := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(upgraded)
+		_, _ = s.Upgrade(ctx) // how it went is another test's
+	}()
+	proxytest.Eventually(t, "it has started", started)
+	const done = "the settings were read anew"
+	before := strings.Count(s.said.String(), done)
+	go func() {
+		defer close(reloaded)
+		s.Hangup()
+	}()
+	proxytest.Eventually(t, "the log says that HUP waits", func() bool {
+		return strings.Contains(s.said.String(), "a reload waits until the reload or the upgrade that is under way has ended")
+	})
+	select {
+	case <-reloaded:
+		t.Error("it did not wait")
+	default:
+	}
+	cancel(errHangs)
+	<-upgraded
+	<-reloaded
+	proxytest.Eventually(t, "it is done afterwards", func() bool { return strings.Count(s.said.String(), done) == before+1 })
+}
+
 // TestStopEndsAnUpgrade: who is asked to stop starts nobody to go on.
 func TestStopEndsAnUpgrade(t *testing.T) {
 	s := serveIn(t, oneOpenListener)

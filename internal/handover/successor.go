@@ -65,6 +65,7 @@ type Successor struct {
 	PID  int
 	Said string // on standard error before it took over
 
+	process  *os.Process
 	up, down *os.File
 	reloads  chan struct{} // closed when it says no more
 }
@@ -109,7 +110,7 @@ func Start(ctx context.Context, program string, sockets []Handed, before *Predec
 		return nil, fmt.Errorf("the new process cannot be started: %w", err)
 	}
 	give.close() // or nobody would see that the other ends are closed
-	s := &Successor{PID: cmd.Process.Pid, up: up, down: down, reloads: make(chan struct{}, 1)}
+	s := &Successor{PID: cmd.Process.Pid, process: cmd.Process, up: up, down: down, reloads: make(chan struct{}, 1)}
 	return s.await(ctx, cmd, heard)
 }
 
@@ -181,10 +182,12 @@ func (s *Successor) Go() error {
 // Kill ends a process that is not to take over after all.
 func (s *Successor) Kill() {
 	defer s.Close()
-	if p, err := os.FindProcess(s.PID); err == nil {
-		_ = p.Kill() // it may have ended
-	}
+	_ = s.process.Kill() // it may have ended
 }
+
+// Hangup has the process read its settings anew. The error is that it has ended, or that
+// this system has no such signal.
+func (s *Successor) Hangup() error { return s.process.Signal(syscall.SIGHUP) }
 
 // Close closes what leads to the process, which goes on.
 func (s *Successor) Close() {
