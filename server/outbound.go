@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -98,6 +99,7 @@ func (l Leaving) Dialer() *net.Dialer {
 	d := &net.Dialer{Control: l.control()}
 	if l.Address.IsValid() {
 		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(l.Address, 0))
+		d.Control = func(_, _ string, c syscall.RawConn) error { return errors.Join(l.set(c), portByTarget(c)) }
 	}
 	return d
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/netip"
 	"strconv"
 	"time"
@@ -46,8 +45,7 @@ func (i Ident) Ask(ctx context.Context, local, remote netip.AddrPort) (string, e
 	defer cancel()
 	// From the address that the client connected to: by it identd knows the
 	// connection.
-	d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(local.Addr(), 0))}
-	c, err := d.DialContext(ctx, "tcp", netip.AddrPortFrom(remote.Addr(), port).String())
+	c, err := server.Leaving{Address: local.Addr()}.Dialer().DialContext(ctx, "tcp", netip.AddrPortFrom(remote.Addr(), port).String())
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", server.NoIdentd, err)
 	}
