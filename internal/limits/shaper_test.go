@@ -84,8 +84,8 @@ func TestRates(t *testing.T) {
 
 func testRate(t *testing.T, rate int64, sessions int) {
 	t.Helper()
-	crowd(t, table(Limit{Per: Whole, Rate: rate}), sessions, 7*time.Second, func(moved []atomic.Int64) {
-		time.Sleep(time.Second + time.Millisecond)
+	crowd(t, table(Limit{Per: Whole, Rate: rate}), sessions, 10*time.Second, func(moved []atomic.Int64) {
+		time.Sleep(4*time.Second + time.Millisecond) // who comes while others have yet to count their first piece takes more than his part, and all wait for that
 		before, start := read(moved)
 		time.Sleep(5 * time.Second)
 		after, end := read(moved)
