@@ -190,8 +190,8 @@ func TestYama(t *testing.T) {
 	}
 }
 
-// TestProcessOf finds the process of its threads, of which one at most is its first.
-func TestProcessOf(t *testing.T) {
+// TestThreads finds the process of its threads, of which one at most is its first.
+func TestThreads(t *testing.T) {
 	threads, enough := make(chan int), make(chan struct{})
 	defer close(enough)
 	for range 2 {
@@ -204,7 +204,12 @@ func TestProcessOf(t *testing.T) {
 	}
 	for range 2 {
 		id := uint32(<-threads)
-		if got, err := processOf(id); err != nil || got != os.Getpid() {
+		s, err := statusOf(id)
+		if err != nil {
+			t.Errorf("of %d: %v", id, err)
+			continue
+		}
+		if got, err := s.process(); err != nil || got != os.Getpid() {
 			t.Errorf("of %d: %d, %v; want %d", id, got, err, os.Getpid())
 		}
 		fd, err := takeDescriptor(id, 0)

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -32,6 +33,7 @@ var plays = map[string]func(arguments []string) int{
 	"status":  playStatus,
 	"silent":  playSilent,
 	"ask":     playAsk,
+	"thread":  playThread,
 }
 
 // playConnect connects to each target, says a word, and prints the answer.
@@ -92,6 +94,26 @@ func playSilent([]string) int {
 	fmt.Println(unix.Connect(fd, to))
 	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
 	fmt.Println(flags&unix.O_NONBLOCK != 0, err)
+	return 0
+}
+
+// playThread connects in a thread that is not the first and has descriptors of its own.
+func playThread([]string) int {
+	runtime.LockOSThread()
+	connected := make(chan error)
+	go func() {
+		runtime.LockOSThread() // it ends with the program
+		err := unix.Unshare(unix.CLONE_FILES)
+		fd := -1
+		if err == nil {
+			fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0)
+		}
+		if err == nil {
+			err = unix.Connect(fd, &unix.SockaddrInet4{Port: 80, Addr: [4]byte{192, 0, 2, 1}})
+		}
+		connected <- err
+	}()
+	fmt.Println(<-connected)
 	return 0
 }
 
@@ -232,6 +254,15 @@ func TestStatus(t *testing.T) {
 	}
 	if after := descriptors(); after > before {
 		t.Errorf("%d descriptors are open, %d were before", after, before)
+	}
+}
+
+// TestThreadWithItsOwnDescriptors sees that such a thread is led like any other, or,
+// before Linux 6.9, refused: it does not go past the proxy.
+func TestThreadWithItsOwnDescriptors(t *testing.T) {
+	got, err := watch(t, echo, "thread")
+	if got != "<nil>\n" && got != unix.EBADF.Error()+"\n" || err != nil {
+		t.Errorf("got %s, %v", got, err)
 	}
 }
 

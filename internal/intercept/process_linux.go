@@ -3,10 +3,8 @@
 package intercept
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -41,40 +39,37 @@ func writeMemory(thread uint32, at uint64, p []byte) error {
 	return err
 }
 
-// takeDescriptor returns a descriptor here for what one of the process of a thread is.
+// takeDescriptor returns a descriptor here for what one of a thread is.
 func takeDescriptor(thread uint32, descriptor int) (int, error) {
-	process, err := unix.PidfdOpen(int(thread), 0)
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) { // the first thread of a process stands for it
-		var id int
-		if id, err = processOf(thread); err == nil {
-			process, err = unix.PidfdOpen(id, 0)
-		}
-	}
+	p, err := openThread(thread)
 	if err != nil {
 		return -1, err
 	}
-	defer closeDescriptor(process)
-	return unix.PidfdGetfd(process, descriptor, 0)
+	defer closeDescriptor(p)
+	return unix.PidfdGetfd(p, descriptor, 0)
+}
+
+// openThread returns a pidfd of a thread, whose descriptors need not be those of the others
+// (unshare(2)), and may be there when the first thread, which stands for all, has ended.
+// Before Linux 6.9 there is only that one.
+func openThread(thread uint32) (int, error) {
+	p, err := unix.PidfdOpen(int(thread), unix.PIDFD_THREAD)
+	if !errors.Is(err, unix.EINVAL) {
+		return p, err
+	}
+	s, err := statusOf(thread)
+	if err != nil {
+		return -1, err
+	}
+	process, err := s.process()
+	if err != nil {
+		return -1, err
+	}
+	return unix.PidfdOpen(process, 0)
 }
 
 // closeDescriptor closes what no os.File has. Nobody would hear of a fault.
 func closeDescriptor(fd int) { _ = unix.Close(fd) }
-
-// processOf returns the process that a thread is of.
-func processOf(thread uint32) (int, error) {
-	const most = 1 << 12 // bytes; the line is one of the first
-	status, err := os.Open(fmt.Sprintf("/proc/%d/status", thread))
-	if err != nil {
-		return 0, err
-	}
-	defer status.Close()
-	for lines := bufio.NewScanner(io.LimitReader(status, most)); lines.Scan(); {
-		if id, ok := strings.CutPrefix(lines.Text(), "Tgid:"); ok {
-			return strconv.Atoi(strings.TrimSpace(id))
-		}
-	}
-	return 0, fmt.Errorf("/proc/%d/status does not say which process it is", thread)
-}
 
 // networkOf names the network (namespace) that a thread is in.
 func networkOf(thread int) (string, error) {

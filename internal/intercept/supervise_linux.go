@@ -88,15 +88,11 @@ func (i *Interceptor) destination(call *notification, at, length int) (address, 
 // call has been answered. The caller closes it.
 func (i *Interceptor) socketOf(call *notification) (socket, bool) {
 	s, err := i.takeSocket(call)
-	switch {
-	case errors.Is(err, unix.EBADF):
-		i.pass(call) // the kernel says the same
-	case err != nil:
-		i.answer(call, untaken(err))
-	default:
-		return s, true
+	if err != nil {
+		i.answer(call, untaken(err)) // EBADF as well: on older kernels it is the first thread that has no such descriptor
+		return -1, false
 	}
-	return -1, false
+	return s, true
 }
 
 // takeSocket is socketOf, and answers nothing.
@@ -196,8 +192,8 @@ const (
 
 // untaken is what a program is told where nothing can be taken from it.
 func untaken(err error) unix.Errno {
-	if errors.Is(err, unix.EPERM) {
-		return unix.EACCES // nobody may look into it
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ESRCH) {
+		return unix.EACCES // nobody may look into it, or its first thread, by which Linux before 6.9 goes, has ended
 	}
 	return errnoOf(err)
 }

@@ -1,0 +1,37 @@
+//go:build amd64 || arm64
+
+package intercept
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// status is what the system tells of a thread, by the names of proc_pid_status(5).
+type status map[string]string
+
+// statusOf reads it.
+func statusOf(thread uint32) (status, error) {
+	const most = 1 << 20 // bytes; a process may be of many groups
+	file, err := os.Open(fmt.Sprintf("/proc/%d/status", thread))
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	text, err := io.ReadAll(io.LimitReader(file, most))
+	if err != nil {
+		return nil, err
+	}
+	s := status{}
+	for line := range strings.Lines(string(text)) {
+		name, value, _ := strings.Cut(line, ":")
+		s[name] = strings.TrimSpace(value)
+	}
+	return s, nil
+}
+
+// process is the one that the thread is of.
+func (s status) process() (int, error) { return strconv.Atoi(s["Tgid"]) }
