@@ -4,6 +4,7 @@ package intercept
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"time"
@@ -92,7 +93,8 @@ func (i *Interceptor) reach(ctx, relays context.Context, call *notification, s s
 	i.relay(relays, p)
 }
 
-// throughProxy connects to the target, as long as the program waits for it.
+// throughProxy connects to the target, as long as the program waits for it. Its error is
+// restart if that is because of a signal.
 func (i *Interceptor) throughProxy(ctx context.Context, call *notification, s socket, to netip.AddrPort) (net.Conn, error) {
 	patience := hurriedPatience
 	if s.waits() {
@@ -100,30 +102,38 @@ func (i *Interceptor) throughProxy(ctx context.Context, call *notification, s so
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, server.TimedOut)
 	defer cancel()
-	defer i.whileCalling(call, cancel)()
+	ctx, interrupt := context.WithCancelCause(ctx)
+	defer interrupt(nil)
+	defer i.whileCalling(call, interrupt)()
 	target := socks.FromIP(to)
 	if name, ok := i.names.behind(to.Addr()); ok {
 		target = socks.Addr{Name: name, Port: to.Port()}
 	}
-	return i.dial(ctx, target)
+	conn, err := i.dial(ctx, target)
+	if err != nil && errors.Is(context.Cause(ctx), restart) {
+		return nil, restart
+	}
+	return conn, err
 }
 
-// whileCalling calls cancel when the caller has been killed. The function that it returns
-// ends that.
-func (i *Interceptor) whileCalling(call *notification, cancel func()) (stop func()) {
-	const look = time.Second
+// whileCalling calls cancel when the caller has been killed, or a signal is to be handled.
+// The function that it returns ends that.
+func (i *Interceptor) whileCalling(call *notification, cancel context.CancelCauseFunc) (stop func()) {
+	const look = 250 * time.Millisecond
 	done, watching := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(watching)
-		for tick := time.NewTicker(look); ; {
+		tick := time.NewTicker(look)
+		defer tick.Stop()
+		for {
 			select {
 			case <-done:
-				tick.Stop()
 				return
 			case <-tick.C:
-				if !i.calls.waits(call) {
-					cancel()
-				}
+			}
+			if isInterrupted(call.thread) || !i.calls.waits(call) {
+				cancel(restart)
+				return
 			}
 		}
 	}()
@@ -167,6 +177,9 @@ func (i *Interceptor) serveNames(ctx context.Context, call *notification, s sock
 
 // refusal is what a program is told where the proxy does not connect it.
 func refusal(err error) unix.Errno {
+	if errors.Is(err, restart) {
+		return restart
+	}
 	switch server.ReasonOf(err) {
 	case server.Refused:
 		return unix.ECONNREFUSED

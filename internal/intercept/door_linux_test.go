@@ -209,8 +209,8 @@ func TestThreads(t *testing.T) {
 			t.Errorf("of %d: %v", id, err)
 			continue
 		}
-		if got, err := s.process(); err != nil || got != os.Getpid() {
-			t.Errorf("of %d: %d, %v; want %d", id, got, err, os.Getpid())
+		if got, err := s.process(); err != nil || got != os.Getpid() || s.isFirst() != (got == int(id)) {
+			t.Errorf("of %d: %d, %v, %v; want %d", id, got, err, s.isFirst(), os.Getpid())
 		}
 		fd, err := takeDescriptor(id, 0)
 		if err != nil {

@@ -11,10 +11,12 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"runtime"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -33,6 +35,7 @@ var plays = map[string]func(arguments []string) int{
 	"status":  playStatus,
 	"silent":  playSilent,
 	"ask":     playAsk,
+	"signal":  playSignal,
 	"thread":  playThread,
 }
 
@@ -114,6 +117,24 @@ func playThread([]string) int {
 		connected <- err
 	}()
 	fmt.Println(<-connected)
+	return 0
+}
+
+// playSignal connects in a thread that gets a signal when the input ends.
+func playSignal([]string) int {
+	heard := make(chan os.Signal, 1)
+	signal.Notify(heard, unix.SIGTERM)
+	runtime.LockOSThread()
+	thread := unix.Gettid()
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)               // it is empty
+		_ = unix.Tgkill(os.Getpid(), thread, unix.SIGTERM) // the test would wait in vain
+	}()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+	if err == nil {
+		err = unix.Connect(fd, &unix.SockaddrInet4{Port: 80, Addr: [4]byte{192, 0, 2, 1}})
+	}
+	fmt.Println(<-heard, err)
 	return 0
 }
 
@@ -295,6 +316,70 @@ func TestKilledWhileItConnects(t *testing.T) {
 	case <-ended:
 	case <-time.After(20 * time.Second):
 		t.Error("it is dialled still")
+	}
+}
+
+// TestSignalWhileItConnects has a signal handled before the proxy answers. The call is then
+// made anew, as Go's programs want it.
+func TestSignalWhileItConnects(t *testing.T) {
+	begun := make(chan struct{})
+	var asked atomic.Bool
+	dial := func(ctx context.Context, target socks.Addr) (net.Conn, error) {
+		if asked.Swap(true) {
+			return echo(ctx, target)
+		}
+		close(begun)
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(20 * time.Second):
+			return nil, server.TimedOut
+		}
+	}
+	i, ctx, end := serves(t, dial)
+	defer end()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := exec.CommandContext(ctx, self)
+	command.Env = append(os.Environ(), playName+"=signal")
+	in, say, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	var out bytes.Buffer
+	command.Stdin, command.Stdout = in, &out
+	if err := i.Start(command); err != nil {
+		t.Fatal(err)
+	}
+	<-begun
+	say.Close()
+	if err := command.Wait(); err != nil || out.String() != "terminated <nil>\n" {
+		t.Errorf("got %s, %v", out.String(), err)
+	}
+}
+
+// TestUrgentSignals are those for which a call is given back.
+func TestUrgentSignals(t *testing.T) {
+	const interrupt, timer = "0000000000000002", "0000000000002000"
+	for _, c := range []struct {
+		name string
+		of   status
+		want bool
+	}{
+		{"none", status{"Tgid": "7", "Pid": "7"}, false},
+		{"for the thread", status{"Tgid": "7", "Pid": "8", "SigPnd": interrupt}, true},
+		{"for the process, and so for its first thread", status{"Tgid": "7", "Pid": "7", "ShdPnd": interrupt}, true},
+		{"for the process, but another thread", status{"Tgid": "7", "Pid": "8", "ShdPnd": interrupt}, false},
+		{"blocked", status{"Tgid": "7", "Pid": "7", "ShdPnd": interrupt, "SigBlk": interrupt}, false},
+		{"ignored", status{"Tgid": "7", "Pid": "7", "ShdPnd": interrupt, "SigIgn": interrupt}, false},
+		{"a timer's", status{"Tgid": "7", "Pid": "7", "ShdPnd": timer}, false},
+	} {
+		if got := c.of.isInterrupted(); got != c.want {
+			t.Errorf("%s: %v", c.name, got)
+		}
 	}
 }
 

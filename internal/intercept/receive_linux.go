@@ -153,8 +153,12 @@ func (i *Interceptor) awaitDatagram(ctx context.Context, r *reception) {
 		if i.tryReceive(r) {
 			return
 		}
-		if time.Now().After(until) {
+		switch {
+		case time.Now().After(until):
 			i.answer(&r.call, unix.EAGAIN)
+			return
+		case isInterrupted(r.call.thread):
+			i.answer(&r.call, restart)
 			return
 		}
 	}

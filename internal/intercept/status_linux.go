@@ -35,3 +35,12 @@ func statusOf(thread uint32) (status, error) {
 
 // process is the one that the thread is of.
 func (s status) process() (int, error) { return strconv.Atoi(s["Tgid"]) }
+
+// isFirst reports whether the thread is the first of its process.
+func (s status) isFirst() bool { return s["Tgid"] == s["Pid"] }
+
+// set is one of those that are written as bits, in hexadecimal.
+func (s status) set(name string) uint64 {
+	bits, _ := strconv.ParseUint(s[name], 16, 64) // the system writes nothing else
+	return bits
+}
