@@ -42,7 +42,8 @@ func newRun() *cobra.Command {
 			"what the command sees. NO_PROXY stays as it is, for what heeds it. With socks4 and\n" +
 			"socks5 host names are looked up here, with all others by the proxy.\n\n" +
 			"The exit code is the command's own; 126 and 127 say that it could not be started or\n" +
-			"found, 128 and more which signal has ended it.",
+			"found, 128 and more which signal has ended it. HUP, INT, QUIT, TERM, USR1 and USR2 are\n" +
+			"passed on to it.",
 		Example: "  sallyport run --proxy socks4a://gw:1080 -- git clone https://example.com/some.git\n" +
 			"  sallyport run --proxy socks5h://gw:1080 -- ssh build.example.com\n" +
 			"  ALL_PROXY=https://alice:secret@gw:443 sallyport run -- apt-get update",
@@ -94,7 +95,7 @@ func runThrough(ctx context.Context, proxy string, command []string, in io.Reade
 		fmt.Fprintf(errs, "sallyport: only what heeds http_proxy or all_proxy goes through the proxy, all else past it: %v\n", err)
 	}
 	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	signal.Notify(signals, passedOn()...)
 	defer signal.Stop(signals)
 	switch err := start(); {
 	case errors.Is(err, exec.ErrNotFound), errors.Is(err, os.ErrNotExist):
@@ -121,8 +122,7 @@ func telling(dial intercept.Dial, errs io.Writer) intercept.Dial {
 	}
 }
 
-// wait returns when the command has ended, and has it get the signals that would end
-// this process. INT it has from the terminal already, which sends it to both.
+// wait returns when the command has ended, and has it get the signals that are meant for it.
 func wait(program *exec.Cmd, signals <-chan os.Signal) error {
 	done := make(chan error, 1)
 	go func() { done <- program.Wait() }()
@@ -131,7 +131,7 @@ func wait(program *exec.Cmd, signals <-chan os.Signal) error {
 		case err := <-done:
 			return err
 		case s := <-signals:
-			if s != os.Interrupt {
+			if !isFromTerminal(s) {
 				_ = program.Process.Signal(s) // it may have ended by itself
 			}
 		}

@@ -10,3 +10,9 @@ import (
 
 // requests is what signals ask a daemon for, besides to end: here there are none.
 func requests(*daemon.Daemon) map[os.Signal]func() { return nil }
+
+// passedOn are the signals that a command gets from this process.
+func passedOn() []os.Signal { return []os.Signal{os.Interrupt} }
+
+// isFromTerminal reports whether the command has a signal already, as it always has here.
+func isFromTerminal(os.Signal) bool { return true }
