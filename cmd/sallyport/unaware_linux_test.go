@@ -379,6 +379,35 @@ socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"the end", (sys.argv[1]
 	}
 }
 
+// TestUnawareWithoutPrivileges has a program give up those that `sallyport run` has: then it
+// gets nothing by them.
+func TestUnawareWithoutPrivileges(t *testing.T) {
+	paperSlow(t)
+	o := newOffice(t, officeRules)
+	const python = `import errno, os, socket
+def raw(who):
+    try: print(who, socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP).fileno() > 0, flush=True)
+    except OSError as fault: print(who, errno.errorcode[fault.errno], flush=True)
+raw("root")
+if os.fork() == 0:
+    import ctypes
+    assert ctypes.CDLL(None).unshare(0x10000000) == 0 # CLONE_NEWUSER
+    raw("root of its own users")
+    os._exit(0)
+os.wait()
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+raw("nobody")
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+print("nobody's", os.fstat(s.fileno()).st_uid)
+`
+	got := o.run(t, nil, nil, unaware(t, "socks5h://"+officeProxy, "/usr/bin/python3", "-c", python)...)
+	if want := "root True\nroot of its own users EPERM\nnobody EPERM\nnobody's 65534\n"; string(got) != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
 // TestUnawareCrowd connects fifty programs at once, of a shell script.
 func TestUnawareCrowd(t *testing.T) {
 	paperSlow(t)

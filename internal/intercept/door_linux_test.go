@@ -212,6 +212,9 @@ func TestThreads(t *testing.T) {
 		if got, err := s.process(); err != nil || got != os.Getpid() || s.isFirst() != (got == int(id)) {
 			t.Errorf("of %d: %d, %v, %v; want %d", id, got, err, s.isFirst(), os.Getpid())
 		}
+		if got, err := s.user(); err != nil || got != os.Geteuid() {
+			t.Errorf("of %d: user %d, %v", id, got, err)
+		}
 		fd, err := takeDescriptor(id, 0)
 		if err != nil {
 			t.Errorf("from %d: %v", id, err)

@@ -18,6 +18,9 @@ const (
 	word            = 4 // bytes
 )
 
+// socketKinds is what is not a flag of the second argument of a call of socket.
+const socketKinds = 0xf
+
 // What a filter can say of a call.
 var (
 	allow = bpf.RetConstant{Val: unix.SECCOMP_RET_ALLOW}
@@ -71,7 +74,6 @@ func foreign() block {
 // sockets judges a call of socket: those for datagrams are made by the supervisor, and
 // those of protocols that it cannot lead (SCTP, DCCP, ...) are not made at all.
 func sockets() block {
-	const kinds = 0xf // what is not a flag of the second argument
 	stream := slices.Concat(
 		block{loadArgument(2)},
 		unless(bpf.JumpNotEqual, 0, block{allow}),
@@ -80,7 +82,7 @@ func sockets() block {
 		block{refuse(unix.EPROTONOSUPPORT)},
 	)
 	network := slices.Concat(
-		block{loadArgument(1), bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: kinds}},
+		block{loadArgument(1), bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: socketKinds}},
 		unless(bpf.JumpNotEqual, unix.SOCK_STREAM, stream),
 		unless(bpf.JumpNotEqual, unix.SOCK_DGRAM, block{ask}),
 		unless(bpf.JumpNotEqual, unix.SOCK_RAW, block{ask}),

@@ -25,7 +25,7 @@ type Interceptor struct {
 	door     *door
 	names    *names
 	resolver *resolver
-	network  string         // the one that this process is in
+	home     namespaces     // those that this process is in
 	commands chan *exec.Cmd // to be started by the thread whose descendants are watched
 	started  chan error     // how that went
 	gone     chan struct{}  // closed when it is all over
@@ -51,7 +51,7 @@ func Open(ctx context.Context, dial Dial) (*Interceptor, error) {
 	if err != nil {
 		return nil, err
 	}
-	if i.network, err = networkOf(os.Getpid()); err != nil {
+	if i.home, err = namespacesOf(os.Getpid()); err != nil {
 		return nil, err
 	}
 	if i.door, err = openDoor(ctx); err != nil {

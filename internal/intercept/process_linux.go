@@ -71,9 +71,15 @@ func openThread(thread uint32) (int, error) {
 // closeDescriptor closes what no os.File has. Nobody would hear of a fault.
 func closeDescriptor(fd int) { _ = unix.Close(fd) }
 
-// networkOf names the network (namespace) that a thread is in.
-func networkOf(thread int) (string, error) {
-	return os.Readlink(fmt.Sprintf("/proc/%d/ns/net", thread))
+// namespaces name the network that a thread is in, and the users that there are for it
+// (namespaces(7)).
+type namespaces struct{ network, users string }
+
+func namespacesOf(thread int) (n namespaces, err error) {
+	if n.network, err = os.Readlink(fmt.Sprintf("/proc/%d/ns/net", thread)); err == nil {
+		n.users, err = os.Readlink(fmt.Sprintf("/proc/%d/ns/user", thread))
+	}
+	return n, err
 }
 
 // canLookInside reports whether the system lets one process read and take from another

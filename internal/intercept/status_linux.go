@@ -8,6 +8,8 @@ import (
 	"os"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // status is what the system tells of a thread, by the names of proc_pid_status(5).
@@ -43,4 +45,16 @@ func (s status) isFirst() bool { return s["Tgid"] == s["Pid"] }
 func (s status) set(name string) uint64 {
 	bits, _ := strconv.ParseUint(s[name], 16, 64) // the system writes nothing else
 	return bits
+}
+
+// isCapable reports whether the thread has a capability, such as unix.CAP_NET_RAW.
+func (s status) isCapable(capability int) bool { return s.set("CapEff")>>capability&1 != 0 }
+
+// user is whose the sockets are that the thread makes: the last of four numbers.
+func (s status) user() (int, error) {
+	numbers := strings.Fields(s["Uid"])
+	if len(numbers) == 0 {
+		return 0, unix.ESRCH
+	}
+	return strconv.Atoi(numbers[len(numbers)-1])
 }

@@ -5,6 +5,7 @@ package intercept
 import (
 	"context"
 	"errors"
+	"os"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -159,30 +160,55 @@ func (i *Interceptor) connectDatagrams(call *notification, s socket, a address) 
 }
 
 // makeSocket makes a socket for datagrams (domain, type, protocol), with which nothing can
-// leave this machine, however it is sent.
+// leave this machine, unless a program names an interface with each datagram (IP_PKTINFO).
 func (i *Interceptor) makeSocket(call *notification) {
-	switch network, err := networkOf(int(call.thread)); {
+	where, err := namespacesOf(int(call.thread))
+	switch {
 	case err != nil:
 		i.answer(call, unix.EACCES) // nobody may look into it
 		return
-	case network != i.network:
+	case where.network != i.home.network:
 		i.pass(call) // what loopback is there we are not in
 		return
 	}
-	domain, kind, protocol := int(int32(call.arguments[0])), int(int32(call.arguments[1])), int(int32(call.arguments[2]))
-	fd, err := unix.Socket(domain, kind|unix.SOCK_CLOEXEC, protocol)
+	kind := int(int32(call.arguments[1]))
+	fd, err := i.socketFor(call, where, kind)
 	if err != nil {
 		i.answer(call, errnoOf(err))
 		return
 	}
 	defer closeDescriptor(fd)
-	if err := unix.BindToDevice(fd, loopbackDevice); err != nil {
-		i.answer(call, errnoOf(err))
-		return
-	}
 	if err := i.calls.give(call, fd, kind&unix.SOCK_CLOEXEC != 0); err != nil {
 		i.answer(call, errnoOf(err)) // it has no descriptor left
 	}
+}
+
+// socketFor makes the socket, as the caller would have it: it belongs to the caller's user,
+// and is for what the caller may do, who may have given up what this process may.
+func (i *Interceptor) socketFor(call *notification, where namespaces, kind int) (int, error) {
+	caller, err := statusOf(call.thread)
+	if err != nil {
+		return -1, err
+	}
+	user, err := caller.user()
+	if err != nil {
+		return -1, err
+	}
+	if kind&socketKinds == unix.SOCK_RAW && (where.users != i.home.users || !caller.isCapable(unix.CAP_NET_RAW)) {
+		return -1, unix.EPERM
+	}
+	fd, err := unix.Socket(int(int32(call.arguments[0])), kind|unix.SOCK_CLOEXEC, int(int32(call.arguments[2])))
+	if err != nil {
+		return -1, err
+	}
+	if err = unix.BindToDevice(fd, loopbackDevice); err == nil && user != os.Geteuid() {
+		err = unix.Fchown(fd, user, -1)
+	}
+	if err != nil {
+		closeDescriptor(fd)
+		return -1, err
+	}
+	return fd, nil
 }
 
 const (
