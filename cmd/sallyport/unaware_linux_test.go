@@ -294,6 +294,9 @@ bound.bind((inside, 0))
 before = bound.getsockname()
 tell("bound", bound, (outside, port))
 print("as before", bound.getsockname() == before)
+tied = socket.socket()
+tied.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, socket.if_nameindex()[-1][1].encode())
+tell("tied", tied, (outside, port))
 mapped = socket.socket(socket.AF_INET6)
 tell("mapped", mapped, ("::ffff:" + outside, port))
 lone = socket.socket(socket.AF_INET6)
@@ -317,6 +320,7 @@ again page True
 twice EISCONN
 bound page True
 as before True
+tied page True
 mapped page True
 IPv6 only ENETUNREACH
 fast page True

@@ -76,7 +76,7 @@ func (i *Interceptor) reach(ctx, relays context.Context, call *notification, s s
 	if err != nil {
 		s.close()
 		i.endConnect()
-		i.answer(call, refusal(err))
+		i.answer(call, errnoOf(err))
 		return
 	}
 	p := &passage{proxy: proxy, named: to}
@@ -94,13 +94,16 @@ func (i *Interceptor) reach(ctx, relays context.Context, call *notification, s s
 }
 
 // throughProxy connects to the target, as long as the program waits for it. Its error is
-// restart if that is because of a signal.
+// what the program is told.
 func (i *Interceptor) throughProxy(ctx context.Context, call *notification, s socket, to netip.AddrPort) (net.Conn, error) {
-	patience := hurriedPatience
+	patience, late := hurriedPatience, unix.ETIMEDOUT
 	if s.waits() {
 		patience = waitingPatience
+		if own := s.patience(unix.SO_SNDTIMEO); own < patience {
+			patience, late = own, unix.EINPROGRESS // socket(7)
+		}
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, patience, server.TimedOut)
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, late)
 	defer cancel()
 	ctx, interrupt := context.WithCancelCause(ctx)
 	defer interrupt(nil)
@@ -110,10 +113,13 @@ func (i *Interceptor) throughProxy(ctx context.Context, call *notification, s so
 		target = socks.Addr{Name: name, Port: to.Port()}
 	}
 	conn, err := i.dial(ctx, target)
-	if err != nil && errors.Is(context.Cause(ctx), restart) {
-		return nil, restart
+	if err == nil {
+		return conn, nil
 	}
-	return conn, err
+	if errno, ok := errors.AsType[unix.Errno](context.Cause(ctx)); ok {
+		return nil, errno
+	}
+	return nil, refusal(err)
 }
 
 // whileCalling calls cancel when the caller has been killed, or a signal is to be handled.
@@ -145,6 +151,9 @@ func (i *Interceptor) lead(ctx context.Context, s socket, p *passage) error {
 	const patience = 5 * time.Second
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	if err := s.leaveDevice(); err != nil {
+		return unix.ENETUNREACH
+	}
 	door := s.destination(p.named.Addr(), i.door.at)
 	if err := s.connect(door); err != nil {
 		return err
@@ -177,9 +186,6 @@ func (i *Interceptor) serveNames(ctx context.Context, call *notification, s sock
 
 // refusal is what a program is told where the proxy does not connect it.
 func refusal(err error) unix.Errno {
-	if errors.Is(err, restart) {
-		return restart
-	}
 	switch server.ReasonOf(err) {
 	case server.Refused:
 		return unix.ECONNREFUSED

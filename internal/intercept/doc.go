@@ -14,7 +14,8 @@
 //     socket on loopback, whose other end is relayed to the proxy. If not, the program
 //     gets the error that it would have had from the target.
 //   - Datagrams stay on this machine. A socket for them is made by the supervisor,
-//     bound to the loopback device.
+//     bound to the loopback device, which holds unless a program names another with each
+//     datagram.
 //   - Host names are looked up by a resolver in here, to which whatever is for port 53
 //     is led. It answers with addresses of 198.18.0.0/15 (RFC 2544, appendix C.2.2) that
 //     stand for the names, so that the proxy is asked for the name.

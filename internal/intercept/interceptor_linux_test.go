@@ -36,6 +36,7 @@ var plays = map[string]func(arguments []string) int{
 	"silent":  playSilent,
 	"ask":     playAsk,
 	"signal":  playSignal,
+	"limited": playLimited,
 	"thread":  playThread,
 }
 
@@ -135,6 +136,19 @@ func playSignal([]string) int {
 		err = unix.Connect(fd, &unix.SockaddrInet4{Port: 80, Addr: [4]byte{192, 0, 2, 1}})
 	}
 	fmt.Println(<-heard, err)
+	return 0
+}
+
+// playLimited connects with a socket that has a limit for it.
+func playLimited([]string) int {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+	if err == nil {
+		err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Usec: 1000})
+	}
+	if err == nil {
+		err = unix.Connect(fd, &unix.SockaddrInet4{Port: 80, Addr: [4]byte{192, 0, 2, 1}})
+	}
+	fmt.Println(err)
 	return 0
 }
 
@@ -358,6 +372,21 @@ func TestSignalWhileItConnects(t *testing.T) {
 	say.Close()
 	if err := command.Wait(); err != nil || out.String() != "terminated <nil>\n" {
 		t.Errorf("got %s, %v", out.String(), err)
+	}
+}
+
+// TestLimitOfTheSocket is what a program waits for the proxy, if it has one.
+func TestLimitOfTheSocket(t *testing.T) {
+	silent := func(ctx context.Context, _ socks.Addr) (net.Conn, error) {
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(20 * time.Second):
+			return nil, server.TimedOut
+		}
+	}
+	if got, err := watch(t, silent, "limited"); got != unix.EINPROGRESS.Error()+"\n" || err != nil {
+		t.Errorf("got %s, %v", got, err)
 	}
 }
 

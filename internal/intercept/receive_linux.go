@@ -146,7 +146,7 @@ func (r *reception) size() (bytes int) {
 // awaitDatagram waits for a datagram on behalf of a program, for as long as it would.
 func (i *Interceptor) awaitDatagram(ctx context.Context, r *reception) {
 	const look = 100 // ms
-	until := time.Now().Add(r.socket.patience())
+	until := time.Now().Add(r.socket.patience(unix.SO_RCVTIMEO))
 	for ctx.Err() == nil && i.calls.waits(&r.call) {
 		ready := []unix.PollFd{{Fd: int32(r.socket), Events: unix.POLLIN}}
 		_, _ = unix.Poll(ready, look) // whatever it says, the socket is looked at

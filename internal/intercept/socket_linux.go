@@ -40,10 +40,11 @@ func (s socket) waits() bool {
 	return err == nil && flags&unix.O_NONBLOCK == 0
 }
 
-// patience is how long a call of the program to receive something waits.
-func (s socket) patience() time.Duration {
+// patience is how long a call of the program waits, by an option that says how long to
+// receive something (SO_RCVTIMEO), or to send it or connect (SO_SNDTIMEO).
+func (s socket) patience(option int) time.Duration {
 	const forever = 1 << 62
-	limit, err := unix.GetsockoptTimeval(int(s), unix.SOL_SOCKET, unix.SO_RCVTIMEO)
+	limit, err := unix.GetsockoptTimeval(int(s), unix.SOL_SOCKET, option)
 	if err != nil || *limit == (unix.Timeval{}) {
 		return forever
 	}
@@ -83,6 +84,16 @@ func (s socket) peer() netip.AddrPort {
 		return netip.AddrPort{}
 	}
 	return unmapped(addrPortOf(a))
+}
+
+// leaveDevice has it use whatever interface there is, in the place of one (SO_BINDTODEVICE)
+// by which nobody of this machine can be reached. For that one must be root.
+func (s socket) leaveDevice() error {
+	const loopback = 1 // of every network
+	if at := s.option(unix.SO_BINDTOIFINDEX); at <= 0 || at == loopback {
+		return nil
+	}
+	return unix.SetsockoptInt(int(s), unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, 0)
 }
 
 // connect connects it to an address of this machine, which answers at once.
