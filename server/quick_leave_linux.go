@@ -33,6 +33,7 @@ func (q *quick) shakeElsewhere(next step) {
 // refuse has a goroutine tell the client that its request came to nothing.
 func (q *quick) refuse(reason error) {
 	q.loop.Close(q.target)
+	q.path.end() // it may have come as far as that
 	q.connectElsewhere(func(context.Context) (net.Conn, error) { return nil, reason })
 }
 

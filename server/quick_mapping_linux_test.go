@@ -97,6 +97,36 @@ func TestMappedTargetsWait(t *testing.T) {
 	}
 }
 
+// cutting is a Balance that ends the session as soon as it hears of it.
+type cutting struct {
+	chosen
+	server *Server
+}
+
+func (c *cutting) Tried(target int, err error) {
+	c.chosen.Tried(target, err)
+	c.server.Sessions()[0].End(Revoked)
+}
+
+// TestMappedSessionEndsAtOnce: a session that is ended in the moment in which its target
+// answers was one of the target's, and is none any more.
+func TestMappedSessionEndsAtOnce(t *testing.T) {
+	for way, of := range map[string]func(Policy) Policy{
+		"on a loop":      func(p Policy) Policy { return prompt{p} },
+		"in a goroutine": func(p Policy) Policy { return deliberate{p} },
+	} {
+		m, s := mappingOf(proxytest.Echo(t, "127.0.0.1")), &Server{Policy: of(deciding(anything))}
+		b := &cutting{chosen: chosen{order: []int{0}}, server: s}
+		m.Balance = b
+		r := onLoopback(t, s, Listener{Mapping: m})
+		proxytest.Ends(t, proxytest.Dial(t, r.address))
+		r.next(Revoked)
+		if got := b.all(); got != "[0 closed 0 ended]" {
+			t.Errorf("%s the balance was told %s", way, got)
+		}
+	}
+}
+
 // TestMappedIntroduction: on a loop, too, a target hears who the client is before anything else.
 func TestMappedIntroduction(t *testing.T) {
 	target := proxytest.NewTarget(t, "127.0.0.1")
