@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -129,19 +130,49 @@ func (c *Control) Uninstall() error {
 }
 
 // Start starts the service.
-func (c *Control) Start() error { return c.service.Start() }
+func (c *Control) Start() error { return c.explained(c.service.Start()) }
 
 // Stop stops the service; open sessions get timeouts.drain.
-func (c *Control) Stop() error { return c.service.Stop() }
+func (c *Control) Stop() error { return c.explained(c.service.Stop()) }
 
 // Restart stops the service and starts it. An upgrade, which cuts nobody off, is
 // something else.
-func (c *Control) Restart() error { return c.service.Restart() }
+func (c *Control) Restart() error { return c.explained(c.service.Restart()) }
+
+// explained says what to do about what the service manager has not done: as a rule it has
+// but an exit code.
+func (c *Control) explained(err error) error {
+	if err == nil {
+		return nil
+	}
+	if _, known := c.service.Status(); errors.Is(known, service.ErrNotInstalled) || c.hasNoScript() {
+		return ErrNotInstalled
+	}
+	where := "the system's log"
+	if c.Manager() == "linux-systemd" {
+		where = "`journalctl --unit " + Name + "`"
+	}
+	return fmt.Errorf("%s could not do that: %w; see %s, and whether `%s check %s` is content", c.Manager(), err, where, Name, c.plan.Config)
+}
+
+// scripts is where the managers that start scripts have them. It is a variable for tests.
+var scripts = "/etc/init.d"
+
+// hasNoScript reports whether the manager is one of those, and there is no script of the
+// service's: all that such a manager says of it is that it does not run.
+func (c *Control) hasNoScript() bool {
+	switch c.Manager() {
+	case "unix-systemv", "linux-openrc":
+		_, err := os.Lstat(filepath.Join(scripts, Name))
+		return errors.Is(err, fs.ErrNotExist)
+	}
+	return false
+}
 
 // Running reports whether the service runs.
 func (c *Control) Running() (bool, error) {
 	status, err := c.service.Status()
-	if errors.Is(err, service.ErrNotInstalled) {
+	if errors.Is(err, service.ErrNotInstalled) || c.hasNoScript() {
 		return false, ErrNotInstalled
 	}
 	if _, says := errors.AsType[*exec.ExitError](err); says { // so does a script in /etc/init.d
