@@ -123,14 +123,18 @@ func (a *answers) write(output string, force bool) error {
 	return os.Rename(next, output)
 }
 
-// create writes a file that is not there yet.
+// create writes a file that is not there yet. Where it cannot be written there is none: one
+// without a word would be settings, too.
 func create(path, text string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o640)
 	if err != nil {
 		return err
 	}
 	_, err = f.WriteString(text)
-	return errors.Join(err, f.Close())
+	if err = errors.Join(err, f.Close()); err != nil {
+		err = errors.Join(err, os.Remove(path))
+	}
+	return err
 }
 
 // sayNext says what to do with what was written.

@@ -219,6 +219,9 @@ func readPassword(in io.Reader, prompts io.Writer, name string) (string, error) 
 	if err != nil && !errors.Is(err, io.EOF) {
 		return "", err
 	}
+	if line == "" {
+		return "", errors.New("there is no password: write it to standard input")
+	}
 	if _, err := r.ReadByte(); err == nil {
 		return "", errors.New("standard input holds more than one line")
 	}
