@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 )
 
 // Faults of what is asked of a PeopleEditor.
@@ -26,6 +28,9 @@ func (e PeopleEditor) Hash(ctx context.Context, name string) (hash string, err e
 		hash, err = hashOf(ctx, tx, name)
 		return err
 	})
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
 	return hash, err
 }
 
@@ -162,7 +167,14 @@ func (e PeopleEditor) change(ctx context.Context, f func(tx *sql.Tx, version int
 	})
 }
 
+// within has f read in a transaction. Who only asks makes no SQLite file: without one the
+// error wraps fs.ErrNotExist.
 func (e PeopleEditor) within(ctx context.Context, f func(tx *sql.Tx) error) error {
+	if file := e.Place.File(); file != "" {
+		if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("the ledger %s: %w; the server makes it, or `sallyport user add`", file, fs.ErrNotExist)
+		}
+	}
 	return e.withStore(ctx, func(s *store) error { return s.within(ctx, f) })
 }
 

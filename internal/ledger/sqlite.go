@@ -134,12 +134,22 @@ func (d sqliteDialect) explain(err error) error {
 		case sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT:
 			return fmt.Errorf("%w: %s is damaged, or is no SQLite file (%w). Nothing was changed in it. "+
 				"`sqlite3 FILE .recover` gets out what can be read; move the file away, with its -wal and -shm, to begin a new ledger", ErrUnusable, d.path, err)
+		case sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM:
+			return d.unopened(err)
 		}
 	}
 	if errors.Is(err, ErrUnusable) {
 		return fmt.Errorf("%w: %s", err, d.path)
 	}
 	return err
+}
+
+// unopened says what may be wrong with a file that cannot be opened.
+func (d sqliteDialect) unopened(err error) error {
+	if at, missing := os.Stat(d.path); missing == nil && at.IsDir() {
+		return fmt.Errorf("%s is a folder: name a file (%w)", d.path, err)
+	}
+	return fmt.Errorf("%s cannot be opened; root may, and the user that the server runs as: %w", d.path, err)
 }
 
 // listen: nobody tells that a file was changed.

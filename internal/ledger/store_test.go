@@ -3,7 +3,9 @@ package ledger
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -275,6 +277,36 @@ func TestUnusableFiles(t *testing.T) {
 		if after, err := os.ReadFile(path); err != nil || string(after) != string(before) {
 			t.Errorf("%s is not as it was: %v", path, err)
 		}
+	}
+}
+
+// TestUnopenedFiles: what cannot be opened is named, and what is only asked for is not made.
+func TestUnopenedFiles(t *testing.T) {
+	dir := t.TempDir()
+	_, err := Open(t.Context(), Place(dir), Options{})
+	if err == nil || !strings.Contains(err.Error(), dir+" is a folder: name a file") {
+		t.Errorf("of a folder: %v", err)
+	}
+	blocked := filepath.Join(dir, "blocked.db")
+	socket, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", blocked) // which nobody can open
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	_, err = Open(t.Context(), Place(blocked), Options{})
+	if err == nil || !strings.Contains(err.Error(), blocked+" cannot be opened; root may") {
+		t.Errorf("of a blocked file: %v", err)
+	}
+	missing := filepath.Join(dir, "missing.db")
+	people := PeopleEditor{Place(missing)}
+	if _, err := people.Names(t.Context()); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), missing) {
+		t.Errorf("names of none: %v", err)
+	}
+	if hash, err := people.Hash(t.Context(), "alice"); hash != "" || err != nil {
+		t.Errorf("somebody of none: %q, %v", hash, err)
+	}
+	if _, err := os.Stat(missing); err == nil {
+		t.Error("it was made")
 	}
 }
 
