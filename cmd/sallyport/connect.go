@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -31,6 +32,9 @@ func newConnect() *cobra.Command {
 			d, err := dialer(proxy)
 			if err != nil {
 				return err
+			}
+			if _, err := net.DefaultResolver.LookupPort(cmd.Context(), "tcp", target[1]); err != nil {
+				return usageError{fmt.Errorf("%q is no port: write a number up to 65535, or the name of a service such as ssh", target[1])}
 			}
 			c, err := d.DialContext(cmd.Context(), "tcp", net.JoinHostPort(target[0], target[1]))
 			if err != nil {
