@@ -52,11 +52,14 @@ func serve(ctx context.Context, src daemon.Source, out, log io.Writer) error {
 	if runtime.GOMAXPROCS(0) < 2 { // an event loop that waits has the one, and all else would have to wait with it
 		runtime.GOMAXPROCS(2)
 	}
+	early := make(chan os.Signal, 8)
+	signal.Notify(early, held()...)
+	defer signal.Stop(early)
 	d, err := daemon.Open(ctx, src, log)
 	if err != nil {
 		return err
 	}
-	ctx, hurry, release := onSignals(ctx, requests(d))
+	ctx, hurry, release := onSignals(ctx, requests(d), early)
 	defer release()
 	d.Greet(out, version) // only now: whoever reads it may send a signal at once
 	return d.Run(ctx, hurry)
@@ -65,8 +68,8 @@ func serve(ctx context.Context, src daemon.Source, out, log io.Writer) error {
 // onSignals returns a context that the first TERM or INT ends, and one that the
 // second ends. The other signals call what requests has for them. That may take its
 // time, and no other signal waits for it; one that comes again meanwhile calls it once more
-// afterwards.
-func onSignals(parent context.Context, requests map[os.Signal]func()) (stop, hurry context.Context, release func()) {
+// afterwards. Those that have come early, before there was anything to call, are taken over.
+func onSignals(parent context.Context, requests map[os.Signal]func(), early chan os.Signal) (stop, hurry context.Context, release func()) {
 	stop, cancelStop := context.WithCancel(parent)
 	hurry, cancelHurry := context.WithCancel(parent)
 	ends := make(chan os.Signal, 4)
@@ -82,15 +85,24 @@ func onSignals(parent context.Context, requests map[os.Signal]func()) (stop, hur
 			}
 		}
 	})
+	hears := map[os.Signal]chan os.Signal{}
 	for s, request := range requests {
 		comes := make(chan os.Signal, 1)
 		signal.Notify(comes, s)
-		all = append(all, comes)
+		all, hears[s] = append(all, comes), comes
 		waiting.Go(func() {
 			for range comes {
 				request()
 			}
 		})
+	}
+	signal.Stop(early)
+	for len(early) > 0 {
+		s := <-early
+		select {
+		case hears[s] <- s:
+		default: // it has come again since, or nobody is to hear it
+		}
 	}
 	return stop, hurry, func() {
 		for _, signals := range all {

@@ -4,8 +4,11 @@ package main
 
 import (
 	"os"
+	"os/signal"
 	"syscall"
 	"testing"
+
+	"github.com/sallyport/sallyport/internal/proxytest"
 )
 
 // TestSignalsThatEnd: the first ends serving, the second the patience; that the system has no
@@ -16,7 +19,7 @@ func TestSignalsThatEnd(t *testing.T) {
 		"no others": nil,
 		"one other": {syscall.SIGUSR1: func() { heard++ }},
 	} {
-		stop, hurry, release := onSignals(t.Context(), requests)
+		stop, hurry, release := onSignals(t.Context(), requests, nil)
 		if requests != nil {
 			signalUs(t, syscall.SIGUSR1)
 		}
@@ -41,7 +44,7 @@ func TestSignalsDoNotWaitForEachOther(t *testing.T) {
 	_, _, release := onSignals(t.Context(), map[os.Signal]func(){
 		syscall.SIGUSR2: func() { began <- struct{}{}; <-free },
 		syscall.SIGHUP:  func() { heard <- struct{}{} },
-	})
+	}, nil)
 	signalUs(t, syscall.SIGUSR2)
 	<-began
 	for range 3 {
@@ -52,6 +55,29 @@ func TestSignalsDoNotWaitForEachOther(t *testing.T) {
 	close(free)
 	<-began
 	release()
+}
+
+// TestSignalsThatAreEarly: what comes before there is a server is done when there is one.
+func TestSignalsThatAreEarly(t *testing.T) {
+	early := make(chan os.Signal, 8)
+	signal.Notify(early, held()...)
+	for i, s := range []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR2, syscall.SIGHUP} {
+		signalUs(t, s)
+		proxytest.Eventually(t, "it has come", func() bool { return len(early) == i+1 })
+	}
+	heard := make(chan string, 4)
+	_, _, release := onSignals(t.Context(), map[os.Signal]func(){
+		syscall.SIGHUP:  func() { heard <- "HUP" },
+		syscall.SIGUSR1: func() { heard <- "USR1" },
+		syscall.SIGUSR2: func() { heard <- "USR2" },
+	}, early)
+	defer release()
+	for got := map[string]bool{}; !got["HUP"] || !got["USR2"]; {
+		got[<-heard] = true
+	}
+	if len(early) > 0 {
+		t.Errorf("%d are left", len(early))
+	}
 }
 
 func signalUs(t *testing.T, s os.Signal) {

@@ -21,6 +21,10 @@ func requests(d *daemon.Daemon) map[os.Signal]func() {
 	}
 }
 
+// held are those of them that wait for the daemon to be there: reading long lists takes its
+// time, and they would end the process.
+func held() []os.Signal { return []os.Signal{syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2} }
+
 // passedOn are the signals that a command gets from this process, as it would if it had
 // been started without.
 func passedOn() []os.Signal {
