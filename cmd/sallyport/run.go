@@ -95,7 +95,11 @@ func runThrough(ctx context.Context, proxy string, command []string, in io.Reade
 		fmt.Fprintf(errs, "sallyport: only what heeds http_proxy or all_proxy goes through the proxy, all else past it: %v\n", err)
 	}
 	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, passedOn()...)
+	for _, s := range passedOn() {
+		if !signal.Ignored(s) { // as nohup has it, and shells for what they have in the background: the command is to ignore it, too
+			signal.Notify(signals, s)
+		}
+	}
 	defer signal.Stop(signals)
 	switch err := start(); {
 	case errors.Is(err, exec.ErrNotFound), errors.Is(err, os.ErrNotExist):
