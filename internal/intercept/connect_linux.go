@@ -33,7 +33,7 @@ func (i *Interceptor) connectStream(ctx, relays context.Context, call *notificat
 	case s.peer().IsValid():
 		i.connectAgain(call, s, a.to)
 	case !i.beginConnect():
-		i.answer(call, unix.EAGAIN)
+		i.answer(call, unix.EADDRNOTAVAIL) // EAGAIN tells many that it is under way
 	default:
 		again := *call
 		i.work.Go(func() {

@@ -15,7 +15,7 @@ import (
 )
 
 // maxConnects is how many connections may be on their way through the proxy at once. One
-// more is refused with EAGAIN, which programs also get where no port is free.
+// more is refused with EADDRNOTAVAIL, which programs also get where no port is free.
 const maxConnects = 512
 
 // Interceptor leads the connections of one command through a proxy. Make it with Open.

@@ -301,6 +301,29 @@ func TestThreadWithItsOwnDescriptors(t *testing.T) {
 	}
 }
 
+// TestCrowd refuses one connection more than may be on their way.
+func TestCrowd(t *testing.T) {
+	i, ctx, end := serves(t, echo)
+	defer end()
+	for range maxConnects {
+		i.connects <- struct{}{}
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := exec.CommandContext(ctx, self, "192.0.2.1:80")
+	command.Env = append(os.Environ(), playName+"=connect")
+	var out bytes.Buffer
+	command.Stdout = &out
+	if err := i.Start(command); err != nil {
+		t.Fatal(err)
+	}
+	if err := command.Wait(); err != nil || out.String() != "EADDRNOTAVAIL\n" {
+		t.Errorf("got %s, %v", out.String(), err)
+	}
+}
+
 // TestKilledWhileItConnects sees that nobody goes on dialling for a command that is gone.
 func TestKilledWhileItConnects(t *testing.T) {
 	begun, ended := make(chan struct{}), make(chan struct{})
