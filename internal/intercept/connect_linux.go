@@ -108,11 +108,7 @@ func (i *Interceptor) throughProxy(ctx context.Context, call *notification, s so
 	ctx, interrupt := context.WithCancelCause(ctx)
 	defer interrupt(nil)
 	defer i.whileCalling(call, interrupt)()
-	target := socks.FromIP(to)
-	if name, ok := i.names.behind(to.Addr()); ok {
-		target = socks.Addr{Name: name, Port: to.Port()}
-	}
-	conn, err := i.dial(ctx, target)
+	conn, err := i.dialAny(ctx, to)
 	if err == nil {
 		return conn, nil
 	}
@@ -120,6 +116,33 @@ func (i *Interceptor) throughProxy(ctx context.Context, call *notification, s so
 		return nil, errno
 	}
 	return nil, refusal(err)
+}
+
+// dialAny connects to an address, or to the host whose name it stands for. Where there is
+// no such host, the program might have meant another.
+func (i *Interceptor) dialAny(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
+	name, ok := i.names.behind(to.Addr())
+	if !ok {
+		return i.dial(ctx, socks.FromIP(to))
+	}
+	conn, err := i.dial(ctx, socks.Addr{Name: name, Port: to.Port()})
+	for _, other := range i.search.next(name) {
+		if err == nil || !isUnknown(err) {
+			break
+		}
+		var fault error
+		if conn, fault = i.dial(ctx, socks.Addr{Name: other, Port: to.Port()}); !isUnknown(fault) {
+			err = fault
+		}
+	}
+	return conn, err
+}
+
+// isUnknown reports whether an error may be that there is no such host. By SOCKS one does not
+// hear more than that it cannot be reached.
+func isUnknown(err error) bool {
+	reason := server.ReasonOf(err)
+	return err != nil && (reason == server.NoName || reason == server.Unreachable)
 }
 
 // whileCalling calls cancel when the caller has been killed, or a signal is to be handled.

@@ -24,6 +24,7 @@ type Interceptor struct {
 	calls    *notifier
 	door     *door
 	names    *names
+	search   search
 	resolver *resolver
 	home     namespaces     // those that this process is in
 	commands chan *exec.Cmd // to be started by the thread whose descendants are watched
@@ -41,6 +42,7 @@ func Open(ctx context.Context, dial Dial) (*Interceptor, error) {
 	i := &Interceptor{
 		dial:     dial,
 		names:    newNames(maxStandIns),
+		search:   readSearch(resolverFile),
 		commands: make(chan *exec.Cmd),
 		started:  make(chan error),
 		gone:     make(chan struct{}),
