@@ -425,27 +425,40 @@ func TestUnawareCrowd(t *testing.T) {
 	}
 }
 
-// TestUnawareParting has a program end as soon as it has written: all of it arrives.
+// TestUnawareParting has a program end as soon as it has written: all of it arrives, and be it
+// that the target does not listen for a while.
 func TestUnawareParting(t *testing.T) {
 	paperSlow(t)
 	o := newOffice(t, officeRules)
-	ln := o.outside.listen(t, officeOutside+":0")
-	arrived := make(chan []byte, 1)
-	go func() {
-		defer close(arrived)
-		c, err := ln.Accept()
-		if err != nil {
-			return
-		}
-		defer c.Close()
-		if b, err := io.ReadAll(c); err == nil {
-			arrived <- b
-		}
-	}()
-	_, port, _ := net.SplitHostPort(ln.Addr().String())
-	sent := paperBytes(megabyte)
-	o.run(t, sent, nil, unaware(t, "socks5h://"+officeProxy, "bash", "-c", `cat >"/dev/tcp/$0/$1"`, officeOutside, port)...)
-	sameBytes(t, "a parting word", <-arrived, sent)
+	for name, c := range map[string]struct {
+		size  int
+		pause time.Duration
+	}{
+		"at once": {megabyte, 0},
+		"later":   {megabyte, 3 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ln := o.outside.listen(t, officeOutside+":0")
+			arrived := make(chan []byte, 1)
+			go func() {
+				defer close(arrived)
+				one, err := ln.Accept()
+				if err != nil {
+					return
+				}
+				defer one.Close()
+				<-time.After(c.pause)
+				if b, err := io.ReadAll(one); err == nil {
+					arrived <- b
+				}
+			}()
+			_, port, _ := net.SplitHostPort(ln.Addr().String())
+			sent := paperBytes(c.size)
+			o.run(t, sent, nil, unaware(t, "socks5h://"+officeProxy, "bash", "-c", `cat >"/dev/tcp/$0/$1"`, officeOutside, port)...)
+			sameBytes(t, "a parting word", <-arrived, sent)
+		})
+	}
 }
 
 // TestUnawareOrphans ends `sallyport run` while the command goes on: then it has no

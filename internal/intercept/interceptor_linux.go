@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sallyport/sallyport/internal/relay"
 )
 
@@ -74,9 +76,26 @@ func Open(ctx context.Context, dial Dial) (*Interceptor, error) {
 }
 
 // thread is where the command is started: what it starts is watched, and nothing else of
-// this process. The thread cannot be used for anything else, and so it ends.
+// this process. The thread cannot be used for anything else, and so it ends. The first of
+// a process would not; while that is held, another one is taken.
 func (i *Interceptor) thread(installed chan<- error) {
 	runtime.LockOSThread()
+	if unix.Gettid() != os.Getpid() {
+		i.startWatched(installed)
+		return
+	}
+	defer runtime.UnlockOSThread()
+	taken := make(chan struct{})
+	go func() {
+		runtime.LockOSThread()
+		close(taken)
+		i.startWatched(installed)
+	}()
+	<-taken
+}
+
+// startWatched is thread, on the right one.
+func (i *Interceptor) startWatched(installed chan<- error) {
 	var err error
 	i.calls, err = install()
 	installed <- err
@@ -112,8 +131,9 @@ func (i *Interceptor) Serve(ctx context.Context) {
 	i.work.Go(func() { i.supervise(ctx, relays) })
 	<-ctx.Done()
 	close(i.gone)
+	deserted := i.calls.isDeserted()
 	i.calls.close()
-	i.drain()
+	i.drain(deserted)
 	cut()
 	i.door.close()
 	i.resolver.close()
@@ -121,13 +141,15 @@ func (i *Interceptor) Serve(ctx context.Context) {
 }
 
 // drain waits until the connections of the command have ended, as they do when it has, or
-// nobody has sent anything for a while: whoever is left does not hold up the end.
-func (i *Interceptor) drain() {
-	const (
-		look    = 20 * time.Millisecond
-		silence = time.Second
-		most    = time.Minute
-	)
+// nobody has sent anything for a while. Where a process is left in the background, its
+// connections may stay open for ever, and do not hold up the end for long; where none is, what
+// they have not delivered yet is the last that was said, and worth more patience.
+func (i *Interceptor) drain(deserted bool) {
+	const look = 20 * time.Millisecond
+	silence, most := time.Second, time.Minute
+	if deserted {
+		silence, most = 5*time.Second, time.Hour
+	}
 	tick := time.NewTicker(look)
 	defer tick.Stop()
 	begun := time.Now()

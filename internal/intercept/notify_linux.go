@@ -129,6 +129,16 @@ func (n *notifier) next() (call notification, err error) {
 	}
 }
 
+// isDeserted reports whether nobody is left who could call. It is called before close.
+func (n *notifier) isDeserted() bool {
+	ready := []unix.PollFd{{Events: unix.POLLIN}}
+	closed := n.raw.Control(func(fd uintptr) {
+		ready[0].Fd = int32(fd)
+		_, _ = unix.Poll(ready, 0) // then it tells of nothing
+	})
+	return closed != nil || ready[0].Revents&unix.POLLHUP != 0 // who has found nobody has closed it
+}
+
 // waits reports whether the caller still does. What was read of it before is not
 // somebody else's.
 func (n *notifier) waits(call *notification) bool {
