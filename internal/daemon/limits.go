@@ -15,6 +15,7 @@ func buildLimits(s *config.Settings) map[string]limits.Limit {
 	for name, l := range s.Limits {
 		all[name] = limits.Limit{
 			Per: limits.Per(l.Per), Rate: l.Rate, Up: l.Up, Down: l.Down, Burst: l.Burst, Shared: l.Shared,
+			Names:    s.Ledger.Apart.Names,
 			Sessions: l.Sessions, New: l.NewSessions, In: l.NewPer,
 			Quota: cmp.Or(l.Quota, int64(l.QuotaTime)), Counts: measure(l), Every: every(l), Then: l.Then, Warn: l.Warn,
 		}

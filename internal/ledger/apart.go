@@ -5,8 +5,6 @@ import (
 	"hash/maphash"
 	"net/netip"
 	"time"
-
-	"github.com/sallyport/sallyport/server"
 )
 
 // Apart is how many things of the clients' choice are counted apart in a day of UTC. 0 is
@@ -137,14 +135,4 @@ func networkOf(source string) string {
 		return source
 	}
 	return network.String()
-}
-
-// isProved reports whether a name is one that the administrator has given. An identd is its
-// machine's owner's.
-func isProved(id server.Identity) bool {
-	switch id.Proof {
-	case server.Password, server.Certificate, server.Key:
-		return true
-	}
-	return false
 }

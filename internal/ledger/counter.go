@@ -12,6 +12,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/sallyport/sallyport/internal/limits"
 	"github.com/sallyport/sallyport/server"
 )
 
@@ -200,7 +201,7 @@ func (c *counter) take() map[Key]Counts {
 
 func subjectOf(r *server.Record) subject {
 	of := subjectOfNothing(r)
-	of.user, of.host, of.proved, of.nothing = r.Identity.Name, r.Target.IP, isProved(r.Identity), false
+	of.user, of.host, of.proved, of.nothing = r.Identity.Name, r.Target.IP, limits.Proved(r.Identity), false
 	if !r.Target.IP.IsValid() {
 		of.name = r.Target.Name
 	}

@@ -12,7 +12,8 @@ import (
 type budget struct {
 	table   *Table
 	claims  []claim
-	entered bool // account is in use; the table's mutex guards it
+	from    digest // of whom the name is, if it is a stranger's
+	entered bool   // account is in use; the table's mutex guards it
 
 	// What most sessions have no more of.
 	few     [2]claim
@@ -69,7 +70,7 @@ func (b *budget) Enter(before server.Stay, end func(error)) (server.Stay, error)
 		return nil, err
 	}
 	for _, h := range s.holds[held:] {
-		h.enter(now)
+		h.enter(now, b.from)
 		if h.tally != nil {
 			h.holders.add(&h.place, h)
 		}

@@ -62,11 +62,11 @@ func (cl claim) find() *counter {
 	return c
 }
 
-// enter counts one more session.
-func (c *counter) enter(now time.Time) {
+// enter counts one more session, of a stranger's if from is not 0.
+func (c *counter) enter(now time.Time, from digest) {
 	l := c.of.limit
 	if c.sessions == 0 { // else both have it
-		l.keep(c)
+		l.keep(c, from)
 	}
 	c.sessions++
 	l.idle.remove(&c.idle)
@@ -82,12 +82,15 @@ func (c *counter) enter(now time.Time) {
 }
 
 // keep has the limit know a counter, if it does not yet.
-func (l *limit) keep(c *counter) {
+func (l *limit) keep(c *counter, from digest) {
 	if c.known.of != nil {
 		return
 	}
 	if l.open.add(&c.known, c); l.Per != Session {
 		l.counters[c.of.key] = c
+	}
+	if l.Per == User {
+		l.strange.add(c.of.key, from)
 	}
 }
 
@@ -117,6 +120,7 @@ func (l *limit) sweep(now time.Time) {
 		l.open.remove(&c.known)
 		if l.counters[c.of.key] == c {
 			delete(l.counters, c.of.key)
+			l.strange.remove(c.of.key)
 		}
 	}
 }

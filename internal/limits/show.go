@@ -139,7 +139,7 @@ func (t *Table) Grant(a Account, n int64, now time.Time) (Standing, error) {
 func (cl claim) kept() *counter {
 	c := cl.find()
 	if c.known.of == nil {
-		cl.keep(c)
+		cl.keep(c, 0)
 		cl.idle.add(&c.idle, c)
 	}
 	return c

@@ -41,6 +41,7 @@ type Limit struct {
 	New      int           // new sessions in In, of which so many may come at once
 	In       time.Duration // over 0 where New is
 	Quota    int64         // what may be used in a window, as Counts measures it
+	Names    int           // with User: so many names of a source that are its own choice count apart, all others as one; 0: 1000
 
 	// With Quota.
 	Counts Measure
@@ -159,6 +160,7 @@ type limit struct {
 	ended    int64 // likewise
 	gone     bool  // it limits nothing any more
 	counters map[key]*counter
+	strange  strangers      // those of counters that are
 	open     chain[counter] // those that shapes can be changed of: of sessions that are open, or idle
 	idle     chain[counter] // those that nobody is open of, who is so for the longest time first
 }
@@ -213,10 +215,10 @@ func (p *Part) Budget(r *server.Request, id server.Identity) server.Budget {
 	if len(p.limits) == 0 {
 		return nil
 	}
-	b := &budget{table: p.table}
+	b := &budget{table: p.table, from: p.stranger(r, id)}
 	b.claims = b.few[:0]
 	for _, l := range p.limits {
-		b.claims = p.claims(b.claims, l, r, id)
+		b.claims = p.claims(b.claims, l, r, id, b.from)
 	}
 	return b
 }
@@ -240,13 +242,13 @@ type claim struct {
 	key key
 }
 
-func (p *Part) claims(all []claim, l *limit, r *server.Request, id server.Identity) []claim {
+func (p *Part) claims(all []claim, l *limit, r *server.Request, id server.Identity, from digest) []claim {
 	k := key{}
 	switch l.Per {
 	case Source:
 		k.source = source(r.Client.Addr())
 	case User:
-		k.name, k.claimed = id.Name, id.Proof == server.Claimed
+		k = l.named(id, from)
 	case Rule:
 		k.name = p.rule
 	case Listener:
