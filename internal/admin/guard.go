@@ -84,6 +84,9 @@ func (g *guard) watch(next http.Handler) http.Handler {
 		if !g.mayPass(w, r, who) {
 			return
 		}
+		if who.Role != "" {
+			isKnown(r.Context())
+		}
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), whoKey{}, who)))
 	})
 }

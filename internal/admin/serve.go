@@ -25,6 +25,7 @@ func Serve(ctx context.Context, socket net.Listener, h http.Handler, log *slog.L
 	s := &http.Server{
 		Handler:           h,
 		BaseContext:       func(net.Listener) context.Context { return requests },
+		ConnContext:       withGuest,
 		ConnState:         open.follow,
 		ReadHeaderTimeout: requestTime,
 		ReadTimeout:       requestTime,
