@@ -68,10 +68,10 @@ func hurry(writing *os.File) {
 // open begins to write to what is at the path. Callers hold mu, or nobody else has f.
 func (f *rotatingFile) open() error {
 	file, err := os.OpenFile(f.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND|syscall.O_NONBLOCK, 0o640) // a pipe would else wait for a reader
-	switch {
-	case errors.Is(err, syscall.ENXIO):
-		return fmt.Errorf("nobody reads the pipe %s: start its reader first", f.path)
-	case err != nil:
+	if err != nil {
+		if errors.Is(err, syscall.ENXIO) && isPipe(f.path) {
+			return fmt.Errorf("nobody reads the pipe %s: start its reader first", f.path)
+		}
 		return err
 	}
 	info, err := file.Stat()
@@ -87,6 +87,11 @@ func (f *rotatingFile) open() error {
 		f.span = f.spanOf(info.ModTime())
 	}
 	return nil
+}
+
+func isPipe(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode()&fs.ModeNamedPipe != 0
 }
 
 // isTorn reports whether the last line of a file is not whole: who wrote it was killed, or
