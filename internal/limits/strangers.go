@@ -56,7 +56,7 @@ func (l *limit) named(id server.Identity, from digest) key {
 	s := &l.strange
 	switch {
 	case from == 0 || l.counters[k] != nil:
-	case s.of[from] >= cmp.Or(l.Names, usualNames) || len(s.from) >= max(mostStrangers, l.Names):
+	case s.of[from] >= cmp.Or(l.Names, usualNames) || len(s.from) >= mostStrangers:
 		return key{name: other, claimed: true}
 	}
 	return k
