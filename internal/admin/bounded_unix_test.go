@@ -21,38 +21,41 @@ import (
 func TestWhoIsKnownStays(t *testing.T) {
 	certified := httptest.NewTLSServer(http.NotFoundHandler())
 	certified.Close()
-	for name, terms := range map[string]*tls.Config{"plain": nil, "TLS": {Certificates: certified.TLS.Certificates}} {
-		synctest.Test(t, func(t *testing.T) {
-			socket, end := serves(t, terms, newSite(t).panel().Page(terms != nil))
-			defer end()
-			administrator := signedIn(t, socket, terms != nil)
-			for i := range 2 * mostConns {
-				dials(t, socket, fmt.Sprintf("192.0.2.%d:4000", i%250))
-				synctest.Wait()
-			}
-			if n := socket.Waiting(); n > 0 {
-				t.Errorf("%s: %d connections wait", name, n)
-			}
-			administrator.asks(t)
-			all := []*asker{administrator}
-			for len(all) < mostConns {
-				all = append(all, signedIn(t, socket, terms != nil))
-			}
-			late := dials(t, socket, "198.51.100.1:4000")
-			later := dials(t, socket, "198.51.100.1:4000")
-			synctest.Wait()
-			for _, one := range all {
-				one.asks(t)
-			}
-			if socket.Waiting() != 1 || late.Peer().Closed() {
-				t.Errorf("%s: %d wait behind the one who waits first", name, socket.Waiting())
-			}
-			all[7].Close()
-			synctest.Wait()
-			if socket.Waiting() != 0 || !late.Peer().Closed() || later.Peer().Closed() {
-				t.Errorf("%s: when one has left, the strangers do not come in", name)
-			}
-		})
+	for _, terms := range []*tls.Config{nil, {Certificates: certified.TLS.Certificates}} {
+		synctest.Test(t, func(t *testing.T) { whoIsKnownStays(t, terms) })
+	}
+}
+
+func whoIsKnownStays(t *testing.T, terms *tls.Config) {
+	secure := terms != nil
+	socket, end := serves(t, terms, newSite(t).panel().Page(secure))
+	defer end()
+	administrator := signedIn(t, socket, secure)
+	for i := range 2 * mostConns {
+		dials(t, socket, fmt.Sprintf("192.0.2.%d:4000", i%250))
+		synctest.Wait()
+	}
+	if n := socket.Waiting(); n > 0 {
+		t.Errorf("TLS %v: %d connections wait", secure, n)
+	}
+	administrator.asks(t)
+	all := []*asker{administrator}
+	for len(all) < mostConns {
+		all = append(all, signedIn(t, socket, secure))
+	}
+	late := dials(t, socket, "198.51.100.1:4000")
+	later := dials(t, socket, "198.51.100.1:4000")
+	synctest.Wait()
+	for _, one := range all {
+		one.asks(t)
+	}
+	if socket.Waiting() != 1 || late.Peer().Closed() {
+		t.Errorf("TLS %v: %d wait behind the one who waits first", secure, socket.Waiting())
+	}
+	all[7].Close()
+	synctest.Wait()
+	if socket.Waiting() != 0 || !late.Peer().Closed() || later.Peer().Closed() {
+		t.Errorf("TLS %v: when one has left, the strangers do not come in", secure)
 	}
 }
 

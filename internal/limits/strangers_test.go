@@ -34,39 +34,43 @@ func claims(name string) server.Identity { return server.Identity{Name: name, Pr
 // TestInventedNames have together what one has, beyond the first of each source; whoever shows
 // a name, or is in a group, has his own, and so has who came before.
 func TestInventedNames(t *testing.T) {
-	const names, all = 3, 1000
 	for _, proof := range []server.Proof{server.Claimed, server.Ident} {
 		synctest.Test(t, func(t *testing.T) {
-			tab := table(Limit{Per: User, Quota: all, Every: Every{Unit: Day}, Names: names})
-			p := tab.Of("rule", []string{"l"}, groups)
-			is := func(name string) server.Identity { return server.Identity{Name: name, Proof: proof} }
-			for day := range 2 {
-				apart := 0
-				for i := range 100 {
-					if comes(t, p, fmt.Sprintf("2001:db8::%x", i), is(fmt.Sprintf("name%d", i)), all/2) {
-						apart++
-					}
-				}
-				if apart != names+2 {
-					t.Errorf("day %d, %s: %d names have half of a quota each, want %d, and two that share one", day, proof, apart, names)
-				}
-				for name, ok := range map[string]bool{
-					"one who came before":        comes(t, p, "2001:db8::ffff", is("name0"), all/2),
-					"one of another source":      comes(t, p, "192.0.2.7", is("name99"), all),
-					"one who is known":           comes(t, p, "2001:db8::1", is("alice"), all),
-					"one who shows the password": comes(t, p, "2001:db8::1", eve, all),
-				} {
-					if !ok {
-						t.Errorf("day %d, %s: %s does not have his own", day, proof, name)
-					}
-				}
+			tab := table(Limit{Per: User, Quota: 1000, Every: Every{Unit: Day}, Names: 3})
+			for range 2 {
+				inventsNames(t, tab.Of("rule", []string{"l"}, groups), proof)
 				time.Sleep(24 * time.Hour)
 				tab.tick(time.Now())
 				if n := len(tab.named["l"].strange.from) + len(tab.named["l"].strange.of); n > 0 {
-					t.Errorf("day %d: %d things are remembered of those that are over", day, n)
+					t.Errorf("%s: %d things are remembered of those that are over", proof, n)
 				}
 			}
 		})
+	}
+}
+
+// inventsNames is a day of the quota of 1000 bytes.
+func inventsNames(t *testing.T, p *Part, proof server.Proof) {
+	t.Helper()
+	is := func(name string) server.Identity { return server.Identity{Name: name, Proof: proof} }
+	apart := 0
+	for i := range 100 {
+		if comes(t, p, fmt.Sprintf("2001:db8::%x", i), is(fmt.Sprintf("name%d", i)), 500) {
+			apart++
+		}
+	}
+	if apart != 3+2 {
+		t.Errorf("%s: %d names have half of a quota each, want 3, and two that share one", proof, apart)
+	}
+	for name, ok := range map[string]bool{
+		"one who came before":        comes(t, p, "2001:db8::ffff", is("name0"), 500),
+		"one of another source":      comes(t, p, "192.0.2.7", is("name99"), 1000),
+		"one who is known":           comes(t, p, "2001:db8::1", is("alice"), 1000),
+		"one who shows the password": comes(t, p, "2001:db8::1", eve, 1000),
+	} {
+		if !ok {
+			t.Errorf("%s: %s does not have his own", proof, name)
+		}
 	}
 }
 
