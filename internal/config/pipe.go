@@ -64,7 +64,7 @@ func readPipe(f *os.File, until time.Time) ([]byte, error) {
 		case errors.Is(err, io.EOF):
 			return data, nil
 		case errors.Is(err, syscall.EAGAIN) && time.Now().Before(until):
-			time.Sleep(pipePause)
+			<-time.After(pipePause)
 		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, syscall.EAGAIN):
 			return nil, errSlowPipe
 		case err != nil:
