@@ -7,9 +7,12 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -106,6 +109,118 @@ func TestSessionsOfManyLoops(t *testing.T) {
 		targets[i].Close()
 		r.next(Closed)
 	}
+}
+
+// TestBulkSpreads: sessions that have much to move leave the loop on which they have begun
+// for others, before they rest, too, and are told of as ever.
+func TestBulkSpreads(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4))
+	proxytest.Eventually(t, "the loops of other tests end", func() bool { return pollers(t) <= 1 }) // that of the runtime
+	r := newRig(t, &Server{Policy: deciding(anything)})
+	socket := listenTCP(t, "127.0.0.1:0")
+	r.serve(socket, Listener{})
+	clients, targets := connected(t, socket.Addr().String(), 6)
+	before := pollers(t)
+	const piece = 1 << 20
+	zeros, err := unix.MemfdCreate("zeros", unix.MFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(zeros)
+	if err := unix.Ftruncate(zeros, piece); err != nil {
+		t.Fatal(err)
+	}
+	var enough atomic.Bool
+	var ends sync.WaitGroup
+	var sent, got atomic.Int64
+	for i := range clients {
+		ends.Go(func() { sendZeros(t, targets[i], zeros, piece, &enough, &sent) })
+		ends.Go(func() { throwAway(t, clients[i], piece, &got) })
+	}
+	for range 2000 {
+		if pollers(t) > before {
+			break
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+	if pollers(t) == before {
+		t.Error("none has moved to another loop")
+	}
+	enough.Store(true)
+	ends.Wait()
+	var down int64
+	for range clients {
+		down += r.next(Closed).Down()
+	}
+	if got.Load() != sent.Load() || down != sent.Load() {
+		t.Errorf("%d bytes of %d have come, and %d are recorded", got.Load(), sent.Load(), down)
+	}
+}
+
+// sendZeros sends pieces of a file until that is enough, and closes c.
+func sendZeros(t *testing.T, c net.Conn, zeros, piece int, enough *atomic.Bool, sent *atomic.Int64) {
+	defer c.Close()
+	for n := int64(1); n > 0 && !enough.Load(); sent.Add(n) {
+		n = untilReady(t, bare(t, c).Write, func(fd int) (int, error) {
+			var from int64
+			return unix.Sendfile(fd, zeros, &from, piece)
+		})
+	}
+}
+
+// throwAway reads to the end, and closes c.
+func throwAway(t *testing.T, c net.Conn, piece int, got *atomic.Int64) {
+	defer c.Close()
+	for n := int64(1); n > 0; got.Add(n) {
+		n = untilReady(t, bare(t, c).Read, func(fd int) (int, error) {
+			n, _, err := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), 0, uintptr(piece), unix.MSG_TRUNC, 0, 0) // into no memory
+			if err != 0 {
+				return 0, err
+			}
+			return int(n), nil
+		})
+	}
+}
+
+// untilReady makes a call until it need not wait: it moves bytes that are in no memory of
+// the test's, which would be slower than the proxy is.
+func untilReady(t *testing.T, wait func(func(fd uintptr) bool) error, call func(fd int) (int, error)) int64 {
+	t.Helper()
+	var n int
+	var failed error
+	err := wait(func(fd uintptr) bool {
+		n, failed = call(int(fd))
+		return !errors.Is(failed, unix.EAGAIN)
+	})
+	if err := errors.Join(err, failed); err != nil {
+		t.Error(err)
+		return 0
+	}
+	return int64(n)
+}
+
+func bare(t *testing.T, c net.Conn) syscall.RawConn {
+	t.Helper()
+	raw, err := c.(syscall.Conn).SyscallConn()
+	if err != nil {
+		t.Error(err)
+	}
+	return raw
+}
+
+// pollers returns how many descriptors of epoll the process has: each loop has one.
+func pollers(t *testing.T) (count int) {
+	t.Helper()
+	files, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if to, err := os.Readlink("/proc/self/fd/" + f.Name()); err == nil && strings.Contains(to, "eventpoll") {
+			count++
+		}
+	}
+	return count
 }
 
 // servingGoroutines returns how many goroutines serve a connection or relay.

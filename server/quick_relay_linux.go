@@ -50,6 +50,14 @@ func (b *bed) Expired() {
 	b.bed = nil
 }
 
+// RelayMoves does it before its time: the timer is on the loop that is left.
+func (c *carried) RelayMoves() {
+	if b := c.bed; b != nil {
+		b.loop.Stop(&b.timer)
+		b.Expired()
+	}
+}
+
 // Ready is never called: the descriptors are the relay's.
 func (b *bed) Ready(engine.Handle, engine.Events) {}
 

@@ -49,6 +49,7 @@ func serve(ctx context.Context, src daemon.Source, out, log io.Writer) error {
 	// a line lost, and no reason to end.
 	signal.Ignore(syscall.SIGPIPE)
 	defer signal.Reset(syscall.SIGPIPE)
+	useAllProcessors()
 	if runtime.GOMAXPROCS(0) < 2 { // an event loop that waits has the one, and all else would have to wait with it
 		runtime.GOMAXPROCS(2)
 	}

@@ -39,7 +39,8 @@ type Record interface {
 // Loop is one goroutine and what it waits for. But for Attach, Post and Detach, its methods are for records of the loop, on its
 // goroutine.
 type Loop struct {
-	users int // loops.mu guards it
+	users int  // loops.mu guards it
+	spare bool // it is one of those for who moves alone
 
 	fd int // of epoll
 
@@ -51,6 +52,8 @@ type Loop struct {
 	events  [batch]unix.EpollEvent
 	came    int           // how many of events are to be told
 	yielded time.Duration // when others last had the processor
+	rested  time.Duration // when it last had nothing to do
+	eased   time.Duration // when it last had a record move
 	resting Timer
 	broom   broom
 	ended   bool
@@ -102,7 +105,8 @@ func start() (*Loop, error) {
 		closeNow(fd)
 		return nil, err
 	}
-	l := &Loop{fd: fd, bell: bell, now: time.Since(epoch)}
+	now := time.Since(epoch)
+	l := &Loop{fd: fd, bell: bell, now: now, rested: now}
 	l.broom.start(l)
 	go l.run()
 	return l, nil
@@ -133,7 +137,9 @@ func (l *Loop) serve() {
 		if l.queue = l.queue[1:]; len(l.queue) == 0 {
 			l.queue = nil // and with it what is left in front of it
 		}
-		l.tell(next.handle, next.events)
+		if len(l.queue) == 0 || !l.ease(next.handle) {
+			l.tell(next.handle, next.events)
+		}
 		if time.Since(epoch)-l.now > turn {
 			return
 		}
@@ -152,6 +158,7 @@ func (l *Loop) wait() []task {
 		l.came = pollNow(l.fd, l.events[:])
 	} else {
 		l.came = poll(l.fd, l.events[:], l.timers.next())
+		l.rested = time.Since(epoch)
 		l.mu.Lock()
 		l.waits = false // tasks that came meanwhile are for the next turn
 		l.mu.Unlock()

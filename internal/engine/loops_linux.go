@@ -16,13 +16,13 @@ var loops struct {
 	all []*Loop
 }
 
-// Attach returns the loop that has the fewest users, and makes the caller one more until it calls Detach. A loop is started where
+// Attach returns the loop that has the fewest users (of those that are not for who moves alone), and makes the caller one more until it calls Detach. A loop is started where
 // all that there are have users, and there may be one more. It may be called from any goroutine.
 func Attach() (*Loop, error) {
 	loops.mu.Lock()
 	defer loops.mu.Unlock()
-	best := leastUsed()
-	if best == nil || best.users > 0 && len(loops.all) < mostLoops() {
+	best, shared := leastUsed()
+	if best == nil || best.users > 0 && shared < mostShared() {
 		l, err := start()
 		if err != nil && best == nil {
 			return nil, err
@@ -40,15 +40,22 @@ func Attach() (*Loop, error) {
 // away whenever it waits, which costs a session a tenth of its time.
 func mostLoops() int { return max(1, runtime.GOMAXPROCS(0)-1) }
 
-// leastUsed returns the loop that has the fewest users; nil: there is none. Callers hold loops.mu.
-func leastUsed() *Loop {
-	var best *Loop
+// mostShared is how many of them there may be that are not for who moves alone. Callers hold loops.mu.
+func mostShared() int { return max(1, mostLoops()-spareLoops) }
+
+// leastUsed returns the loop that has the fewest users of those that are not for who moves alone (nil: there is none), and how many
+// those are. Callers hold loops.mu.
+func leastUsed() (best *Loop, shared int) {
 	for _, l := range loops.all {
+		if l.spare {
+			continue
+		}
+		shared++
 		if best == nil || l.users < best.users {
 			best = l
 		}
 	}
-	return best
+	return best, shared
 }
 
 // slack is by how many users a loop may be ahead of another before it shares with that: to wake it costs more than a small session.
@@ -58,8 +65,9 @@ const slack = 8
 // returns that loop.
 func (l *Loop) Share() *Loop {
 	loops.mu.Lock()
-	ahead := l.users - leastUsed().users
-	if len(loops.all) < mostLoops() {
+	least, shared := leastUsed()
+	ahead := l.users - least.users
+	if shared < mostShared() {
 		ahead = l.users // than one that is yet to be started
 	}
 	if ahead <= slack {

@@ -46,7 +46,7 @@ var mayImport = map[string][]string{
 	"bench/peers":        {"bench/load", "bench/soak"},
 	"bench/plain":        {},
 	"bench/soak":         {"bench/load"},
-	"cmd/sallyport":      {"socks", "server", "client", "internal/daemon", "internal/intercept", "internal/service", "github.com/spf13/cobra", "charm.land/bubbletea/v2"},
+	"cmd/sallyport":      {"socks", "server", "client", "internal/daemon", "internal/engine", "internal/intercept", "internal/service", "github.com/spf13/cobra", "charm.land/bubbletea/v2"},
 }
 
 // bannedNames say nothing of what a package is for.

@@ -113,7 +113,7 @@ func (r *record) pacer(i int) Pacer {
 // pause makes a flow pause.
 func (r *record) pause(i int, wait time.Duration) {
 	if wait > 0 {
-		r.flows[i].resume = r.loop.Now() + min(wait, ages)
+		r.flows[i].resume = r.loop().Now() + min(wait, ages)
 		r.schedule()
 	}
 }
@@ -177,7 +177,7 @@ func (r *record) read(i, most int) (little []byte, err error) {
 		room = most + 1 // a pipe may be full before
 		n, err = f.stock.fill(int(from.fd), most)
 	} else {
-		little = r.loop.Scratch()
+		little = r.loop().Scratch()
 		little = little[:min(most, len(little))]
 		room = len(little)
 		n, err = engine.Read(int(from.fd), little)
@@ -200,7 +200,7 @@ func (r *record) read(i, most int) (little []byte, err error) {
 		little = little[:n]
 	}
 	f.bulk = n >= bulkFrom
-	r.last = r.loop.Now() // what was read counts, too, lest a limit ends the relay before it is written
+	r.last = r.loop().Now() // what was read counts, too, lest a limit ends the relay before it is written
 	return little, nil
 }
 
@@ -223,7 +223,7 @@ func (r *record) write(i int, little []byte, most int) (int, error) {
 		to.writable = false
 		if !f.asked {
 			f.asked = true
-			r.loop.AwaitRoom(to.handle)
+			r.loop().AwaitRoom(to.handle)
 		}
 		return 0, nil
 	case err != nil:
@@ -243,7 +243,7 @@ func (r *record) count(i, n int) {
 	} else {
 		r.meter.down.Add(int64(n))
 	}
-	r.last = r.loop.Now()
+	r.last = r.loop().Now()
 }
 
 // finish passes on the FIN of a side, after its last byte.
@@ -251,7 +251,7 @@ func (r *record) finish(i int) error {
 	if err := r.pendingError(i); err != nil { // it has reset right behind its FIN
 		return err
 	}
-	r.flows[i].ended, r.half, r.last = true, true, r.loop.Now()
+	r.flows[i].ended, r.half, r.last = true, true, r.loop().Now()
 	if r.flows[1-i].ended {
 		return nil // it is closed at once, which says the same
 	}

@@ -18,16 +18,21 @@ type Joined struct{ record record }
 
 // Owner is told of a relay's end.
 type Owner interface {
-	// RelayEnded is called once, on the loop's goroutine, with what Run would return: maybe before Start returns. The sockets are
-	// closed by then.
+	// RelayEnded is called once, on the goroutine of the loop that the relay is on by then, with what Run would return: maybe before
+	// Start returns. The sockets are closed by then.
 	RelayEnded(reason error)
+
+	// RelayMoves is called before the relay goes on on another loop, on the goroutine of the one that it is on. What the owner has
+	// on that it gives up.
+	RelayMoves()
 }
 
 // Start begins, and takes over the sockets and the caller's use of the loop, whose Detach it is that comes behind RelayEnded. It is
 // called on the loop's goroutine.
 func (j *Joined) Start(loop *engine.Loop, client, target Socket, m *Meter, l Limits, owner Owner) {
 	r := &j.record
-	r.loop, r.meter, r.limits, r.owner = loop, m, l, owner
+	r.meter, r.limits, r.owner = m, l, owner
+	r.at.Store(loop)
 	for i, s := range [2]Socket{client, target} {
 		r.sides[i] = side{handle: s.Handle, fd: int32(loop.Descriptor(s.Handle))}
 		r.sides[i].note(s.Came)

@@ -15,7 +15,7 @@ import (
 //
 // Of the sides, and of the flows that read from them, the first is the client's, the second the target's.
 type record struct {
-	loop   *engine.Loop
+	at     atomic.Pointer[engine.Loop] // the loop that it is on; it may be asked for from anywhere
 	meter  *Meter
 	owner  Owner
 	limits Limits
@@ -34,6 +34,9 @@ type elsewhere func(reason error)
 
 // RelayEnded implements Owner.
 func (done elsewhere) RelayEnded(reason error) { go done(reason) }
+
+// RelayMoves implements Owner.
+func (elsewhere) RelayMoves() {}
 
 // side is one of the two sockets, and what is known of it. Events are told once, so what they said is kept until a call proves
 // that it holds no longer.
@@ -68,7 +71,7 @@ func engage(client, target Side, m *Meter, l Limits) Relay {
 		r.closeSides()
 		return nil
 	}
-	r.loop = loop
+	r.at.Store(loop)
 	_ = client.Conn.Close() // so that the runtime's poller is not told of all that comes, too
 	_ = target.Conn.Close()
 	return r
@@ -77,8 +80,11 @@ func engage(client, target Side, m *Meter, l Limits) Relay {
 // Start is what Relay says.
 func (r *record) Start(done func(error)) {
 	r.owner = elsewhere(done)
-	r.loop.Post(r, r.begin)
+	r.loop().Post(r, r.begin)
 }
+
+// loop returns the one that it is on.
+func (r *record) loop() *engine.Loop { return r.at.Load() }
 
 // OwnsSockets returns true.
 func (*record) OwnsSockets() bool { return true }
@@ -110,7 +116,7 @@ func isUnix(conn net.Conn) bool {
 // begin is the first that is done on the loop.
 func (r *record) begin() {
 	for i := range r.sides {
-		h, err := r.loop.Add(int(r.sides[i].fd), r, 0)
+		h, err := r.loop().Add(int(r.sides[i].fd), r, 0)
 		if err != nil {
 			r.end(faultOf(resets[i], err))
 			return
@@ -123,7 +129,7 @@ func (r *record) begin() {
 
 // begun begins to measure time and rates.
 func (r *record) begun() {
-	r.last = r.loop.Now()
+	r.last = r.loop().Now()
 	for i := range r.flows {
 		if pacer := r.pacer(i); pacer != nil {
 			r.pause(i, pacer.Took(0))
@@ -154,7 +160,7 @@ func (r *record) Ready(h engine.Handle, e engine.Events) {
 func (r *record) enqueue() {
 	if !r.queued {
 		r.queued = true
-		r.loop.Requeue(r.sides[0].handle, 0)
+		r.loop().Requeue(r.sides[0].handle, 0)
 	}
 }
 
@@ -168,7 +174,7 @@ func (s *side) note(e engine.Events) {
 
 // Expired ends pauses that are over, and a relay that was silent for too long.
 func (r *record) Expired() {
-	now := r.loop.Now()
+	now := r.loop().Now()
 	for i := range r.flows {
 		f := &r.flows[i]
 		if f.resume == 0 {
@@ -191,7 +197,7 @@ func (r *record) Expired() {
 // impatient ends a relay that was silent for too long, and reports whether it was.
 func (r *record) impatient() bool {
 	limit, reason := r.limits.patience(r.half)
-	if limit <= 0 || r.last+limit > r.loop.Now() {
+	if limit <= 0 || r.last+limit > r.loop().Now() {
 		return false
 	}
 	r.end(reason)
@@ -220,7 +226,7 @@ func (r *record) schedule() {
 		}
 	}
 	if at < never {
-		r.loop.Set(&r.timer, r, at)
+		r.loop().Set(&r.timer, r, at)
 	}
 }
 
@@ -281,10 +287,22 @@ func (r *record) End(reason error) {
 		return
 	}
 	r.ending.Store(true) // it may be a pacer that calls
-	r.loop.Post(r, func() {
+	r.post(func() {
 		if !r.over {
 			r.end(reason)
 		}
+	})
+}
+
+// post has f run on the loop that the record is on by then.
+func (r *record) post(f func()) {
+	loop := r.loop()
+	loop.Post(r, func() {
+		if r.loop() != loop {
+			r.post(f) // it has moved meanwhile
+			return
+		}
+		f()
 	})
 }
 
@@ -298,7 +316,7 @@ func (r *record) Broken(fault any, stack []byte) {
 // end closes both sockets, by a reset if there was a fault, and tells why the relay is over.
 func (r *record) end(err error) {
 	r.over = true
-	r.loop.Stop(&r.timer)
+	r.loop().Stop(&r.timer)
 	for i := range r.sides {
 		r.flows[i].giveBack()
 		if err != nil {
@@ -306,7 +324,7 @@ func (r *record) end(err error) {
 		}
 	}
 	r.closeSides()
-	defer r.loop.Detach()
+	defer r.loop().Detach()
 	r.owner.RelayEnded(err)
 }
 
@@ -314,7 +332,7 @@ func (r *record) closeSides() {
 	for _, s := range r.sides {
 		switch {
 		case s.handle != 0:
-			r.loop.Close(s.handle)
+			r.loop().Close(s.handle)
 		case s.fd > 0:
 			_ = unix.Close(int(s.fd)) // it is ours alone
 		}

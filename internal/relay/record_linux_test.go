@@ -34,7 +34,12 @@ func startRecord(t *testing.T, network string, l Limits) (*socketRig, *record) {
 
 // start begins a relay that goes on by itself.
 func (r *socketRig) start(l Limits) Relay {
-	started := New(Side{Conn: r.nearClient}, Side{Conn: r.nearTarget}, &r.meter, l)
+	return r.startWith("", l)
+}
+
+// startWith is start with what was read from the client before.
+func (r *socketRig) startWith(head string, l Limits) Relay {
+	started := New(Side{Conn: r.nearClient, Head: []byte(head)}, Side{Conn: r.nearTarget}, &r.meter, l)
 	started.Start(func(err error) { r.ended <- err })
 	return started
 }
@@ -115,7 +120,7 @@ func TestRecordsEnd(t *testing.T) {
 			test.act(r)
 			r.wantReset(t, test.want, test.resets(r))
 			on.End(errors.New("too late"))
-			on.loop.Post(on, func() { on.Broken("too late", nil) })
+			on.loop().Post(on, func() { on.Broken("too late", nil) })
 		})
 	}
 }
@@ -124,7 +129,7 @@ func TestRecordsEnd(t *testing.T) {
 func TestLongPatience(t *testing.T) {
 	r, on := startRecord(t, "tcp", Limits{Idle: 2 * longPatience})
 	done := make(chan struct{})
-	on.loop.Post(on, func() {
+	on.loop().Post(on, func() {
 		defer close(done)
 		if on.timer != (engine.Timer{}) {
 			t.Error("it has set a timer")
@@ -134,7 +139,7 @@ func TestLongPatience(t *testing.T) {
 			t.Error("it has ended too soon")
 		}
 		on.last -= 2 * longPatience
-		on.flows[0].resume = on.loop.Now() + time.Hour
+		on.flows[0].resume = on.loop().Now() + time.Hour
 		on.Swept()
 		if on.over {
 			t.Error("it has ended in a pause")
@@ -270,7 +275,7 @@ func TestBulkWaits(t *testing.T) {
 	var chat *socketRig
 	for chat == nil { // until one is on the same loop
 		r, beside := startRecord(t, "tcp", Limits{Idle: time.Hour, Up: watch})
-		if beside.loop == on.loop {
+		if beside.loop() == on.loop() {
 			chat = r
 		}
 		defer func() {
@@ -282,7 +287,7 @@ func TestBulkWaits(t *testing.T) {
 	hear(t, chat.target, "so that nothing is left to be told")
 	<-watch.saw
 	held, free := make(chan struct{}), make(chan struct{})
-	on.loop.Post(on, func() {
+	on.loop().Post(on, func() {
 		on.flows[0].bulk = true
 		close(held)
 		<-free
@@ -398,16 +403,16 @@ func TestLateEvents(t *testing.T) {
 	r, on := startRecord(t, "tcp", Limits{})
 	push(t, r.client, r.target, 100)
 	handles := make(chan engine.Handle, 2)
-	on.loop.Post(on, func() {
+	on.loop().Post(on, func() {
 		for _, s := range on.sides {
-			on.loop.Requeue(s.handle, engine.Readable|engine.Writable|engine.Failed)
+			on.loop().Requeue(s.handle, engine.Readable|engine.Writable|engine.Failed)
 			handles <- s.handle
 		}
 		on.end(context.Canceled)
 	})
 	r.wantReset(t, context.Canceled, r.client)
 	for range 2 {
-		if h := <-handles; on.loop.Descriptor(h) != -1 {
+		if h := <-handles; on.loop().Descriptor(h) != -1 {
 			t.Errorf("%x stands for a descriptor", h)
 		}
 	}

@@ -185,6 +185,13 @@ func TestShapes(t *testing.T) {
 
 func testShape(t *testing.T, ln net.Listener, seed uint64, best means) {
 	t.Helper()
+	r := newSocketRig(t, ln, best)
+	r.playShape(t, seed, func(head string, l Limits) { r.run(t.Context(), head, l) })
+}
+
+// playShape has both ends of a relay do what the seed says. It is begun with what was read from the client before.
+func (r *socketRig) playShape(t *testing.T, seed uint64, begin func(head string, l Limits)) {
+	t.Helper()
 	rnd := rand.New(rand.NewPCG(seed, 4))
 	client, target := randomShape(rnd), randomShape(rnd)
 	client.Last = seed%3 == 1
@@ -192,7 +199,7 @@ func testShape(t *testing.T, ln net.Listener, seed uint64, best means) {
 	head := make([]byte, rnd.IntN(1<<rnd.IntN(16)))
 	name := fmt.Sprintf("seed %d: client %+v, target %+v, head %d", seed, client, target, len(head))
 
-	r := newSocketRig(t, ln, best).run(t.Context(), string(head), Limits{Idle: time.Minute})
+	begin(string(head), Limits{Idle: time.Minute})
 	tighten(client.Tight, r.client, r.nearClient)
 	tighten(target.Tight, r.target, r.nearTarget)
 	var wg sync.WaitGroup
