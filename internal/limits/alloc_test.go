@@ -6,8 +6,7 @@ import (
 	"github.com/sallyport/sallyport/server"
 )
 
-// TestShortSessionAllocates two pieces of memory, however little it does: its budget, and
-// its turns at a rate.
+// TestShortSessionAllocates one piece of memory where it does little: its budget.
 func TestShortSessionAllocates(t *testing.T) {
 	tab := &Table{}
 	tab.Set(map[string]Limit{
@@ -30,7 +29,7 @@ func TestShortSessionAllocates(t *testing.T) {
 		return s
 	}
 	defer session().Leave() // so that the counters stay
-	if n := testing.AllocsPerRun(200, func() { session().Leave() }); n > 2 {
+	if n := testing.AllocsPerRun(200, func() { session().Leave() }); n > 1 {
 		t.Errorf("%v allocations", n)
 	}
 }

@@ -42,8 +42,8 @@ const (
 func (s *stay) chunk(d direction) int {
 	least := math.MaxInt
 	for _, h := range s.of {
-		if l := h.lane(d); l != nil {
-			least = min(least, l.chunk())
+		if limited := h.shaper(d); limited != nil {
+			least = min(least, limited.chunk(h.parts(limited, d)))
 		}
 		if h.tally != nil {
 			least = min(least, h.chunk())
@@ -56,19 +56,35 @@ func (s *stay) took(n int, d direction) time.Duration {
 	if n == 0 && !s.waits(d) {
 		return 0
 	}
-	now := time.Now()
+	var now clock
 	var longest time.Duration
 	for _, h := range s.of { // first: what is still within a quota is not slowed by its end
-		if l := h.lane(d); l != nil {
-			longest = max(longest, l.took(n, instantOf(now)))
+		if limited := h.shaper(d); limited != nil && !(limited.note(n) && s.owesNothing(limited)) {
+			longest = max(longest, h.lane(d).took(n, instantOf(now.get())))
 		}
 	}
 	for _, h := range s.of {
 		if h.tally != nil {
-			longest = max(longest, h.took(n, d, now))
+			longest = max(longest, h.took(n, d, now.get()))
 		}
 	}
 	return longest
+}
+
+// clock is asked once, and only when it is wanted.
+type clock struct{ time.Time }
+
+func (m *clock) get() time.Time {
+	if m.IsZero() {
+		m.Time = time.Now()
+	}
+	return m.Time
+}
+
+// owesNothing reports whether all that was counted is paid for, as far as can be told
+// without the clock: it was when the stay began.
+func (s *stay) owesNothing(limited *shaper) bool {
+	return s.account != nil && instant(limited.paid.Load()) <= s.since
 }
 
 // waits reports whether there may be anything to wait for before the first piece. It
@@ -78,7 +94,7 @@ func (s *stay) waits(d direction) bool {
 		if h.tally != nil && h.stops() {
 			return true
 		}
-		if l := h.lane(d); l != nil && (s.account == nil || instant(l.shaper.paid.Load()) > s.since) {
+		if limited := h.shaper(d); limited != nil && !s.owesNothing(limited) {
 			return true
 		}
 	}
@@ -90,13 +106,13 @@ func (s *stay) passes(n int, d direction) bool {
 		if h.tally != nil && h.stops() {
 			return false
 		}
-		if l := h.lane(d); l != nil && !l.fits() {
+		if h.shaper(d) != nil && !h.lane(d).fits() {
 			return false
 		}
 	}
 	for _, h := range s.of {
-		if l := h.lane(d); l != nil {
-			l.pass(n)
+		if h.shaper(d) != nil {
+			h.lane(d).pass(n)
 		}
 	}
 	for _, h := range s.of {

@@ -45,6 +45,7 @@ type shaper struct {
 
 	tempo  atomic.Pointer[tempo] // nil: no limit
 	paid   atomic.Int64          // the instant at which all that was moved is paid for
+	loose  atomic.Int64          // bytes that were moved and are not in paid yet
 	shares atomic.Int64          // sessions that have lanes in active
 
 	mu     sync.Mutex
@@ -53,8 +54,9 @@ type shaper struct {
 
 // tempo is how fast a shaper is.
 type tempo struct {
-	rate  float64       // bytes a second, over 0
-	burst time.Duration // how much time unused is made up for
+	rate   float64       // bytes a second, over 0
+	burst  time.Duration // how much time unused is made up for
+	slight int64         // bytes that are paid for in less than is worth a pause
 }
 
 // instant is a moment by the clock that nobody puts back, in nanoseconds.
@@ -88,11 +90,21 @@ type lane struct {
 	own    instant     // when its datagrams would be, with no more than its part of the rate
 }
 
-// lane returns that of a direction; nil: it is not limited now.
-func (h *holding) lane(d direction) *lane {
-	if c := h.counter; c.up == nil || c.up.tempo.Load() == nil && c.down.tempo.Load() == nil {
+// shaper returns that of a direction; nil: it is not limited now.
+func (h *holding) shaper(d direction) *shaper {
+	s := h.counter.up
+	if d == down {
+		s = h.counter.down
+	}
+	if s == nil || s.tempo.Load() == nil {
 		return nil
 	}
+	return s
+}
+
+// lane returns that of a direction that is limited. Who has had no turn worth mentioning
+// has none yet.
+func (h *holding) lane(d direction) *lane {
 	t := h.turns.Load()
 	for t == nil {
 		h.turns.CompareAndSwap(nil, h.newTurns())
@@ -145,13 +157,16 @@ func newShaper() *shaper {
 func (s *shaper) set(rate float64, burst int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	before := s.tempo.Load()
+	before, now := s.tempo.Load(), instantOf(time.Now())
+	if before != nil {
+		s.pay(before, now)
+	}
 	if rate == 0 {
 		s.tempo.Store(nil)
 	} else {
-		s.tempo.Store(&tempo{rate, max(catchUp, seconds(float64(burst)/rate))})
+		slight := int64(min(rate*shortest.Seconds(), math.MaxInt32))
+		s.tempo.Store(&tempo{rate, max(catchUp, seconds(float64(burst)/rate)), slight})
 	}
-	now := instantOf(time.Now())
 	debt := time.Duration(instant(s.paid.Load()) - now)
 	if debt <= 0 || before == nil {
 		return
@@ -173,24 +188,57 @@ func (s *shaper) isPaid(now time.Time) bool {
 	burst := catchUp
 	if t := s.tempo.Load(); t != nil {
 		burst = t.burst
+		if s.loose.Load() > 0 {
+			s.mu.Lock()
+			s.pay(t, instantOf(now))
+			s.mu.Unlock()
+		}
 	}
 	return instant(s.paid.Load()) <= instantOf(now)-instant(burst)
 }
 
-// chunk returns how much the lane may move in its turn.
-func (l *lane) chunk() int {
-	t := l.shaper.tempo.Load()
+// chunk returns how much may be moved in a turn, of one of so many equal parts of the rate.
+func (s *shaper) chunk(parts float64) int {
+	t := s.tempo.Load()
 	if t == nil {
 		return math.MaxInt
 	}
-	part := t.rate / l.parts()
+	part := t.rate / parts
 	slow := min(piece, part*slowRound.Seconds())
 	saved := 0.0 // of a burst
 	if t.burst > catchUp {
-		unused := time.Duration(instantOf(time.Now()) - instant(l.shaper.paid.Load()))
+		unused := time.Duration(instantOf(time.Now()) - instant(s.paid.Load()))
 		saved = min(unused, t.burst).Seconds() * part
 	}
 	return int(min(mostPiece, max(leastPiece, slow, part*round.Seconds(), saved)))
+}
+
+// parts is into how many equal parts the rate is divided, of which the direction has one.
+func (h *holding) parts(s *shaper, d direction) float64 {
+	if h.turns.Load() == nil {
+		return float64(s.shares.Load() + 1)
+	}
+	return h.lane(d).parts()
+}
+
+// note takes n bytes that were moved, and reports whether all that are not counted yet are
+// so few that they need not be: nobody would pause for them.
+func (s *shaper) note(n int) bool {
+	loose := s.loose.Add(int64(n))
+	t := s.tempo.Load()
+	return t == nil || loose < t.slight
+}
+
+// pay counts what was noted, and returns when it is paid for. Callers hold mu.
+func (s *shaper) pay(t *tempo, now instant) instant {
+	n, due := s.loose.Swap(0), instant(s.paid.Load())
+	if n == 0 {
+		return due
+	}
+	s.flow.moved.Add(n)
+	due = max(due, now-instant(t.burst)) + instant(seconds(float64(n)/t.rate))
+	s.paid.Store(int64(due))
+	return due
 }
 
 // parts is into how many equal parts the rate is divided, of which l has one.
@@ -205,7 +253,8 @@ func (l *lane) parts() float64 {
 	return float64(shares * int64(lanes))
 }
 
-// took counts n bytes of a turn, and returns how long it is to the next one.
+// took counts the n bytes of a turn, which were noted, and returns how long it is to the
+// next one.
 func (l *lane) took(n int, now instant) time.Duration {
 	s := l.shaper
 	if s.tempo.Load() == nil {
@@ -213,7 +262,7 @@ func (l *lane) took(n int, now instant) time.Duration {
 	}
 	if n > 0 {
 		s.mu.Lock()
-		l.count(n, now)
+		l.count(now)
 		s.mu.Unlock()
 	}
 	if wait := time.Duration(instant(s.paid.Load()) - now); wait >= shortest {
@@ -222,16 +271,14 @@ func (l *lane) took(n int, now instant) time.Duration {
 	return 0
 }
 
-// count notes that n bytes were moved. Callers hold the shaper's mutex.
-func (l *lane) count(n int, now instant) {
+// count has a turn paid for. Callers hold the shaper's mutex.
+func (l *lane) count(now instant) {
 	s := l.shaper
 	t := s.tempo.Load()
 	if t == nil {
 		return
 	}
-	s.flow.moved.Add(int64(n))
-	l.due = max(instant(s.paid.Load()), now-instant(t.burst)) + instant(seconds(float64(n)/t.rate))
-	s.paid.Store(int64(l.due))
+	l.due = s.pay(t, now)
 	if !l.active.Load() {
 		l.active.Store(true)
 		if l.lanes.Add(1) == 1 {
@@ -287,5 +334,6 @@ func (l *lane) pass(n int) {
 	}
 	now := instantOf(time.Now())
 	l.own = max(l.own, now) + instant(seconds(float64(n)*l.parts()/t.rate))
-	l.count(n, now)
+	s.note(n)
+	l.count(now)
 }

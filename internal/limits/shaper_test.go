@@ -101,6 +101,53 @@ func testRate(t *testing.T, rate int64, sessions int) {
 	})
 }
 
+// TestLittleAddsUp: a rate holds for sessions that come one after the other, each of which
+// moves too little to be slowed, whether the limit has somebody all the time or not.
+func TestLittleAddsUp(t *testing.T) {
+	for _, kept := range []bool{false, true} {
+		t.Run(fmt.Sprintf("kept %v", kept), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const piece, sessions, rate = 300, 7000, 1_000_000 // bytes
+				tab := table(Limit{Per: Source, Rate: rate * 8})
+				if kept {
+					defer enter(t, tab, "l").Leave()
+				}
+				start := time.Now()
+				for range sessions {
+					s := enter(t, tab, "l")
+					up, down := s.Pace()
+					for _, p := range []server.Pacer{up, down} {
+						time.Sleep(p.Took(0))
+						time.Sleep(p.Took(piece))
+					}
+					s.Leave()
+				}
+				moved, took := float64(2*piece*sessions), time.Since(start)
+				if want := seconds(moved/rate) - catchUp; (took - want).Abs() > 5*time.Millisecond {
+					t.Errorf("%.0f bytes took %v, want %v", moved, took, want)
+				}
+			})
+		})
+	}
+}
+
+// TestLittleBeforeASlowerRate: what was too little to be counted at one rate is nothing that
+// a slower one has to pay for.
+func TestLittleBeforeASlowerRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tab := table(Limit{Per: Source, Rate: 8_000_000_000})
+		s := enter(t, tab, "l")
+		defer s.Leave()
+		up, down := s.Pace()
+		up.Took(900_000) // of the million in a millisecond
+		time.Sleep(time.Hour)
+		tab.Set(map[string]Limit{"l": {Per: Source, Rate: 8000}})
+		if wait := down.Took(1); wait > 0 {
+			t.Errorf("it has to wait for %v", wait)
+		}
+	})
+}
+
 // TestThousandSessions: however many share a rate, it holds.
 func TestThousandSessions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
