@@ -100,7 +100,7 @@ func (c *counter) stops() bool {
 
 // spend counts n bytes.
 func (c *counter) spend(n int, d direction, now time.Time) {
-	if at := now.UnixNano(); at >= c.until.Load() || at < c.earliest.Load() {
+	if !c.isIn(now) {
 		c.lookLocked(now)
 	}
 	if n == 0 {
@@ -136,6 +136,9 @@ func (c *counter) look(now time.Time) {
 
 // admitsMore says why a session may not begin.
 func (c *counter) admitsMore(now time.Time) error {
+	if c.is() == under && c.isIn(now) && c.used.Load() <= c.mark.Load() {
+		return nil // as the last look has found
+	}
 	c.look(now)
 	l := c.of.limit
 	if c.is() == waiting {
@@ -159,10 +162,16 @@ func (c *counter) isUsedUp() error {
 	return fmt.Errorf("%w until %s", err, time.Unix(0, c.until.Load()).In(l.Every.zone()).Format("2006-01-02 15:04 MST"))
 }
 
+// isIn reports whether the present slot is that of a time.
+func (t *tally) isIn(now time.Time) bool {
+	at := now.UnixNano()
+	return at >= t.earliest.Load() && at < t.until.Load()
+}
+
 // roll goes on to the slot of now. One is not left for one before it because a clock
 // was put back, unless by more than the slot's length: nobody gets a window twice.
 func (c *counter) roll(now time.Time) {
-	if at := now.UnixNano(); at >= c.earliest.Load() && at < c.until.Load() {
+	if c.isIn(now) {
 		return
 	}
 	c.gather()
