@@ -10,14 +10,10 @@ import (
 
 // budget is what one request counts towards. It implements [server.Budget].
 type budget struct {
-	table   *Table
-	claims  []claim
-	from    digest // of whom the name is, if it is a stranger's
-	entered bool   // account is in use; the table's mutex guards it
-
-	// What most sessions have no more of.
-	few     [2]claim
-	account account
+	part    *Part
+	who     who
+	entered bool    // account is in use; the table's mutex guards it
+	account account // of the first session, which as a rule is the only one
 }
 
 // stay is a session's time within a budget. It implements [server.Stay].
@@ -60,17 +56,19 @@ type holding struct {
 
 // Enter implements [server.Budget].
 func (b *budget) Enter(before server.Stay, end func(error)) (server.Stay, error) {
-	b.table.mu.Lock()
-	defer b.table.mu.Unlock()
+	table := b.part.table
+	table.mu.Lock()
+	defer table.mu.Unlock()
+	var few [4]claim // as a rule they are no more
 	now := time.Now()
 	s := b.begin(before, end, now)
 	held := len(s.holds)
-	if err := s.claim(b.claims, now); err != nil {
+	if err := s.claim(b.part.claims(few[:0], &b.who), now); err != nil {
 		s.holds = s.holds[:held]
 		return nil, err
 	}
 	for _, h := range s.holds[held:] {
-		h.enter(now, b.from)
+		h.enter(now, b.who.from)
 		if h.tally != nil {
 			h.holders.add(&h.place, h)
 		}
@@ -80,7 +78,7 @@ func (b *budget) Enter(before server.Stay, end func(error)) (server.Stay, error)
 
 // begin returns a stay that holds nothing of its own yet.
 func (b *budget) begin(before server.Stay, end func(error), now time.Time) *stay {
-	if old, ok := before.(*stay); ok && old.table == b.table {
+	if old, ok := before.(*stay); ok && old.table == b.part.table {
 		return &stay{account: old.account}
 	}
 	a := &b.account
@@ -88,7 +86,7 @@ func (b *budget) begin(before server.Stay, end func(error), now time.Time) *stay
 		a = &account{}
 	}
 	b.entered = true
-	a.table, a.end, a.since = b.table, end, instantOf(now)
+	a.table, a.end, a.since = b.part.table, end, instantOf(now)
 	a.first.account, a.holds = a, a.held[:0]
 	return &a.first
 }

@@ -50,13 +50,13 @@ func (p *Part) stranger(r *server.Request, id server.Identity) digest {
 	return digest(max(1, maphash.Comparable(sourceSeed, source(r.Client.Addr()))))
 }
 
-// named returns the key of a user, of whom from is the source if he is a stranger.
-func (l *limit) named(id server.Identity, from digest) key {
-	k := key{name: id.Name, claimed: id.Proof == server.Claimed}
+// named returns the key of a user.
+func (l *limit) named(of *who) key {
+	k := key{name: of.name, claimed: of.claimed}
 	s := &l.strange
 	switch {
-	case from == 0 || l.counters[k] != nil:
-	case s.of[from] >= cmp.Or(l.Names, usualNames) || len(s.from) >= mostStrangers:
+	case of.from == 0 || l.counters[k] != nil:
+	case s.of[of.from] >= cmp.Or(l.Names, usualNames) || len(s.from) >= mostStrangers:
 		return key{name: other, claimed: true}
 	}
 	return k

@@ -10,6 +10,7 @@ package limits
 import (
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sallyport/sallyport/server"
@@ -83,9 +84,10 @@ const mostIdle = 100_000
 // Table holds limits by their names. The zero value has none. It is safe for
 // concurrent use.
 type Table struct {
+	set atomic.Int64 // how often they were set
+
 	mu     sync.Mutex // guards the limits and their counters, too; taken before a shaper's
 	named  map[string]*limit
-	set    int      // how often they were set
 	banked bool     // a bank comes for what is due
 	first  float64  // the part of a quota that may be used before the bank was asked
 	away   whenAway // the bank cannot be asked
@@ -105,7 +107,6 @@ func (t *Table) Set(all map[string]Limit) {
 	t.mu.Lock()
 	defer t.unlock()
 	before := t.named
-	t.set++
 	t.named = make(map[string]*limit, len(all))
 	for name, now := range all {
 		l := before[name]
@@ -124,6 +125,7 @@ func (t *Table) Set(all map[string]Limit) {
 		gone.change(Limit{Per: gone.Per})
 		gone.gone = true
 	}
+	t.set.Add(1)
 }
 
 // dismissal is the end of a session by a quota.
@@ -196,8 +198,13 @@ type Part struct {
 	names  []string
 	groups map[string][]string // of each user
 
-	limits []*limit // those of the names that the table has, as it was set last when somebody came
-	set    int      // how often it was set by then; the table's mutex guards both
+	now atomic.Pointer[present] // what it has in the table, as of when somebody came last
+}
+
+// present are the limits that a part has in its table.
+type present struct {
+	limits []*limit
+	set    int64 // how often the table was set by then
 }
 
 // Of returns the part of a rule: its limits by their names, which the table may not
@@ -209,31 +216,42 @@ func (t *Table) Of(rule string, names []string, groups map[string][]string) *Par
 // Budget returns what a request counts towards that the rule has granted to the
 // identity; nil where none of its limits is in the table.
 func (p *Part) Budget(r *server.Request, id server.Identity) server.Budget {
-	p.table.mu.Lock()
-	defer p.table.mu.Unlock()
-	p.look()
-	if len(p.limits) == 0 {
+	now := p.now.Load()
+	if now == nil || now.set != p.table.set.Load() {
+		p.table.mu.Lock()
+		now = p.look()
+		p.table.mu.Unlock()
+	}
+	if len(now.limits) == 0 {
 		return nil
 	}
-	b := &budget{table: p.table, from: p.stranger(r, id)}
-	b.claims = b.few[:0]
-	for _, l := range p.limits {
-		b.claims = p.claims(b.claims, l, r, id, b.from)
-	}
-	return b
+	return &budget{part: p, who: who{
+		source: r.Client.Addr(), listener: r.Listener, name: id.Name, claimed: id.Proof == server.Claimed, from: p.stranger(r, id),
+	}}
 }
 
 // look finds the limits, where the table was set since the last time. Its mutex is held.
-func (p *Part) look() {
-	if p.set == p.table.set {
-		return
+func (p *Part) look() *present {
+	now := p.now.Load()
+	if now != nil && now.set == p.table.set.Load() {
+		return now
 	}
-	p.set, p.limits = p.table.set, nil
+	now = &present{set: p.table.set.Load()}
 	for _, name := range p.names {
 		if l := p.table.named[name]; l != nil {
-			p.limits = append(p.limits, l)
+			now.limits = append(now.limits, l)
 		}
 	}
+	p.now.Store(now)
+	return now
+}
+
+// who is by what the limits of a part count.
+type who struct {
+	source         netip.Addr
+	listener, name string
+	claimed        bool
+	from           digest // of whom the name is, if it is a stranger's
 }
 
 // claim is a limit and for whom it counts.
@@ -242,25 +260,29 @@ type claim struct {
 	key key
 }
 
-func (p *Part) claims(all []claim, l *limit, r *server.Request, id server.Identity, from digest) []claim {
-	k := key{}
-	switch l.Per {
-	case Source:
-		k.source = source(r.Client.Addr())
-	case User:
-		k = l.named(id, from)
-	case Rule:
-		k.name = p.rule
-	case Listener:
-		k.name = r.Listener
-	case Group:
-		groups := p.groups[id.Name]
-		for _, group := range groups {
-			all = append(all, claim{l, key{name: group, claimed: id.Proof == server.Claimed}})
+// claims appends those that somebody has. The table's mutex is held.
+func (p *Part) claims(all []claim, of *who) []claim {
+	for _, l := range p.look().limits {
+		k := key{}
+		switch l.Per {
+		case Source:
+			k.source = source(of.source)
+		case User:
+			k = l.named(of)
+		case Rule:
+			k.name = p.rule
+		case Listener:
+			k.name = of.listener
+		case Group:
+			groups := p.groups[of.name]
+			for _, group := range groups {
+				all = append(all, claim{l, key{name: group, claimed: of.claimed}})
+			}
+			if len(groups) > 0 {
+				continue
+			}
 		}
-		if len(groups) > 0 {
-			return all
-		}
+		all = append(all, claim{l, k})
 	}
-	return append(all, claim{l, k})
+	return all
 }

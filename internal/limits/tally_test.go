@@ -513,7 +513,7 @@ func TestAccounts(t *testing.T) {
 			if !ok {
 				t.Fatal("no budget")
 			}
-			for _, c := range b.claims {
+			for _, c := range b.part.claims(nil, &b.who) {
 				account := c.find().account()
 				if k, ok := account.key(c.Per); !ok || k != c.key || account.Limit != c.name {
 					t.Errorf("%+v by %s becomes %+v, and that %+v", c.key, c.Per, account, k)
