@@ -60,7 +60,7 @@ func (s *stay) took(n int, d direction) time.Duration {
 	var longest time.Duration
 	for _, h := range s.of { // first: what is still within a quota is not slowed by its end
 		if limited := h.shaper(d); limited != nil && !(limited.note(n) && s.owesNothing(limited)) {
-			longest = max(longest, h.lane(d).took(n, instantOf(now.get())))
+			longest = max(longest, h.lane(d).took(n, now.get()))
 		}
 	}
 	for _, h := range s.of {
@@ -72,13 +72,16 @@ func (s *stay) took(n int, d direction) time.Duration {
 }
 
 // clock is asked once, and only when it is wanted.
-type clock struct{ time.Time }
+type clock struct {
+	now   instant
+	asked bool
+}
 
-func (m *clock) get() time.Time {
-	if m.IsZero() {
-		m.Time = time.Now()
+func (c *clock) get() instant {
+	if !c.asked {
+		c.now, c.asked = presently(), true
 	}
-	return m.Time
+	return c.now
 }
 
 // owesNothing reports whether all that was counted is paid for, as far as can be told
@@ -117,7 +120,7 @@ func (s *stay) passes(n int, d direction) bool {
 	}
 	for _, h := range s.of {
 		if h.tally != nil {
-			h.spend(n, d, time.Now())
+			h.spend(n, d, presently())
 		}
 	}
 	return true

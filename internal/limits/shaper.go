@@ -69,6 +69,10 @@ const longAgo instant = math.MinInt64 / 2
 
 func instantOf(t time.Time) instant { return instant(t.Sub(firstInstant)) }
 
+// presently returns that of now, for which one clock is asked, and not the one on the
+// wall as well.
+func presently() instant { return instant(time.Since(firstInstant)) }
+
 // turns are those of a session with the shapers of one counter.
 type turns struct {
 	lanes  [2]lane  // of each direction
@@ -157,7 +161,7 @@ func newShaper() *shaper {
 func (s *shaper) set(rate float64, burst int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	before, now := s.tempo.Load(), instantOf(time.Now())
+	before, now := s.tempo.Load(), presently()
 	if before != nil {
 		s.pay(before, now)
 	}
@@ -207,7 +211,7 @@ func (s *shaper) chunk(parts float64) int {
 	slow := min(piece, part*slowRound.Seconds())
 	saved := 0.0 // of a burst
 	if t.burst > catchUp {
-		unused := time.Duration(instantOf(time.Now()) - instant(s.paid.Load()))
+		unused := time.Duration(presently() - instant(s.paid.Load()))
 		saved = min(unused, t.burst).Seconds() * part
 	}
 	return int(min(mostPiece, max(leastPiece, slow, part*round.Seconds(), saved)))
@@ -319,7 +323,7 @@ func (l *lane) fits() bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := instantOf(time.Now())
+	now := presently()
 	return instant(s.paid.Load()) <= now || l.own-now <= instant(catchUp)
 }
 
@@ -332,7 +336,7 @@ func (l *lane) pass(n int) {
 	if t == nil {
 		return
 	}
-	now := instantOf(time.Now())
+	now := presently()
 	l.own = max(l.own, now) + instant(seconds(float64(n)*l.parts()/t.rate))
 	s.note(n)
 	l.count(now)

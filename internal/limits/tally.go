@@ -41,6 +41,7 @@ type tally struct {
 	line            atomic.Int64 // how much may be used
 	mark            atomic.Int64 // beyond it used is worth a look: at a warning, or at the line
 	earliest, until atomic.Int64 // the present slot, Unix nanoseconds; of the clock on the wall
+	ends            atomic.Int64 // the instant at which it ends, if nobody sets that clock: then it is as of the last look
 	sharers         atomic.Int64 // sessions that are open
 	counts          atomic.Int32 // a Measure
 	stands          atomic.Int32 // a state
@@ -82,7 +83,7 @@ func (c *counter) chunk() int {
 }
 
 // took counts n bytes, and returns for how long no more may follow.
-func (c *counter) took(n int, d direction, now time.Time) time.Duration {
+func (c *counter) took(n int, d direction, now instant) time.Duration {
 	c.spend(n, d, now)
 	switch {
 	case !c.stops():
@@ -99,9 +100,9 @@ func (c *counter) stops() bool {
 }
 
 // spend counts n bytes.
-func (c *counter) spend(n int, d direction, now time.Time) {
-	if !c.isIn(now) {
-		c.lookLocked(now)
+func (c *counter) spend(n int, d direction, now instant) {
+	if int64(now) >= c.ends.Load() {
+		c.lookLocked()
 	}
 	if n == 0 {
 		return
@@ -115,15 +116,15 @@ func (c *counter) spend(n int, d direction, now time.Time) {
 		return
 	}
 	if c.used.Add(int64(n)) > c.mark.Load() {
-		c.lookLocked(now)
+		c.lookLocked()
 	}
 }
 
-func (c *counter) lookLocked(now time.Time) {
+func (c *counter) lookLocked() {
 	table := c.of.table
 	table.mu.Lock()
 	defer table.unlock()
-	c.look(now)
+	c.look(time.Now())
 }
 
 // The table's mutex is held in all that follows.
@@ -131,6 +132,7 @@ func (c *counter) lookLocked(now time.Time) {
 // look sees to what follows from the time and from what was used.
 func (c *counter) look(now time.Time) {
 	c.roll(now)
+	c.ends.Store(int64(instantOf(now)) + min(c.until.Load()-now.UnixNano(), math.MaxInt64/2))
 	c.judge()
 }
 
