@@ -11,8 +11,8 @@ import (
 
 // Session is one client connection, from its first byte to its last, or one
 // request of a connection that carries many. A [Recorder] gets it. Its Record
-// belongs to the server until Closed is called, and may be nil until then; the
-// other fields do not change, and the methods may be called at any time, by any
+// belongs to the server until Closed is called, and may be nil until then; from then on
+// nothing of it changes any more. The other fields never do, and the methods may be called at any time, by any
 // goroutine. Make one with [NewSession].
 type Session struct {
 	ID      uint64    // that of its Record

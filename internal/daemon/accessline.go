@@ -16,12 +16,8 @@ import (
 	"github.com/sallyport/sallyport/socks"
 )
 
-// accessFormat makes the line of a session that is over, with its line end. It lies in
-// the room.
-type accessFormat func(room *lineRoom, s *server.Session, reason error) []byte
-
 // newAccessFormat returns the one that the settings name, or have a template of.
-func newAccessFormat(text string) (accessFormat, error) {
+func newAccessFormat(text string) (lineFormat, error) {
 	switch text {
 	case config.AccessJSON:
 		return jsonLine, nil
@@ -32,9 +28,7 @@ func newAccessFormat(text string) (accessFormat, error) {
 	if err != nil {
 		return nil, err
 	}
-	return func(room *lineRoom, s *server.Session, reason error) []byte {
-		return templateLine(room.line[:0], pieces, s, reason)
-	}, nil
+	return func(line []byte, _ *stamp, s *ended) []byte { return templateLine(line, pieces, s) }, nil
 }
 
 // accessEntry is what a line tells. Texts are escaped as in the log.
@@ -65,14 +59,13 @@ type accessEntry struct {
 	Detail   string
 }
 
-func newAccessEntry(s *server.Session, reason error) accessEntry {
-	now := time.Now()
+func newAccessEntry(s *ended) accessEntry {
 	e := accessEntry{
-		Time: now, ID: s.ID, Listener: s.Listener, Client: address(s.Client), Through: address(s.Through), TLS: s.TLS,
+		Time: s.at, ID: s.ID, Listener: s.Listener, Client: address(s.Client), Through: address(s.Through), TLS: s.TLS,
 		Protocol: string(s.Protocol), User: access.Escape(s.Identity.Name), Proof: string(s.Identity.Proof), Target: target(s.Record),
 		Socket: s.Socket, Address: address(s.Address), Bound: address(s.Bound), Rule: s.Rule, Via: s.Via, Proxy: s.Proxy,
-		Up: s.Up(), Down: s.Down(), Dropped: s.Dropped(), Took: float64(now.Sub(s.Started).Milliseconds()) / 1000,
-		Reason: string(server.ReasonOf(reason)), Detail: detailOf(reason),
+		Up: s.Up(), Down: s.Down(), Dropped: s.Dropped(), Took: float64(s.at.Sub(s.Started).Milliseconds()) / 1000,
+		Reason: string(s.reason), Detail: s.detail,
 	}
 	if s.HTTP2 {
 		e.HTTP = 2
@@ -85,11 +78,10 @@ func newAccessEntry(s *server.Session, reason error) accessEntry {
 
 // jsonLine has the fields of the log's line, but that what is empty is left out, and the
 // time that was taken is a number.
-func jsonLine(room *lineRoom, s *server.Session, reason error) []byte {
-	now := time.Now()
-	f := fields{line: room.line[:0], stamp: &room.stamp, json: true}
-	f.time("time", now)
-	appendClient(&f, s)
+func jsonLine(line []byte, stamp *stamp, s *ended) []byte {
+	f := fields{line: line, begin: len(line), stamp: stamp, json: true}
+	f.time("time", s.at)
+	appendClient(&f, s.Session)
 	f.some("user", access.Escape(s.Identity.Name))
 	f.some("proof", string(s.Identity.Proof))
 	if s.Command != 0 {
@@ -116,26 +108,26 @@ func jsonLine(room *lineRoom, s *server.Session, reason error) []byte {
 		f.number("dropped", n)
 	}
 	f.name("took")
-	took := max(now.Sub(s.Started), 0).Truncate(time.Millisecond)
+	took := max(s.at.Sub(s.Started), 0).Truncate(time.Millisecond)
 	f.line = strconv.AppendInt(f.line, int64(took/time.Second), 10)
 	if part := took % time.Second; part > 0 {
 		f.line = bytes.TrimRight(appendFraction(f.line, int64(part), 3), "0")
 	}
-	f.text("reason", string(server.ReasonOf(reason)))
-	f.some("detail", detailOf(reason))
+	f.text("reason", string(s.reason))
+	f.some("detail", s.detail)
 	f.end()
 	return f.line
 }
 
 // templateLine puts the fields into their places. What has nothing to say is a -.
-func templateLine(line []byte, pieces []config.AccessPiece, s *server.Session, reason error) []byte {
-	e := newAccessEntry(s, reason)
+func templateLine(line []byte, pieces []config.AccessPiece, s *ended) []byte {
+	e := newAccessEntry(s)
 	for _, p := range pieces {
 		if p.Field == "" {
 			line = append(line, p.Text...)
 			continue
 		}
-		line = append(line, accessWord(e.field(p.Field, s))...)
+		line = append(line, accessWord(e.field(p.Field, s.Session))...)
 	}
 	return append(line, '\n')
 }
@@ -260,9 +252,8 @@ func escapedBytes(text, prefix string, isBad func(rune) bool) string {
 // squidLine is a line in the native format of Squid's access.log: time, duration in ms,
 // client, result and HTTP's status, bytes to the client, method, target, user, way, type.
 // There is no status where no HTTP was spoken: it is the one that HTTP would have had.
-func squidLine(room *lineRoom, s *server.Session, reason error) []byte {
-	now := time.Now()
-	result, status := squidResult(s, server.ReasonOf(reason))
+func squidLine(line []byte, _ *stamp, s *ended) []byte {
+	result, status := squidResult(s.Session, s.reason)
 	method := "NONE"
 	if s.Command != 0 {
 		method = strings.ToUpper(command(s.Command))
@@ -274,9 +265,9 @@ func squidLine(room *lineRoom, s *server.Session, reason error) []byte {
 	case s.Address.IsValid():
 		way = "HIER_DIRECT/" + s.Address.Addr().String()
 	}
-	return fmt.Appendf(room.line[:0], "%d.%03d %6d %s %s/%03d %d %s %s %s %s -\n",
-		now.Unix(), now.Nanosecond()/int(time.Millisecond), now.Sub(s.Started).Milliseconds(), squidWord(host(s)), result, status, s.Down(),
-		squidWord(method), squidWord(targetText(s)), squidWord(s.Identity.Name), way)
+	return fmt.Appendf(line, "%d.%03d %6d %s %s/%03d %d %s %s %s %s -\n",
+		s.at.Unix(), s.at.Nanosecond()/int(time.Millisecond), s.at.Sub(s.Started).Milliseconds(), squidWord(host(s.Session)), result, status, s.Down(),
+		squidWord(method), squidWord(targetText(s.Session)), squidWord(s.Identity.Name), way)
 }
 
 func targetText(s *server.Session) string {

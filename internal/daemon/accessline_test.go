@@ -25,7 +25,7 @@ func web() server.Record {
 	}
 }
 
-func mustFormat(tb testing.TB, text string) accessFormat {
+func mustFormat(tb testing.TB, text string) lineFormat {
 	tb.Helper()
 	format, err := newAccessFormat(text)
 	if err != nil {
@@ -78,7 +78,7 @@ func TestAccessLines(t *testing.T) {
 				s.Started = time.Now()
 				time.Sleep(1235 * time.Millisecond)
 				for format, want := range map[string]string{"json": test.json, "squid": test.squid, template: test.template} {
-					got := string(mustFormat(t, format)(&lineRoom{}, s, test.reason))
+					got := string(mustFormat(t, format)(nil, &stamp{}, new(endOf(s, test.reason, nil))))
 					got = strings.ReplaceAll(got, time.Now().Format("-07:00"), "Z")
 					if !strings.HasSuffix(got, want+"\n") || format != "json" && got != want+"\n" || strings.Count(got, "\n") != 1 {
 						t.Errorf("%s:\n%swant\n%s", format, got, want)
@@ -95,7 +95,7 @@ func TestAccessFields(t *testing.T) {
 	full.Through, full.TLS, full.HTTP2, full.Socket, full.Via, full.Proxy, full.Bound = full.Client, true, true, "/s", "hq", "p", full.Address
 	s := server.NewSession(full)
 	for _, field := range config.AccessFields() {
-		if got := string(mustFormat(t, "{"+field+"}")(&lineRoom{}, s, fmt.Errorf("%w: why", server.Denied))); got == "-\n" {
+		if got := string(mustFormat(t, "{"+field+"}")(nil, &stamp{}, new(endOf(s, fmt.Errorf("%w: why", server.Denied), nil)))); got == "-\n" {
 			t.Errorf("{%s} says nothing", field)
 		}
 	}
@@ -116,7 +116,7 @@ func FuzzAccessInjection(f *testing.F) {
 		s := server.NewSession(r)
 		reason := fmt.Errorf("%w: %s", server.NoName, host)
 		for format, words := range map[string]int{"squid": 10, "{time} {user} {host} {target} {detail} end": 6, "json": 0} {
-			line := string(mustFormat(t, format)(&lineRoom{}, s, reason))
+			line := string(mustFormat(t, format)(nil, &stamp{}, new(endOf(s, reason, nil))))
 			text, ended := strings.CutSuffix(line, "\n")
 			if !ended || strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f || r == 0x85 || r == 0x2028 || r == 0x2029 }) || len(line) > 4096 {
 				t.Errorf("%s: %q", format, line)

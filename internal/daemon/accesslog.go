@@ -15,7 +15,6 @@ type accessLog struct {
 	mu    sync.RWMutex
 	now   *accessFile // nil: none
 	ended int64       // lines that were lost of the files before
-	rooms lineRooms
 }
 
 // accessFile is a file, the queue before it, and how lines look.
@@ -23,7 +22,7 @@ type accessFile struct {
 	path   string
 	file   *rotatingFile
 	queue  *logQueue
-	format accessFormat
+	format lineFormat
 }
 
 // openAccess opens what the settings say; nil: they say none. It must be closed.
@@ -62,13 +61,9 @@ func (*accessLog) Opened(*server.Session) {}
 func (l *accessLog) Closed(s *server.Session, reason error) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	if l.now == nil {
-		return
+	if l.now != nil {
+		l.now.queue.add(endOf(s, reason, l.now.format))
 	}
-	room := l.rooms.take()
-	defer l.rooms.giveBack(room)
-	room.line = l.now.format(room, s, reason)
-	_, _ = l.now.queue.Write(room.line) // it never fails
 }
 
 // next returns what is to be written to by other settings: what is, where it is the same

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"net/netip"
 	"strconv"
-	"sync"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -22,24 +21,6 @@ type fields struct {
 	json  bool
 	stamp *stamp // nil: nobody has written a time before
 }
-
-// lineRoom is what one line after the other is written with.
-type lineRoom struct {
-	line  []byte
-	stamp stamp
-}
-
-// lineRooms are those that nobody writes with.
-type lineRooms struct{ pool sync.Pool }
-
-func (r *lineRooms) take() *lineRoom {
-	if room, ok := r.pool.Get().(*lineRoom); ok {
-		return room
-	}
-	return &lineRoom{line: make([]byte, 0, 1<<10)}
-}
-
-func (r *lineRooms) giveBack(room *lineRoom) { r.pool.Put(room) }
 
 // name begins a field.
 func (f *fields) name(name string) {

@@ -123,18 +123,18 @@ func BenchmarkSessionLine(b *testing.B) {
 			}
 		})
 	}
-	room := &lineRoom{line: make([]byte, 0, 1<<10)}
+	line, one, end := make([]byte, 0, 1<<10), &stamp{}, new(endOf(s, nil, nil))
 	for _, format := range []string{config.AccessSquid, "{time} {client} {user} {target} {up} {down} {took} {reason}"} {
 		b.Run("access log, "+format, func(b *testing.B) {
 			write := mustFormat(b, format)
 			for b.Loop() {
-				_ = write(room, s, nil)
+				_ = write(line, one, end)
 			}
 		})
 	}
 	b.Run("access log, JSON", func(b *testing.B) {
 		for b.Loop() {
-			_ = jsonLine(room, s, nil)
+			_ = jsonLine(line, one, end)
 		}
 	})
 }

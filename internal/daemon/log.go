@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/config"
@@ -67,14 +66,17 @@ func levelOf(l config.Log) (level slog.Level) {
 type sessionLog struct {
 	queue   *logQueue
 	journal bool
-	off     atomic.Bool // they are below the log's level
-	json    atomic.Bool
-	rooms   lineRooms
+	format  atomic.Pointer[lineFormat] // nil: they are below the log's level
 }
 
 func (l *sessionLog) set(settings config.Log) {
-	l.off.Store(levelOf(settings) > slog.LevelInfo)
-	l.json.Store(settings.Format == "json")
+	if levelOf(settings) > slog.LevelInfo {
+		l.format.Store(nil)
+		return
+	}
+	isJSON := settings.Format == "json"
+	format := lineFormat(func(line []byte, stamp *stamp, s *ended) []byte { return l.line(line, stamp, isJSON, s) })
+	l.format.Store(&format)
 }
 
 // Opened writes nothing: a session's one line tells its end.
@@ -82,31 +84,31 @@ func (*sessionLog) Opened(*server.Session) {}
 
 // Closed writes the line.
 func (l *sessionLog) Closed(s *server.Session, reason error) {
-	if l.off.Load() {
-		return
+	if format := l.format.Load(); format != nil {
+		l.queue.add(endOf(s, reason, *format))
 	}
-	room := l.rooms.take()
-	defer l.rooms.giveBack(room)
-	f, now := fields{line: room.line[:0], stamp: &room.stamp, json: l.json.Load()}, time.Now() // not in room: what lies on the stack is written to without asking the garbage collector
+}
+
+// line appends the line of a session.
+func (l *sessionLog) line(line []byte, stamp *stamp, isJSON bool, s *ended) []byte {
 	if l.journal {
-		f.line = append(f.line, journalInfo...)
+		line = append(line, journalInfo...)
 	}
-	f.begin = len(f.line)
-	f.time(slog.TimeKey, now)
+	f := fields{line: line, begin: len(line), stamp: stamp, json: isJSON}
+	f.time(slog.TimeKey, s.at)
 	f.text(slog.LevelKey, "INFO")
 	f.text(slog.MessageKey, "session")
-	appendClient(&f, s)
+	appendClient(&f, s.Session)
 	if s.Command != 0 || s.Target != (socks.Addr{}) {
-		appendRequest(&f, s)
+		appendRequest(&f, s.Session)
 	}
 	f.number("up", s.Up())
 	f.number("down", s.Down())
-	f.seconds("took", now.Sub(s.Started))
-	f.text("reason", string(server.ReasonOf(reason)))
-	f.some("detail", detailOf(reason))
+	f.seconds("took", s.at.Sub(s.Started))
+	f.text("reason", string(s.reason))
+	f.some("detail", s.detail)
 	f.end()
-	room.line = f.line
-	_, _ = l.queue.Write(f.line) // it never fails
+	return f.line
 }
 
 // appendClient appends what is known of every client.

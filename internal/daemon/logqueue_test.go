@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/config"
+	"github.com/sallyport/sallyport/server"
 )
 
 // stalling is a log's reader that stalls until it is let go on.
@@ -56,6 +58,53 @@ func TestLogThatStaysStalled(t *testing.T) {
 		}
 		close(w.goOn)
 	})
+}
+
+// TestSessionsInTheLog: however many end, and whatever else is logged between, while the
+// reader stalls: lines come in their order, nobody waits, those that do not fit are counted,
+// and each is as the settings were when its session ended.
+func TestSessionsInTheLog(t *testing.T) {
+	for _, sessions := range []int{1, logQueueSessions, 3*logQueueSessions + 1, 2 * logQueueLines} {
+		t.Run(fmt.Sprint(sessions), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { testSessionsInTheLog(t, sessions) })
+		})
+	}
+}
+
+func testSessionsInTheLog(t *testing.T, sessions int) {
+	t.Helper()
+	w := &stalling{goOn: make(chan struct{})}
+	log := newLogger(stream{Writer: w}, config.Log{Format: "text"})
+	log.Info("first")
+	synctest.Wait() // its write stalls
+	var want []string
+	for id := range sessions {
+		if id%5 == 4 {
+			log.Info("another", "id", id)
+			want = append(want, fmt.Sprintf("level=INFO msg=another id=%d", id))
+			continue
+		}
+		log.sessions.Closed(server.NewSession(server.Record{ID: uint64(id)}), nil)
+		want = append(want, fmt.Sprintf("level=INFO msg=session id=%d ", id))
+	}
+	log.set(config.Log{Format: "json"})
+	if n := len(log.queue.sessions); n > logQueueSessions {
+		t.Errorf("%d sessions are kept", n)
+	}
+	close(w.goOn)
+	log.queue.close()
+	want = want[:min(sessions, logQueueLines)]
+	lines := slices.DeleteFunc(strings.SplitAfter(w.String(), "\n"), func(line string) bool {
+		return line == "" || strings.Contains(line, "msg=first") || strings.Contains(line, "were lost")
+	})
+	if lost := log.queue.inAll.Load(); lost != int64(sessions-len(want)) || len(lines) != len(want) {
+		t.Fatalf("%d lines, %d are said to be lost, of %d", len(lines), lost, sessions)
+	}
+	for i, line := range lines {
+		if !strings.Contains(line, want[i]) {
+			t.Fatalf("line %d is %q, want %q", i, line, want[i])
+		}
+	}
 }
 
 // full is a disk that is full until it is not.
