@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 
 	"github.com/sallyport/sallyport/internal/access"
@@ -72,7 +73,17 @@ func (u Users) Names(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.Names(ctx)
+	names, err := s.Names(ctx)
+	return names, u.unlessNew(err)
+}
+
+// unlessNew is err, unless that is because there is nothing yet where the settings say: then
+// there is nobody. Of a place that was typed it may be a slip.
+func (u Users) unlessNew(err error) error {
+	if u.Settings != "" && errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // Add adds a user, or fails with [ErrUserExists].
@@ -143,7 +154,8 @@ func (u Users) Groups(ctx context.Context) (map[string][]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return e.Groups(ctx)
+	groups, err := e.Groups(ctx)
+	return groups, u.unlessNew(err)
 }
 
 func (u Users) groups() (ledger.PeopleEditor, error) {
