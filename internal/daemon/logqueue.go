@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -58,6 +59,16 @@ func endOf(s *server.Session, reason error, format lineFormat) ended {
 // lineFormat appends the line of a session that is over, with its line end. The stamp is
 // that of the line before.
 type lineFormat func(line []byte, stamp *stamp, s *ended) []byte
+
+// appendLine appends the line of s. A fault of ours in making it costs that line, and not the process.
+func (s *ended) appendLine(lines []byte, stamp *stamp) (all []byte) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			all = fmt.Appendf(lines, "level=ERROR msg=\"a fault in the line of a session; please report it\" id=%d fault=%q\n", s.ID, fmt.Sprint(fault))
+		}
+	}()
+	return s.format(lines, stamp, s)
+}
 
 // Bounds of a log whose reader is slow.
 const (
@@ -128,7 +139,7 @@ func (q *logQueue) take() (count int64, more bool) {
 	count, more = q.takeMade()
 	for i := range q.taken {
 		s := &q.taken[i]
-		q.batch = s.format(q.batch, &q.own, s)
+		q.batch = s.appendLine(q.batch, &q.own)
 	}
 	count += int64(len(q.taken))
 	clear(q.taken) // nobody else has these sessions any more
@@ -213,7 +224,7 @@ func (q *logQueue) admit() bool {
 func (q *logQueue) settle() {
 	for i := range q.sessions {
 		s := &q.sessions[i]
-		q.lines = s.format(q.lines, &q.stamp, s)
+		q.lines = s.appendLine(q.lines, &q.stamp)
 	}
 	clear(q.sessions)
 	q.sessions = q.sessions[:0]

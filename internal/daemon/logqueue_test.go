@@ -107,6 +107,34 @@ func testSessionsInTheLog(t *testing.T, sessions int) {
 	}
 }
 
+// TestFaultInALine: it costs that line, whoever makes it, and neither the process nor another line.
+func TestFaultInALine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &stalling{goOn: make(chan struct{})}
+		q := newLogQueue(w, func(int64) {})
+		const sessions = logQueueSessions + 2 // the first ones in the time of who adds one more
+		for id := range sessions {
+			q.add(endOf(server.NewSession(server.Record{ID: uint64(id)}), nil, func(line []byte, _ *stamp, s *ended) []byte {
+				if s.ID%2 == 1 {
+					panic("odd")
+				}
+				return fmt.Appendf(append(line, "half"...), " of %d\n", s.ID)
+			}))
+		}
+		close(w.goOn)
+		q.close()
+		lines := strings.SplitAfter(strings.TrimSuffix(w.String(), "\n"), "\n")
+		if len(lines) != sessions || q.inAll.Load() != 0 {
+			t.Fatalf("%d lines of %d, %d are said to be lost", len(lines), sessions, q.inAll.Load())
+		}
+		for id, line := range lines {
+			if want := []string{fmt.Sprintf("half of %d", id), fmt.Sprintf("id=%d fault=\"odd\"", id)}[id%2]; !strings.Contains(line, want) {
+				t.Errorf("line %d is %q, want %q", id, line, want)
+			}
+		}
+	})
+}
+
 // full is a disk that is full until it is not.
 type full struct {
 	bytes.Buffer
