@@ -75,7 +75,8 @@ func attachIdle() *Loop {
 	if err != nil {
 		return nil
 	}
-	l.spare = len(loops.all) >= mostShared()
+	_, shared := leastUsed()
+	l.spare = shared >= mostShared()
 	loops.all = append(loops.all, l)
 	l.users++
 	return l
