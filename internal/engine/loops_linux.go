@@ -16,8 +16,9 @@ var loops struct {
 	all []*Loop
 }
 
-// Attach returns the loop that has the fewest users (of those that are not for who moves alone), and makes the caller one more until it calls Detach. A loop is started where
-// all that there are have users, and there may be one more. It may be called from any goroutine.
+// Attach returns the loop that has the fewest users of those that are not for who moves alone, and makes the caller one more until
+// it calls Detach. A loop is started where all that there are have users, and there may be one more. It may be called from any
+// goroutine.
 func Attach() (*Loop, error) {
 	loops.mu.Lock()
 	defer loops.mu.Unlock()
