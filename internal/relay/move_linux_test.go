@@ -31,9 +31,9 @@ func (r *record) wander(t *testing.T) {
 			return
 		}
 		r.Move(to)
-		time.AfterFunc(50*time.Microsecond, func() { r.post(move) })
+		time.AfterFunc(50*time.Microsecond, func() { r.loop().Post(r, move) }) // nobody else moves it
 	}
-	r.post(move)
+	r.loop().Post(r, move)
 }
 
 // TestShapesThatMove is TestShapes for relays that move from loop to loop all the time.
@@ -60,7 +60,7 @@ func TestShapesThatMove(t *testing.T) {
 func move(t *testing.T, on *record) {
 	t.Helper()
 	from, left := on.loop(), make(chan struct{})
-	on.post(func() {
+	from.Post(on, func() {
 		defer close(left)
 		to, err := engine.Attach()
 		if err != nil {

@@ -294,7 +294,7 @@ func (r *record) End(reason error) {
 	})
 }
 
-// post has f run on the loop that the record is on by then.
+// post has f, which may be run twice, run on the loop that the record is on by then.
 func (r *record) post(f func()) {
 	loop := r.loop()
 	loop.Post(r, func() {
@@ -304,6 +304,9 @@ func (r *record) post(f func()) {
 		}
 		f()
 	})
+	if r.loop() != loop {
+		r.post(f) // the one before may have ended, and dropped it
+	}
 }
 
 // Broken ends the relay that has panicked.
